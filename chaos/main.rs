@@ -1,0 +1,3 @@
+//! The `chaos` command: sweeps seeds over the simulated world.
+
+fn main() {}

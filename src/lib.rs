@@ -1,0 +1,7 @@
+//! kamino-wf: make the next node I build like my most recently patched, stable node.
+//!
+//! ```text
+//! cli, http ─> app ─> workflow ─> steps ─> policy ─> model        (calls go right only)
+//!                        │           └──> cloud, cluster ports <── azure, kubernetes | sim
+//!                        └──────> store, clock ports        <── sled, system       | sim
+//! ```

@@ -1,0 +1,3 @@
+//! The `kamino-wf` command.
+
+fn main() {}
