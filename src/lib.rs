@@ -5,3 +5,8 @@
 //!                        │           └──> cloud, cluster ports <── azure, kubernetes | sim
 //!                        └──────> store, clock ports        <── sled, system       | sim
 //! ```
+
+pub mod clock;
+pub mod cloud;
+pub mod cluster;
+pub mod model;

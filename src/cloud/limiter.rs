@@ -1,0 +1,137 @@
+//! What is known of throttling: no request to a bucket before its time, over restarts too.
+//!
+//! Each early request re-arms Azure's limit, and the buckets are shared with everybody who uses the subscription, the
+//! cluster's autoscaler among them [Microsoft's "Troubleshoot throttling errors"].
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The kinds of call that Azure rations apart from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum CallKind {
+    ScaleSetRead,
+    ScaleSetList,
+    ScaleSetWrite,
+    InstanceRead,
+    DiskRead,
+    DiskWrite,
+    SnapshotRead,
+    SnapshotWrite,
+    GalleryRead,
+    GalleryWrite,
+    VersionRead,
+    VersionWrite,
+    OperationRead,
+}
+
+impl CallKind {
+    /// The name in records, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ScaleSetRead => "scale-set-read",
+            Self::ScaleSetList => "scale-set-list",
+            Self::ScaleSetWrite => "scale-set-write",
+            Self::InstanceRead => "instance-read",
+            Self::DiskRead => "disk-read",
+            Self::DiskWrite => "disk-write",
+            Self::SnapshotRead => "snapshot-read",
+            Self::SnapshotWrite => "snapshot-write",
+            Self::GalleryRead => "gallery-read",
+            Self::GalleryWrite => "gallery-write",
+            Self::VersionRead => "version-read",
+            Self::VersionWrite => "version-write",
+            Self::OperationRead => "operation-read",
+        }
+    }
+}
+
+/// One ration: a kind of call in a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Bucket {
+    /// The subscription's id.
+    pub subscription: String,
+    /// The kind of call.
+    pub kind: CallKind,
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of subscription {}", self.kind.as_str(), self.subscription)
+    }
+}
+
+/// The buckets that are closed, and until when. Filled from the store at start, read before every request.
+#[derive(Debug, Default)]
+pub struct Limiter {
+    closed: Mutex<BTreeMap<Bucket, Timestamp>>,
+}
+
+impl Limiter {
+    /// A limiter that remembers `closed`.
+    #[must_use]
+    pub fn new(closed: impl IntoIterator<Item = (Bucket, Timestamp)>) -> Self {
+        Self { closed: Mutex::new(closed.into_iter().collect()) }
+    }
+
+    /// How long a request to `bucket` has to wait; `None` when it may go out.
+    #[must_use]
+    pub fn wait(&self, bucket: &Bucket, now: Timestamp) -> Option<Duration> {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = closed.get(bucket)?;
+        Duration::try_from(until.duration_since(now)).ok().filter(|wait| !wait.is_zero())
+    }
+
+    /// Notes that Azure closed `bucket`. Never opens one earlier than was known.
+    pub fn close(&self, bucket: &Bucket, until: Timestamp) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = closed.entry(bucket.clone()).or_insert(until);
+        *known = (*known).max(until);
+    }
+
+    /// The buckets that are closed at `now`, and until when; forgets the others.
+    pub fn closed(&self, now: Timestamp) -> Vec<(Bucket, Timestamp)> {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.retain(|_, until| *until > now);
+        closed.iter().map(|(bucket, until)| (bucket.clone(), *until)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan;
+
+    use super::*;
+
+    #[test]
+    fn a_closed_bucket_opens_at_its_time_and_never_earlier() {
+        let start: Timestamp = "2026-11-24T10:00:00Z".parse().expect("a time");
+        let bucket = Bucket { subscription: "s".into(), kind: CallKind::VersionRead };
+        let limiter = Limiter::default();
+        limiter.close(&bucket, start + 1200.seconds());
+        limiter.close(&bucket, start + 10.seconds());
+        assert_eq!(limiter.wait(&bucket, start), Some(Duration::from_mins(20)));
+        let again = Limiter::new(limiter.closed(start + 600.seconds()));
+        assert_eq!(again.wait(&bucket, start + 1199.seconds()), Some(Duration::from_secs(1)));
+        assert_eq!(again.wait(&bucket, start + 1200.seconds()), None);
+        assert!(again.closed(start + 1200.seconds()).is_empty());
+    }
+
+    #[test]
+    fn other_buckets_stay_open() {
+        let start: Timestamp = "2026-11-24T10:00:00Z".parse().expect("a time");
+        let bucket = |kind| Bucket { subscription: "s".into(), kind };
+        let limiter = Limiter::default();
+        limiter.close(&bucket(CallKind::VersionRead), start + 1200.seconds());
+        assert_eq!(limiter.wait(&bucket(CallKind::VersionWrite), start), None);
+    }
+}

@@ -1,0 +1,18 @@
+//! The cloud in our words: what steps may read and ask for, and what can go wrong.
+//!
+//! A `begin_*` call asks once and returns as soon as Azure has accepted. Whether the effect is there is for a later
+//! look to say: a 200 may mean "updating", and an accepted PUT may answer 404 for a while.
+
+mod error;
+mod limiter;
+mod model_change;
+mod port;
+
+pub use error::CloudError;
+pub use limiter::{Bucket, CallKind, Limiter};
+pub use model_change::{Fingerprint, ModelChange};
+pub use port::{
+    Accepted, Architecture, Cloud, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Extension, Gallery, ImageRef,
+    Instance, NewVersion, Operation, OperationState, Orchestration, Plan, Provisioning, Replication, ScaleSet,
+    Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
+};

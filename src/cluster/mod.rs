@@ -1,0 +1,7 @@
+//! The cluster in our words: nodes to choose from, and the pod that cleans a copied disk.
+
+mod error;
+mod port;
+
+pub use error::ClusterError;
+pub use port::{CleaningPod, CleaningSpec, CleaningView, Cluster, Node, Owned, PodPhase};

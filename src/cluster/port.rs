@@ -1,0 +1,152 @@
+//! The `Cluster` port and the few types that steps need of Kubernetes' objects.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::ClusterError;
+use crate::model::{DiskId, NodeName, Profile, RunId};
+
+/// A node, as far as ranking needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the node's, read one by one by ranking")]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// The object's uid: differs when a name is used again.
+    pub uid: String,
+    /// `spec.providerID` without its `azure://`, in the case it was written; empty for a node of no cloud.
+    pub provider_id: String,
+    /// `status.nodeInfo.bootID`: a new one is the only proof of a reboot.
+    pub boot_id: String,
+    /// `status.nodeInfo.systemUUID`.
+    pub system_uuid: String,
+    /// `status.nodeInfo.kernelVersion`.
+    pub kernel: String,
+    /// `status.nodeInfo.kubeletVersion`.
+    pub kubelet: String,
+    /// Condition `Ready` is true.
+    pub ready: bool,
+    /// When that condition last turned.
+    pub ready_since: Option<Timestamp>,
+    /// When the kubelet last renewed its lease.
+    pub lease_renewed: Option<Timestamp>,
+    /// `spec.unschedulable`.
+    pub unschedulable: bool,
+    /// A control plane node, by either label.
+    pub control_plane: bool,
+    /// `kubernetes.io/os` is linux.
+    pub linux: bool,
+    /// True for a condition that says the node is short of something (memory, disk, process ids, network).
+    pub under_pressure: Vec<String>,
+    /// The zone's number, as in `1` of `westeurope-1`.
+    pub zone: Option<String>,
+    /// When the object was made.
+    pub created: Option<Timestamp>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What a cleaning pod, its claim and its volume are made from. All three have the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleaningSpec {
+    /// The name of pod, claim and volume, chosen once by the run.
+    pub name: String,
+    /// The namespace of pod and claim, as in `kamino-wf-clean`.
+    pub namespace: String,
+    /// The run, in label `kamino-wf.io/run`.
+    pub run: RunId,
+    /// The copied disk.
+    pub disk: DiskId,
+    /// Its zone, for a zonal one: the volume's node affinity is `<region>-<zone>`.
+    pub zone: Option<String>,
+    /// The disk's size.
+    pub size_gib: u32,
+    /// The image of the pod: our own.
+    pub image: String,
+    /// Which manifest applies.
+    pub profile: Profile,
+    /// Chosen once by the run: a report that does not repeat it is not this run's.
+    pub nonce: String,
+}
+
+/// Whose an object is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owned {
+    /// Its uid, the precondition of its deletion.
+    pub uid: String,
+    /// Label `kamino-wf.io/run`, if it has one that is a run's.
+    pub run: Option<String>,
+    /// It has a deletion timestamp.
+    pub deleting: bool,
+}
+
+/// Where a pod is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PodPhase {
+    /// Not on a node, or its image or volume isn't there; why, in the cluster's words.
+    Pending(String),
+    /// Its container runs.
+    Running,
+    /// Ended with exit code 0.
+    Succeeded,
+    /// Ended otherwise; why, in the cluster's words.
+    Failed(String),
+}
+
+/// A cleaning pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleaningPod {
+    /// Whose it is.
+    pub owned: Owned,
+    /// Where it is in its life.
+    pub phase: PodPhase,
+    /// The container's termination message: the cleaner's report.
+    pub report: Option<String>,
+    /// The container's exit code.
+    pub exit_code: Option<i32>,
+    /// The node it is bound to.
+    pub node: Option<String>,
+}
+
+/// The three objects of a cleaning, as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CleaningView {
+    /// The volume.
+    pub volume: Option<Owned>,
+    /// The claim.
+    pub claim: Option<Owned>,
+    /// The pod.
+    pub pod: Option<CleaningPod>,
+}
+
+/// The cluster port. Every read is a fresh one.
+#[async_trait]
+pub trait Cluster: Send + Sync {
+    /// The uid of namespace kube-system: which cluster this is.
+    async fn cluster_id(&self) -> Result<String, ClusterError>;
+    /// All nodes, with their leases' last renewal.
+    async fn nodes(&self) -> Result<Vec<Node>, ClusterError>;
+    /// One node.
+    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError>;
+    /// Pod, claim and volume of that name.
+    async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError>;
+
+    /// Makes the static volume for the copied disk: raw block, retained, bound to the claim of the same name.
+    async fn create_volume(&self, want: &CleaningSpec) -> Result<(), ClusterError>;
+    /// Makes the claim.
+    async fn create_claim(&self, want: &CleaningSpec) -> Result<(), ClusterError>;
+    /// Makes the pod.
+    async fn create_pod(&self, want: &CleaningSpec) -> Result<(), ClusterError>;
+    /// Deletes the pod with that uid, at once and without grace.
+    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClusterError>;
+    /// Deletes the claim with that uid.
+    async fn delete_claim(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClusterError>;
+    /// Deletes the volume with that uid; the disk stays.
+    async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError>;
+}
