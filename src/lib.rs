@@ -10,4 +10,7 @@ pub mod clock;
 pub mod cloud;
 pub mod cluster;
 pub mod model;
+pub mod policy;
+pub mod steps;
 pub mod store;
+pub mod workflow;

@@ -17,9 +17,9 @@ mod summary;
 
 pub use delay::Pace;
 pub use driver::Driver;
-pub use engine::{Engine, EngineError, Next, Observer, Rejected};
+pub use engine::{Engine, EngineError, Next, Observer, Parts, Rejected, events, load};
 pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
 pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};
-pub use spec::{Capture, DonorChoice, RunSpec};
+pub use spec::RunSpec;
 pub use step::{Affects, AnyStep, Context, Decide, Decides, Effect, Ports, Seen, StepError, Undone};
 pub use summary::Summary;

@@ -2,9 +2,9 @@
 
 use super::{
     run::PlannedStep,
-    spec::Capture,
     step::{Affects, AnyStep, Decides},
 };
+use crate::model::Capture;
 use crate::steps::{
     ChooseNames, CleanCopy, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy, EnsureDefinition, EnsureGallery,
     PatchModel, PlanPrune, Preflight, PruneVersions, PublishVersion, RankNodes, ReadModel, SnapshotDisk, VerifyVersion,
@@ -55,11 +55,7 @@ pub static LIVE: &[Stage] = &[
         steps: &[&Affects(SnapshotDisk), &Affects(CopyDisk), &Affects(CleanCopy), &Affects(DetachCopy)],
     },
     // Slow, and invisible: the version is excluded from latest.
-    Stage {
-        name: "publish",
-        on_failure: OnFailure::Undo,
-        steps: &[&Affects(CreateVersion), &Decides(VerifyVersion)],
-    },
+    Stage { name: "publish", on_failure: OnFailure::Undo, steps: &[&Affects(CreateVersion), &Decides(VerifyVersion)] },
     // The point of no return: new nodes start from the new image.
     Stage {
         name: "switch",

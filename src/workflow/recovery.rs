@@ -23,20 +23,22 @@ pub enum Recovery {
     },
 }
 
+/// The first planned step that this release lacks, as in `CleanCopy/2`.
+#[must_use]
+pub fn missing_step(run: &Run) -> Option<String> {
+    let planned = run.plan.iter().find(|planned| find(stages(run.spec.capture), planned).is_none())?;
+    Some(format!("{}/{}", planned.name, planned.version))
+}
+
 /// Decides for one run.
 #[must_use]
 pub fn decide(run: &Run) -> Recovery {
     match &run.state {
         RunState::Ended(_) => Recovery::Nothing,
         RunState::Parked { .. } => Recovery::Wait,
-        RunState::Running { .. } | RunState::Waiting { .. } => {
-            match run.plan.iter().find(|planned| find(stages(run.spec.capture), planned).is_none()) {
-                Some(step) => Recovery::NeedsRelease {
-                    release: run.release.clone(),
-                    step: format!("{}/{}", step.name, step.version),
-                },
-                None => Recovery::Resume,
-            }
-        }
+        RunState::Running { .. } | RunState::Waiting { .. } => match missing_step(run) {
+            Some(step) => Recovery::NeedsRelease { release: run.release.clone(), step },
+            None => Recovery::Resume,
+        },
     }
 }

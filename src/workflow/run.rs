@@ -337,9 +337,16 @@ impl Run {
     }
 
     /// Applies one event.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one table of what may follow on what; cut up it could not be checked by eye"
+    )]
     pub fn apply(&mut self, event: Event) -> Result<(), IllegalEvent> {
-        let illegal =
-            IllegalEvent { run: self.id, event: event.kind(), state: serde_json::to_string(&self.state).unwrap_or_default() };
+        let illegal = IllegalEvent {
+            run: self.id,
+            event: event.kind(),
+            state: serde_json::to_string(&self.state).unwrap_or_default(),
+        };
         let at = event.at();
         let name = self.step_name().unwrap_or_default().to_owned();
         let last = self.plan.len();
@@ -363,29 +370,57 @@ impl Run {
                 running(Position::Forward { step, phase: Phase::Decided, since, setbacks, asked })
             }
             (
-                Position::Forward { step, phase: Phase::Decided | Phase::Asking { .. } | Phase::Asked { .. }, since, setbacks, asked },
+                Position::Forward {
+                    step,
+                    phase: Phase::Decided | Phase::Asking { .. } | Phase::Asked { .. },
+                    since,
+                    setbacks,
+                    asked,
+                },
                 Event::Asking { attempt, .. },
-            ) if attempt == asked + 1 => {
-                running(Position::Forward { step, phase: Phase::Asking { attempt, at }, since, setbacks, asked: attempt })
-            }
+            ) if attempt == asked + 1 => running(Position::Forward {
+                step,
+                phase: Phase::Asking { attempt, at },
+                since,
+                setbacks,
+                asked: attempt,
+            }),
             (
                 Position::Forward { step, phase: Phase::Asking { attempt, .. }, since, setbacks, asked },
                 Event::Asked { accepted, .. },
-            ) => running(Position::Forward { step, phase: Phase::Asked { attempt, at, accepted }, since, setbacks, asked }),
-            (Position::Forward { step, phase: Phase::Asking { .. }, since, setbacks, asked }, Event::NotAsked { .. }) => {
-                running(Position::Forward { step, phase: Phase::Decided, since, setbacks, asked })
-            }
+            ) => running(Position::Forward {
+                step,
+                phase: Phase::Asked { attempt, at, accepted },
+                since,
+                setbacks,
+                asked,
+            }),
             (
-                Position::Forward { step, phase: Phase::Decided | Phase::Asking { .. } | Phase::Asked { .. }, since, setbacks, asked },
+                Position::Forward { step, phase: Phase::Asking { .. }, since, setbacks, asked },
+                Event::NotAsked { .. },
+            )
+            | (
+                Position::Forward { step, phase: Phase::Clearing { .. }, since, setbacks, asked },
+                Event::Cleared { .. },
+            ) => running(Position::Forward { step, phase: Phase::Decided, since, setbacks, asked }),
+            (
+                Position::Forward {
+                    step,
+                    phase: Phase::Decided | Phase::Asking { .. } | Phase::Asked { .. },
+                    since,
+                    setbacks,
+                    asked,
+                },
                 Event::SetBack { why, .. },
             ) => {
                 self.warnings.push(format!("{name}: {why}"));
                 let phase = Phase::Clearing { attempt: asked };
                 running(Position::Forward { step, phase, since, setbacks: setbacks + 1, asked })
             }
-            (Position::Forward { step, phase: Phase::Clearing { .. }, since, setbacks, asked }, Event::Cleared { .. }) => {
-                running(Position::Forward { step, phase: Phase::Decided, since, setbacks, asked })
-            }
+            (
+                Position::Forward { step, phase: Phase::Clearing { .. }, since, setbacks, asked },
+                Event::Cleared { .. },
+            ) => running(Position::Forward { step, phase: Phase::Decided, since, setbacks, asked }),
             (Position::Forward { step, .. }, Event::Confirmed { output, .. }) => {
                 self.outputs.insert(name, output);
                 forward(step + 1, at)
@@ -409,17 +444,14 @@ impl Run {
             (Position::Forward { step, .. }, Event::Ended { outcome: Outcome::Done, .. }) if step <= last => {
                 RunState::Ended(Outcome::Done)
             }
-            (Position::Forward { .. }, Event::Ended { outcome: Outcome::Undone { why }, .. }) => {
-                RunState::Ended(Outcome::Undone { why })
-            }
-            (Position::Forward { .. } | Position::Back { .. }, Event::Ended { outcome: Outcome::Cancelled, .. })
-                if self.cancel.is_some() =>
-            {
-                RunState::Ended(Outcome::Cancelled)
-            }
-            (Position::Back { step: 0, .. }, Event::Ended { outcome: Outcome::Undone { why }, .. }) => {
-                RunState::Ended(Outcome::Undone { why })
-            }
+            (
+                Position::Forward { .. } | Position::Back { step: 0, .. },
+                Event::Ended { outcome: Outcome::Cancelled, .. },
+            ) if self.cancel.is_some() => RunState::Ended(Outcome::Cancelled),
+            (
+                Position::Forward { .. } | Position::Back { step: 0, .. },
+                Event::Ended { outcome: Outcome::Undone { why }, .. },
+            ) => RunState::Ended(Outcome::Undone { why }),
             (Position::Back { .. }, Event::Ended { outcome: Outcome::NeedsPerson { why }, .. }) => {
                 RunState::Ended(Outcome::NeedsPerson { why })
             }
@@ -469,7 +501,9 @@ fn delayed(position: Position, at: Timestamp, until: Timestamp) -> Position {
 /// A person who says "go on" gives the step its whole time and all its attempts again.
 fn restarted(position: Position, at: Timestamp) -> Position {
     match position {
-        Position::Forward { step, phase, asked, .. } => Position::Forward { step, phase, since: at, setbacks: 0, asked },
+        Position::Forward { step, phase, asked, .. } => {
+            Position::Forward { step, phase, since: at, setbacks: 0, asked }
+        }
         Position::Back { step, why, cancelled, .. } => Position::Back { step, why, cancelled, since: at },
     }
 }

@@ -2,25 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{GalleryId, NodeName, Profile, Region, ScaleSetId};
-
-/// How the donor's disk is captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Capture {
-    /// A snapshot of the running donor's disk; a copy of it is cleaned. The donor is only read.
-    Live,
-}
-
-/// Which node to take.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DonorChoice {
-    /// The best of the pool.
-    Pool,
-    /// This one, or none.
-    Node(NodeName),
-}
+use crate::model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId};
 
 /// What a run was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -202,7 +202,7 @@ impl fmt::Debug for dyn AnyStep {
 }
 
 /// A decision's output, and a fact to keep beyond the run.
-pub type Decision = (Value, Option<(String, Value)>);
+pub(super) type Decision = (Value, Option<(String, Value)>);
 
 /// The erased form of a decision.
 pub struct Decides<S>(pub S);
@@ -210,8 +210,9 @@ pub struct Decides<S>(pub S);
 pub struct Affects<S>(pub S);
 
 fn encode<T: Serialize>(step: &str, value: &T) -> Result<Value, StepError> {
-    serde_json::to_value(value)
-        .map_err(|error| StepError::refused("KW0002", format!("step {step} made a value that can't be stored: {error}")))
+    serde_json::to_value(value).map_err(|error| {
+        StepError::refused("KW0002", format!("step {step} made a value that can't be stored: {error}"))
+    })
 }
 
 fn not_an_effect(step: &str) -> StepError {

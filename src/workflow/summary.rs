@@ -49,14 +49,16 @@ impl Summary {
             let planned = run.plan.get(position.step())?;
             find(stages(run.spec.capture), planned).map(|(stage, _)| stage.name.to_owned())
         });
-        let (state, why, until) = match &run.state {
+        let (word, why, until) = match &run.state {
             RunState::Running { position: Position::Forward { .. } } => ("running", None, None),
             RunState::Running { position: Position::Back { why, .. } } => ("undoing", Some(why.clone()), None),
             RunState::Waiting { why, until, .. } => ("waiting", Some(why.clone()), Some(*until)),
             RunState::Parked { why, .. } => ("parked", Some(why.clone()), None),
             RunState::Ended(Outcome::Done) => ("done", None, None),
             RunState::Ended(Outcome::Undone { why }) => ("undone", Some(why.clone()), None),
-            RunState::Ended(Outcome::Cancelled) => ("cancelled", run.cancel.as_ref().map(|by| format!("by {by}")), None),
+            RunState::Ended(Outcome::Cancelled) => {
+                ("cancelled", run.cancel.as_ref().map(|by| format!("by {by}")), None)
+            }
             RunState::Ended(Outcome::NeedsPerson { why }) => ("needs-person", Some(why.clone()), None),
         };
         let text = |step: &str, pointer: &str| {
@@ -66,14 +68,13 @@ impl Summary {
             id: run.id,
             run: run.id.short(),
             scale_set: run.spec.scale_set.clone(),
-            state: state.to_owned(),
+            state: word.to_owned(),
             stage,
             step: run.step_name().map(str::to_owned),
             why,
             until,
             donor: text("RankNodes", "/donor/node"),
-            version: text("ChooseNames", "/version")
-                .and_then(|id| id.rsplit('/').next().map(str::to_owned)),
+            version: text("ChooseNames", "/version").and_then(|id| id.rsplit('/').next().map(str::to_owned)),
             started: run.started,
             moved: run.moved,
             warnings: run.warnings.len(),
