@@ -4,17 +4,21 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::committer::Committer;
 use super::error::StoreError;
-use super::journal::{Committer, Journal};
+use super::journal::Journal;
 use super::lock::{self, Holder, Lock};
 use super::mark::Mark;
+use super::room::Room;
 use super::sled_tree::SledTree;
 use super::tree::TreeError;
+use super::trial::verify_copy;
 
 /// Holds the store's lock, and knows when its committer ends.
 ///
@@ -25,6 +29,7 @@ pub struct StoreGuard {
     /// Shared with the committer's thread: the lock must outlive whoever writes.
     lock: Arc<Lock>,
     ended: oneshot::Receiver<Result<(), StoreError>>,
+    low: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -37,6 +42,13 @@ impl StoreGuard {
         (&mut self.ended)
             .await
             .unwrap_or_else(|_| Err(StoreError::Poisoned { why: "the committer's thread panicked".into() }))
+    }
+
+    /// Is the volume so full that the ballast had to be given up? Then new runs should be refused: what is left is for
+    /// those under way.
+    #[must_use]
+    pub fn low_on_room(&self) -> bool {
+        self.low.load(Ordering::Relaxed)
     }
 
     /// Blocks until the committer has ended and sled is closed, then gives the lock up. Drop every [`Journal`] before.
@@ -72,7 +84,17 @@ pub fn open_dir(dir: &Path, holder: &Holder) -> Result<(Journal, StoreGuard), St
     lock.name(holder).map_err(|source| unreadable("write", &dir.join("LOCK"), source))?;
     #[expect(clippy::disallowed_methods, reason = "only tells stores apart; no simulation opens a directory")]
     let store_id_if_new = Uuid::new_v4();
-    let (journal, committer) = Journal::open(Box::new(open_tree(dir)?), store_id_if_new)?;
+    if dir.join("db/db").exists() {
+        match verify_copy(dir) {
+            Ok(_) => {}
+            Err(StoreError::Full) => tracing::warn!("no room to open a copy of the store first"),
+            Err(error) => return Err(error),
+        }
+    }
+    let tree = open_tree(dir)?;
+    tree.room().load_ballast().map_err(|source| unreadable("set room aside in", dir, source))?;
+    let low = tree.room().low();
+    let (journal, committer) = Journal::open(Box::new(tree), store_id_if_new)?;
 
     let lock = Arc::new(lock);
     let (tell, ended) = oneshot::channel();
@@ -86,7 +108,7 @@ pub fn open_dir(dir: &Path, holder: &Holder) -> Result<(Journal, StoreGuard), St
             let _ = tell.send(outcome);
         })
         .map_err(|source| unreadable("start a thread for", dir, source))?;
-    Ok((journal, StoreGuard { lock, ended, thread: Some(thread) }))
+    Ok((journal, StoreGuard { lock, ended, low, thread: Some(thread) }))
 }
 
 /// After the lock is held. A mark without a database means that the database is gone, so none is made.
@@ -101,7 +123,16 @@ pub(super) fn open_tree(dir: &Path) -> Result<SledTree, StoreError> {
             return Err(StoreError::WentBack { tree: 0, mark });
         }
     }
-    SledTree::open(dir).map_err(|error| match error {
+    let full = |error: &TreeError| match error {
+        TreeError::Full => true,
+        TreeError::Io(source) => source.kind() == std::io::ErrorKind::StorageFull,
+        TreeError::Broken(_) => false,
+    };
+    let opened = match SledTree::open(dir) {
+        Err(error) if full(&error) && Room::new(dir).free_ballast() => SledTree::open(dir),
+        opened => opened,
+    };
+    opened.map_err(|error| match error {
         TreeError::Io(source) if source.kind() != std::io::ErrorKind::StorageFull => unreadable("open", dir, source),
         error @ (TreeError::Full | TreeError::Broken(_) | TreeError::Io(_)) => StoreError::while_opening(error),
     })
