@@ -14,6 +14,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use kamino_wf::store::{
@@ -129,6 +130,13 @@ fn helper() {
             block_on(twenty_commits(&journal));
             close(journal, guard);
         }
+        "until-poisoned" => {
+            let (journal, guard) = open_dir(&dir, &holder()).expect("faults come later");
+            block_on(twenty_tries(&journal));
+            drop(journal);
+            let error = guard.close().expect_err("whoever waits for the committer learns of it");
+            say(&format!("END {}", error.code()));
+        }
         "twenty-commits-plain-sled" => {
             let (journal, committer) = Journal::open(Box::new(PlainSled::open(&dir)), run_id(0))
                 .expect("plain sled works, until the power fails");
@@ -157,15 +165,30 @@ async fn twenty_commits(journal: &Journal) {
     }
 }
 
+/// Goes on after errors, as nobody should.
+async fn twenty_tries(journal: &Journal) {
+    let run = run_id(1);
+    for revision in 0..20 {
+        match append(journal, run, revision, 300).await {
+            Ok(revision) => say(&format!("ACK {run} {revision}")),
+            Err(error) => say(&format!("ERR {}", error.code())),
+        }
+    }
+}
+
 // Kills.
 
 /// Reads until the pipe closes: what was written before the kill is in it.
-fn acks_of(child: &mut Child) -> std::thread::JoinHandle<(bool, Acked)> {
+fn acks_of(child: &mut Child) -> (mpsc::Receiver<()>, std::thread::JoinHandle<Acked>) {
     let out = child.stdout.take().expect("it is piped");
-    std::thread::spawn(move || {
-        let (mut opened, mut acked) = (false, Acked::new());
+    let (tell, opened) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut acked = Acked::new();
         for line in BufReader::new(out).lines().map_while(Result::ok) {
-            opened |= line == "OPEN";
+            if line == "OPEN" {
+                // Not everybody waits for it.
+                let _ = tell.send(());
+            }
             let mut words = line.split(' ');
             if let (Some("ACK"), Some(run), Some(revision)) = (words.next(), words.next(), words.next())
                 && let (Ok(run), Ok(revision)) = (run.parse(), revision.parse())
@@ -173,8 +196,9 @@ fn acks_of(child: &mut Child) -> std::thread::JoinHandle<(bool, Acked)> {
                 acked.insert(run, revision);
             }
         }
-        (opened, acked)
-    })
+        acked
+    });
+    (opened, reader)
 }
 
 #[test]
@@ -188,14 +212,17 @@ fn no_acknowledged_record_is_lost_by_kill_9() {
     for kill in 0..KILLS {
         let mut command = helper_command(&dir, "until-killed");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("this binary starts");
-        let reader = acks_of(&mut child);
-        let life = if kill % 3 == 0 { chance.u64(1..40) } else { chance.u64(60..250) };
-        std::thread::sleep(Duration::from_millis(life));
+        let (opened, reader) = acks_of(&mut child);
+        if kill % 3 == 0 {
+            std::thread::sleep(Duration::from_millis(chance.u64(1..60)));
+            during_open += u64::from(opened.try_recv().is_err());
+        } else {
+            opened.recv_timeout(Duration::from_mins(1)).expect("the store opens after every kill");
+            std::thread::sleep(Duration::from_millis(chance.u64(1..150)));
+        }
         child.kill().expect("it is ours");
         // Not waited for before the next one opens: that one must bear with a lock that a dying process still holds.
-        let (opened, acked) = reader.join().expect("the reader does not panic");
-        during_open += u64::from(!opened);
-        all.extend(acked);
+        all.extend(reader.join().expect("the reader does not panic"));
         if kill % 4 == 3 {
             let (journal, guard) = open_dir(&dir, &holder()).unwrap_or_else(|error| panic!("kill {kill}: {error}"));
             block_on(assert_all_there(&journal, &all));
@@ -324,6 +351,32 @@ impl ByteTree for PlainSled {
     }
 }
 
+/// The disk fails once, under the real sled, and then works again.
+#[test]
+fn after_one_failed_system_call_nothing_is_acknowledged() {
+    if !strace::available() {
+        return;
+    }
+    for fault in ["fdatasync:error=EIO:when=7", "pwrite64:error=EIO:when=6", "pwrite64:error=ENOSPC:when=9"] {
+        let root = temporary();
+        let dir = root.path().join("store");
+        let helper = helper_command(&dir, "until-poisoned");
+        let mut command = strace::with_fault(&helper, fault);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("strace runs");
+        let out = child.stdout.take().expect("it is piped");
+        let lines: Vec<String> = BufReader::new(out).lines().map_while(Result::ok).collect();
+        child.wait().expect("it ends by itself");
+        let said = |start: &'static str| lines.iter().filter(move |line| line.starts_with(start));
+        let acked = said("ACK ").count() as u64;
+        assert!(acked > 0 && acked < 20, "{fault}: {lines:#?}");
+        assert_eq!(said("ERR KW0108").count() as u64, 20 - acked, "{fault}: {lines:#?}");
+        assert_eq!(said("END KW0108").count(), 1, "{fault}: {lines:#?}");
+        let (journal, guard) = open_dir(&dir, &holder()).expect("the disk works again");
+        block_on(assert_all_there(&journal, &Acked::from([(run_id(1), acked)])));
+        close(journal, guard);
+    }
+}
+
 // Damage.
 
 fn copy_dir(from: &Path, to: &Path) {
@@ -339,17 +392,32 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
+/// sled writes one whenever it opens; in a new store there is only `conf`.
+fn snapshot(dir: &Path) -> PathBuf {
+    let entries = fs::read_dir(dir.join("db")).expect("it reads").map(|entry| entry.expect("it reads").path());
+    let snapshot = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap."));
+    entries.into_iter().find(snapshot).unwrap_or_else(|| dir.join("db/conf"))
+}
+
 #[test]
 fn one_flipped_bit_is_never_silent() {
     let root = temporary();
-    let sound = root.path().join("sound");
-    let acked = filled(&sound, 10, 30);
+    // sled replays its log from the newest snapshot. Before it wrote one, nearly every bit of the file counts.
+    let (young, old) = (root.path().join("young"), root.path().join("old"));
+    let acked = filled(&young, 10, 30);
+    copy_dir(&young, &old);
+    let (journal, guard) = open_dir(&old, &holder()).expect("it opens");
+    close(journal, guard);
     let (mut refused, mut harmless) = (0, 0);
     for seed in 0..60 {
         let mut chance = fastrand::Rng::with_seed(seed);
         let dir = root.path().join(format!("seed-{seed}"));
-        copy_dir(&sound, &dir);
-        let file = if seed % 10 == 9 { dir.join("mark") } else { dir.join("db/db") };
+        copy_dir(if seed % 2 == 0 { &young } else { &old }, &dir);
+        let file = match seed % 10 {
+            7 | 8 => snapshot(&dir),
+            9 => dir.join("mark"),
+            _ => dir.join("db/db"),
+        };
         let mut bytes = fs::read(&file).expect("it reads");
         // Most of the file was never used; flipping there shows nothing.
         let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();

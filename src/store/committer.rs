@@ -32,7 +32,7 @@ type Answer = Box<dyn FnOnce(Result<(), &str>) + Send>;
 impl Committer {
     /// Group commit: takes what has come in, applies every batch, syncs once, writes the mark, then answers all.
     ///
-    /// Runs on a thread of its own in production and as a task in simulations. Ends when the last [`Journal`] is dropped.
+    /// Runs on a thread of its own in production and as a task in simulations. Ends when the last [`Journal`](super::Journal) is dropped.
     ///
     /// # Errors
     /// [`StoreError::Poisoned`] after the first failure of the tree, once everyone waiting was told. The process should
@@ -175,6 +175,7 @@ fn head(run: Uuid, entry: &HeadEntry) -> Head {
 #[cfg(test)]
 mod tests {
     use futures_util::future::join_all;
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::super::journal::{Journal, NewRecord};
@@ -449,7 +450,6 @@ mod tests {
                 journal.commit(RUN, Revision(3), Fence(0), vec![record(1); 65], json!({})).await.map(drop),
                 journal.put_facts(Fence(0), fact(&"k".repeat(201), json!(1))).await,
                 journal.put_facts(Fence(0), fact("k", large(4))).await,
-                journal.put_facts(Fence(0), fact("k\0", json!(1))).await,
             ]
         })
         .await;
@@ -458,6 +458,38 @@ mod tests {
             assert!(matches!(error, StoreError::TooLarge { .. }), "{error:?}");
         }
         ended.expect("not poisoned");
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_back_is_not_written() {
+        let tree = filled().await;
+        let before = tree.disk().entries.clone();
+        let (errors, ended) = with(&tree, async |journal| {
+            let deep = (0..200).fold(json!(1), |inner, _| json!([inner]));
+            let fact = |key: &str, value| vec![(key.to_owned(), Some(value))];
+            [
+                journal
+                    .commit(
+                        RUN,
+                        Revision(3),
+                        Fence(0),
+                        vec![NewRecord { kind: "asked", payload: deep.clone() }],
+                        json!({}),
+                    )
+                    .await
+                    .map(drop),
+                journal.commit(RUN, Revision(3), Fence(0), vec![], deep.clone()).await.map(drop),
+                journal.put_facts(Fence(0), fact("k", deep)).await,
+                journal.put_facts(Fence(0), fact("k\0", json!(1))).await,
+            ]
+        })
+        .await;
+        for error in errors {
+            let error = error.expect_err("it would damage the store");
+            assert!(matches!(error, StoreError::Invalid { .. }), "{error:?}");
+        }
+        ended.expect("not poisoned");
+        assert_eq!(tree.disk().entries, before);
     }
 
     #[tokio::test]
@@ -470,7 +502,7 @@ mod tests {
             (empty, first, summary, journal.heads().await.expect("it reads"))
         })
         .await;
-        assert!(matches!(results.0, Err(StoreError::Nothing { .. })));
+        assert!(matches!(results.0, Err(StoreError::Invalid { .. })));
         assert_eq!(results.1.expect("nothing fails"), Revision(1));
         assert_eq!(results.2.expect("nothing fails"), Revision(1));
         assert_eq!(results.3[0].summary, json!("new"));
@@ -484,5 +516,77 @@ mod tests {
         tree.disk().entries.insert(keys::META.to_vec(), meta.encode(keys::META));
         let error = open(&tree).expect_err("written by a newer release");
         assert!(matches!(error, StoreError::Newer { schema: 2, supported: 1 }), "{error:?}");
+    }
+
+    /// What may be asked of a journal, with few enough runs and keys that they meet.
+    #[derive(Debug, Clone)]
+    enum Ask {
+        Commit { run: u8, stale: bool, records: u8 },
+        Fact { key: u8, value: Option<u8> },
+        Reopen,
+    }
+
+    fn ask() -> impl Strategy<Value = Ask> {
+        prop_oneof![
+            4 => (0..4_u8, prop::bool::weighted(0.1), 0..3_u8)
+                .prop_map(|(run, stale, records)| Ask::Commit { run, stale, records }),
+            2 => (0..4_u8, any::<Option<u8>>()).prop_map(|(key, value)| Ask::Fact { key, value }),
+            1 => Just(Ask::Reopen),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Each life is opened again, and opening checks everything: chains, counts, the seal, the mark.
+        #[test]
+        fn whatever_is_asked_the_store_opens_again_and_agrees(asked in prop::collection::vec(ask(), 1..60)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let tree = TestTree::default();
+            let mut runs = [0_u64; 4];
+            let mut facts = std::collections::BTreeMap::new();
+            for life in asked.split(|ask| matches!(ask, Ask::Reopen)) {
+                let ((), ended) = runtime.block_on(with(&tree, async |journal| {
+                    for ask in life {
+                        match ask {
+                            Ask::Reopen => {}
+                            Ask::Commit { run, stale, records } => {
+                                let (found, id) = (&mut runs[usize::from(*run)], Uuid::from_u128(u128::from(*run)));
+                                let expected = Revision(*found + u64::from(*stale));
+                                let records = vec![record(1); usize::from(*records)];
+                                let more = records.len() as u64;
+                                let result = journal.commit(id, expected, Fence(0), records, json!(found)).await;
+                                match result {
+                                    Ok(revision) => {
+                                        *found += more;
+                                        assert_eq!(revision.0, *found);
+                                    }
+                                    Err(StoreError::Conflict { .. }) => assert!(stale),
+                                    Err(error) => {
+                                        assert!(matches!(error, StoreError::Invalid { .. }), "{error}");
+                                        assert_eq!(*found + more, 0);
+                                    }
+                                }
+                            }
+                            Ask::Fact { key, value } => {
+                                let (key, value) = (format!("k{key}"), value.map(|value| json!(value)));
+                                journal.put_facts(Fence(0), vec![(key.clone(), value.clone())]).await.expect("it is small");
+                                match value {
+                                    Some(value) => facts.insert(key, value),
+                                    None => facts.remove(&key),
+                                };
+                            }
+                        }
+                    }
+                    let heads = journal.heads().await.expect("it reads");
+                    let found = heads.iter().map(|head| (head.run, head.revision.0));
+                    let expected = (0..).map(Uuid::from_u128).zip(runs).filter(|(_, revision)| *revision > 0);
+                    assert!(found.eq(expected), "{heads:?} is not {runs:?}");
+                    assert!(journal.facts("").await.expect("it reads").into_iter().eq(facts.clone()));
+                }));
+                ended.expect("nothing fails");
+            }
+            open(&tree).expect("it opens once more");
+        }
     }
 }

@@ -52,7 +52,6 @@ impl SledTree {
         }
         remove_unfinished_snapshots(&db_dir)?;
         refuse_blobs(&db_dir)?;
-        let fresh = !db_dir.join("db").exists();
         let db = open_sled(&db_dir)?;
         let mark = OpenOptions::new()
             .read(true)
@@ -64,21 +63,24 @@ impl SledTree {
         let data = File::open(db_dir.join("db"))?;
         for entry in fs::read_dir(&db_dir)? {
             let entry = entry?;
-            if entry.file_type()?.is_file() {
+            // sled makes them readable to all. With an `fsGroup` they may be somebody else's, and are private already.
+            if entry.file_type()?.is_file() && entry.metadata()?.permissions().mode() & 0o007 != 0 {
                 fs::set_permissions(entry.path(), Permissions::from_mode(0o600))?;
             }
         }
-        if fresh {
-            // sled syncs neither its settings nor any name.
-            File::open(db_dir.join("conf"))?.sync_all()?;
-            data.sync_all()?;
-        }
-        // Cheap, and a process killed before it got here leaves names that were never synced.
+        // sled syncs neither its settings nor any name. Every time, since a process may be killed before it gets here.
+        File::open(db_dir.join("conf"))?.sync_all()?;
+        data.sync_all()?;
         mark.sync_all()?;
         sync_dir(&db_dir)?;
         sync_dir(dir)?;
         if let Some(parent) = dir.canonicalize()?.parent() {
-            sync_dir(parent)?;
+            match sync_dir(parent) {
+                Err(TreeError::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    tracing::warn!(dir = %parent.display(), "may not be read, so the store's name there could not be synced");
+                }
+                outcome => outcome?,
+            }
         }
         let tree = Self { db: Some(db), dir: db_dir, data, mark, room: Room::new(dir), unsynced_bytes: 0 };
         refuse_blobs(&tree.dir)?;

@@ -57,13 +57,37 @@ pub(crate) fn traced(command: &Command, log: &Path) -> Command {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y", "-qq", "-s", "64", "-e", TRACED, "-o"]).arg(log).arg("--");
     strace.arg(command.get_program()).args(command.get_args());
+    pass_environment(command, &mut strace);
+    strace
+}
+
+/// `command`, one of whose system calls fails: `fault` is what strace's `inject=` takes; it counts in each thread.
+pub(crate) fn with_fault(command: &Command, fault: &str) -> Command {
+    let mut strace = Command::new("strace");
+    let call = fault.split(':').next().unwrap_or(fault);
+    strace.args([
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        &format!("trace={call}"),
+        "-e",
+        &format!("inject={fault}"),
+        "--",
+    ]);
+    strace.arg(command.get_program()).args(command.get_args());
+    pass_environment(command, &mut strace);
+    strace
+}
+
+fn pass_environment(command: &Command, strace: &mut Command) {
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => strace.env(name, value),
             None => strace.env_remove(name),
         };
     }
-    strace
 }
 
 /// Is strace there and may it trace? If not, say so loudly; on CI that is a failure.
