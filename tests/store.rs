@@ -357,17 +357,26 @@ fn after_one_failed_system_call_nothing_is_acknowledged() {
     if !strace::available() {
         return;
     }
-    for fault in ["fdatasync:error=EIO:when=7", "pwrite64:error=EIO:when=6", "pwrite64:error=ENOSPC:when=9"] {
+    let faults = [
+        ("db/db", "fdatasync:error=EIO:when=5"),
+        ("db/db", "pwrite64:error=EIO:when=5"),
+        ("db/db", "pwrite64:error=ENOSPC:when=3"),
+        ("db/db", "sync_file_range:error=EIO:when=4"),
+        ("mark", "fdatasync:error=EIO:when=4"),
+        ("mark", "pwrite64:error=ENOSPC:when=5"),
+    ];
+    for (file, fault) in faults {
         let root = temporary();
-        let dir = root.path().join("store");
+        let dir = root.path().canonicalize().expect("it is there").join("store");
         let helper = helper_command(&dir, "until-poisoned");
-        let mut command = strace::with_fault(&helper, fault);
+        let mut command = strace::with_fault(&helper, &dir.join(file), fault);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("strace runs");
         let out = child.stdout.take().expect("it is piped");
         let lines: Vec<String> = BufReader::new(out).lines().map_while(Result::ok).collect();
         child.wait().expect("it ends by itself");
         let said = |start: &'static str| lines.iter().filter(move |line| line.starts_with(start));
         let acked = said("ACK ").count() as u64;
+        eprintln!("{fault} of {file}: {acked} acknowledged before it");
         assert!(acked > 0 && acked < 20, "{fault}: {lines:#?}");
         assert_eq!(said("ERR KW0108").count() as u64, 20 - acked, "{fault}: {lines:#?}");
         assert_eq!(said("END KW0108").count(), 1, "{fault}: {lines:#?}");

@@ -61,21 +61,12 @@ pub(crate) fn traced(command: &Command, log: &Path) -> Command {
     strace
 }
 
-/// `command`, one of whose system calls fails: `fault` is what strace's `inject=` takes; it counts in each thread.
-pub(crate) fn with_fault(command: &Command, fault: &str) -> Command {
+/// `command`, one of whose system calls on `file` fails: `fault` is what strace's `inject=` takes; it counts in each thread.
+pub(crate) fn with_fault(command: &Command, file: &Path, fault: &str) -> Command {
     let mut strace = Command::new("strace");
     let call = fault.split(':').next().unwrap_or(fault);
-    strace.args([
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        &format!("trace={call}"),
-        "-e",
-        &format!("inject={fault}"),
-        "--",
-    ]);
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-P"]).arg(file);
+    strace.args(["-e", &format!("trace={call}"), "-e", &format!("inject={fault}"), "--"]);
     strace.arg(command.get_program()).args(command.get_args());
     pass_environment(command, &mut strace);
     strace
