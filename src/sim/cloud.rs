@@ -85,27 +85,24 @@ impl SimCloud {
         let (answer, lost) = {
             let mut world = self.shared.world();
             let now = world.now();
-            let arrived = arrive(&mut world, &what, &bucket, mutates, now);
-            if let Err(error) = arrived {
+            if let Err(error) = arrive(&mut world, &what, &bucket, mutates, now) {
                 (Err(error), false)
             } else {
-                {
-                    let answer = act(&mut world);
-                    if mutates {
-                        let outcome = answer.as_ref().map_or_else(ToString::to_string, |_| "accepted".to_owned());
-                        world.note(format!("azure {what}: {outcome}"));
-                        if answer.is_ok() {
-                            world.accepted.push(Entry { verb, key, at: now });
-                        }
+                let answer = act(&mut world);
+                if mutates {
+                    let outcome = answer.as_ref().map_or_else(ToString::to_string, |_| "accepted".to_owned());
+                    world.note(format!("azure {what}: {outcome}"));
+                    if answer.is_ok() {
+                        world.accepted.push(Entry { verb, key, at: now });
                     }
-                    let world = &mut *world;
-                    let chance = world.faults.lost_answers;
-                    let lost = mutates && answer.is_ok() && world.faults.strikes(chance, &mut world.rng);
-                    if lost {
-                        world.note(format!("azure {what}: the answer is lost"));
-                    }
-                    (answer, lost)
                 }
+                let world = &mut *world;
+                let chance = world.faults.lost_answers;
+                let lost = mutates && answer.is_ok() && world.faults.strikes(chance, &mut world.rng);
+                if lost {
+                    world.note(format!("azure {what}: the answer is lost"));
+                }
+                (answer, lost)
             }
         };
         self.shared.crash.point(&format!("{verb}: in")).await;
@@ -256,13 +253,16 @@ fn arrive(world: &mut World, what: &str, bucket: &Bucket, mutates: bool, now: Ti
     if let Some(until) = world.closed.get(bucket).copied()
         && until > now
     {
-        world.early.push(format!("{what} came before {until}"));
+        if world.told.contains(bucket) {
+            world.early.push(format!("{what} came before {until}"));
+        }
         return Err(throttled(Duration::from_secs(RETRY_AFTER).mul_f64(world.scale)));
     }
     *world.exercised.entry("throttle: requests let in").or_default() += 1;
     let chance = world.faults.throttles;
     if world.faults.strikes(chance, &mut world.rng) {
         let retry_after = Duration::from_secs(RETRY_AFTER).mul_f64(world.scale);
+        world.told.remove(bucket);
         world.closed.insert(bucket.clone(), now.checked_add(retry_after).unwrap_or(Timestamp::MAX));
         world.note(format!("azure {what}: 429, Retry-After {}", retry_after.as_secs()));
         return Err(throttled(retry_after));

@@ -19,8 +19,13 @@ struct State {
     passed: u64,
     /// Crash at this one.
     at: Option<u64>,
-    /// Crash at each point whose number is a multiple of this.
+    /// Crash after each event of a run whose number is a multiple of this.
     every: Option<u64>,
+    /// Events since the world began.
+    events: u64,
+    /// Crash as soon as the next request has taken effect: right after "asking", a crash before it would always come too
+    /// early for the request ever to be sent.
+    mid_request: bool,
     /// Tell when this many were passed.
     awaited: Option<u64>,
     crashed: bool,
@@ -41,7 +46,7 @@ impl Crash {
         self.state().at = Some(at);
     }
 
-    /// Crash at every `n`-th point.
+    /// Crash after every `n`-th event of a run, as soon as it is recorded.
     pub fn arm_every(&self, n: u64) {
         self.state().every = Some(n);
     }
@@ -101,14 +106,34 @@ impl Crash {
         if state.awaited == Some(passed) {
             self.arrived.notify_one();
         }
-        let due = state.at == Some(passed) || state.every.is_some_and(|every| passed.is_multiple_of(every));
+        let takes_effect = state.mid_request
+            && place.ends_with(": in")
+            && ["begin_", "create_", "delete_"].iter().any(|verb| place.starts_with(verb));
+        let due = state.at == Some(passed) || takes_effect;
         if due {
-            state.crashed = true;
-            state.crashes += 1;
-            place.clone_into(&mut state.place);
-            self.seen.notify_one();
+            self.die(&mut state, place);
         }
         due
+    }
+
+    /// An event was recorded and acknowledged.
+    pub fn event(&self, kind: &str) {
+        let mut state = self.state();
+        state.events += 1;
+        let due = state.every.is_some_and(|every| state.events.is_multiple_of(every)) || state.mid_request;
+        if due && kind == "asking" {
+            state.mid_request = true;
+        } else if due && !state.crashed {
+            self.die(&mut state, &format!("recorded: {kind}"));
+        }
+    }
+
+    fn die(&self, state: &mut State, place: &str) {
+        state.crashed = true;
+        state.mid_request = false;
+        state.crashes += 1;
+        place.clone_into(&mut state.place);
+        self.seen.notify_one();
     }
 
     /// Passes a point in a call; never returns when the process dies at it.

@@ -97,6 +97,7 @@ impl Scene {
             claims: BTreeMap::new(),
             volumes: BTreeMap::new(),
             closed: BTreeMap::new(),
+            told: std::collections::BTreeSet::new(),
             early: Vec::new(),
             accepted: Vec::new(),
             published: Vec::new(),

@@ -186,10 +186,15 @@ impl Session {
             release: env!("CARGO_PKG_VERSION").into(),
             observer: Box::new(move |run, event| {
                 let step = about(run, event);
+                if matches!(event, Event::Waiting { throttled: true, .. }) {
+                    let mut world = world.world();
+                    world.told = world.closed.keys().cloned().collect();
+                }
                 world.world().note(format!("run {} {} {}", run.id, step.as_deref().unwrap_or("-"), text(event)));
                 let line = Line { at: event.at(), step, event: event.clone(), process: crash.crashes() };
                 watcher(run, &line);
                 lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                crash.event(event.kind());
             }),
         })
         .await

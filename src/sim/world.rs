@@ -162,7 +162,9 @@ pub struct World {
     pub volumes: BTreeMap<String, Object>,
     /// Buckets that Azure has closed.
     pub closed: BTreeMap<Bucket, Timestamp>,
-    /// Requests to a closed bucket: each is a violation.
+    /// Closed buckets that the run has recorded: from then on there is no excuse.
+    pub told: BTreeSet<Bucket>,
+    /// Requests to such a bucket before its time: each is a violation.
     pub early: Vec<String>,
     /// Accepted mutating requests, oldest first.
     pub accepted: Vec<Accepted>,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ChooseNames, Names, take_away};
 use crate::{
-    cloud::Accepted,
+    cloud::{Accepted, Provisioning},
     model::{DiskId, RunId, SnapshotId},
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
@@ -45,10 +45,16 @@ impl Effect for DeleteTemporaries {
     async fn observe(&self, ports: Ports<'_>, want: &Input) -> Result<Seen<()>, StepError> {
         let disk = ports.cloud.disk(&want.disk).await?.filter(|disk| disk.run == Some(want.run));
         let snapshot = ports.cloud.snapshot(&want.snapshot).await?.filter(|snapshot| snapshot.run == Some(want.run));
-        Ok(match (disk, snapshot) {
-            (None, None) => Seen::Present(()),
-            (Some(_), _) => Seen::Partly(format!("disk {} is still there", want.disk.name())),
-            (None, Some(_)) => Seen::Partly(format!("snapshot {} is still there", want.snapshot.name())),
+        let left = disk
+            .map(|disk| (format!("disk {} is still there", want.disk.name()), disk.provisioning, disk.managed))
+            .or_else(|| {
+                let snapshot = snapshot?;
+                Some((format!("snapshot {} is still there", want.snapshot.name()), snapshot.provisioning, false))
+            });
+        Ok(match left {
+            None => Seen::Present(()),
+            Some((text, Provisioning::Running, _) | (text, _, true)) => Seen::Underway(text),
+            Some((text, Provisioning::Succeeded | Provisioning::Failed, false)) => Seen::Partly(text),
         })
     }
 

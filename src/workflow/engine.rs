@@ -12,34 +12,31 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::Notify;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{
     delay::Pace,
     plan::{self, OnFailure, Stage},
     recovery::{self, Recovery},
-    run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState},
+    run::{Event, IllegalEvent, Outcome, Position, Run, RunState},
     spec::RunSpec,
-    step::{AnyStep, Context, Ports, Seen, StepError, Undone},
+    step::{AnyStep, Ports},
     summary::Summary,
+    turn::{At, Back, Turn},
 };
 use crate::{
     clock::Clock,
-    cloud::{Bucket, Cloud, Limiter, OperationState},
+    cloud::{Bucket, Cloud, Limiter},
     cluster::Cluster,
-    model::{Class, RunId, ScaleSetId},
+    model::{RunId, ScaleSetId},
     store::{Fence, Journal, NewRecord, Revision, StoreError},
 };
 
-/// Failed attempts of one step before its stage fails.
-const SETBACKS_MAX: u32 = 3;
-/// Pauses longer than this are stored, so that a restart keeps them.
-const STORED_PAUSE: Duration = Duration::from_mins(1);
 /// Facts about closed buckets: `throttle/<subscription>/<kind>`.
 const THROTTLE: &str = "throttle/";
 /// Facts that steps remember.
-const MEMORY: &str = "memory/";
+pub(super) const MEMORY: &str = "memory/";
 
 /// Is told every event that has become durable.
 pub type Observer = Box<dyn Fn(&Run, &Event) + Send + Sync>;
@@ -101,25 +98,25 @@ pub enum Next {
     Ended,
 }
 
-struct Cell {
-    inner: tokio::sync::Mutex<Stored>,
+pub(super) struct Cell {
+    pub(super) inner: tokio::sync::Mutex<Stored>,
     /// Looks in a row without a change, for the pause before the next.
-    looks: AtomicU32,
+    pub(super) looks: AtomicU32,
 }
 
-struct Stored {
-    run: Run,
+pub(super) struct Stored {
+    pub(super) run: Run,
     revision: Revision,
 }
 
 /// The engine: ports, the journal, and the runs that are open.
 pub struct Engine {
-    cloud: Arc<dyn Cloud>,
-    cluster: Arc<dyn Cluster>,
-    clock: Arc<dyn Clock>,
-    journal: Journal,
-    limiter: Arc<Limiter>,
-    pace: Pace,
+    pub(super) cloud: Arc<dyn Cloud>,
+    pub(super) cluster: Arc<dyn Cluster>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) journal: Journal,
+    pub(super) limiter: Arc<Limiter>,
+    pub(super) pace: Pace,
     release: String,
     observer: Observer,
     cells: Mutex<BTreeMap<RunId, Arc<Cell>>>,
@@ -236,7 +233,7 @@ impl Engine {
         self.clock.as_ref()
     }
 
-    fn ports(&self) -> Ports<'_> {
+    pub(super) fn ports(&self) -> Ports<'_> {
         Ports { cloud: self.cloud.as_ref(), cluster: self.cluster.as_ref(), clock: self.clock.as_ref() }
     }
 
@@ -289,6 +286,9 @@ impl Engine {
         {
             return Ok(Err(Rejected::PastReturn { run: id.short(), step: step.name().to_owned() }));
         }
+        if stored.run.cancel.is_some() {
+            return Ok(Ok(()));
+        }
         let event = Event::CancelRequested { at: self.clock.now(), by: by.to_owned() };
         self.record_in(&mut stored, &cell, vec![event]).await?;
         self.poke(id);
@@ -335,7 +335,7 @@ impl Engine {
                 return Ok(Next::Ended);
             }
             RunState::Parked { .. } => return Ok(Next::Rest),
-            RunState::Waiting { until, .. } if *until > self.clock.now() && run.cancel.is_none() => {
+            RunState::Waiting { until, .. } if *until > self.clock.now() => {
                 let left = until.duration_since(self.clock.now());
                 return Ok(Next::After(Duration::try_from(left).unwrap_or_default()));
             }
@@ -348,20 +348,25 @@ impl Engine {
                 let Some((stage, any)) = step_at(&run, step) else { return turn.park_unknown(step).await };
                 turn.forward(stage, any, At { phase, since, setbacks, asked }).await
             }
-            Position::Back { step, why, cancelled, since } => {
+            Position::Back { step, why, cancelled, since, last_ask } => {
                 let Some((_, any)) = step_at(&run, step) else { return turn.park_unknown(step).await };
-                turn.back(any, step, why, cancelled, since).await
+                turn.back(any, Back { step, why, cancelled, since, last_ask }).await
             }
         }
     }
 
     /// Makes events durable, then visible.
-    async fn record(&self, cell: &Arc<Cell>, events: Vec<Event>) -> Result<(), EngineError> {
+    pub(super) async fn record(&self, cell: &Arc<Cell>, events: Vec<Event>) -> Result<(), EngineError> {
         let mut stored = cell.inner.lock().await;
         self.record_in(&mut stored, cell, events).await
     }
 
-    async fn record_in(&self, stored: &mut Stored, cell: &Cell, events: Vec<Event>) -> Result<(), EngineError> {
+    pub(super) async fn record_in(
+        &self,
+        stored: &mut Stored,
+        cell: &Cell,
+        events: Vec<Event>,
+    ) -> Result<(), EngineError> {
         let mut run = stored.run.clone();
         let mut moments = Vec::new();
         for event in &events {
@@ -395,7 +400,7 @@ impl Engine {
     }
 
     /// Stores what the limiter has learnt since the last time.
-    async fn store_throttling(&self) -> Result<(), EngineError> {
+    pub(super) async fn store_throttling(&self) -> Result<(), EngineError> {
         let closed = self.limiter.closed(self.clock.now());
         let news: Vec<(Bucket, Timestamp)> = {
             let known = self.stored_throttle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -416,7 +421,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn memory(&self) -> Result<BTreeMap<String, Value>, EngineError> {
+    pub(super) async fn memory(&self) -> Result<BTreeMap<String, Value>, EngineError> {
         let facts = self.journal.facts(MEMORY).await?;
         Ok(facts.into_iter().filter_map(|(key, value)| Some((key.strip_prefix(MEMORY)?.to_owned(), value))).collect())
     }
@@ -446,324 +451,4 @@ pub async fn events(journal: &Journal, id: Uuid) -> Result<Option<(Revision, Vec
         events.push(event);
     }
     Ok(Some((head.revision, events)))
-}
-
-/// Where a step is, as `Position::Forward` says.
-struct At {
-    phase: Phase,
-    since: Timestamp,
-    setbacks: u32,
-    asked: u32,
-}
-
-/// One turn of one run.
-struct Turn<'a> {
-    engine: &'a Engine,
-    cell: &'a Arc<Cell>,
-    run: &'a Run,
-}
-
-impl Turn<'_> {
-    fn now(&self) -> Timestamp {
-        self.engine.clock.now()
-    }
-
-    async fn record(&self, events: Vec<Event>) -> Result<Next, EngineError> {
-        self.engine.record(self.cell, events).await?;
-        Ok(Next::Now)
-    }
-
-    async fn end(&self, outcome: Outcome) -> Result<Next, EngineError> {
-        info!(run = %self.run.id, ?outcome, "run ended");
-        self.record(vec![Event::Ended { at: self.now(), outcome }]).await
-    }
-
-    async fn park(&self, why: String) -> Result<Next, EngineError> {
-        error!(run = %self.run.id, step = self.run.step_name(), why, "run parked");
-        self.record(vec![Event::Parked { at: self.now(), why }]).await
-    }
-
-    async fn park_unknown(&self, step: usize) -> Result<Next, EngineError> {
-        let planned = self
-            .run
-            .plan
-            .get(step)
-            .map_or_else(String::new, |PlannedStep { name, version }| format!("{name}/{version}"));
-        self.park(format!("step {planned} is not in this release; finish the run with release {}", self.run.release))
-            .await
-    }
-
-    fn overdue(&self, since: Timestamp, deadline: Duration) -> bool {
-        Duration::try_from(self.now().duration_since(since)).is_ok_and(|elapsed| elapsed > deadline)
-    }
-
-    /// Waits before the next look; a long pause is stored.
-    async fn wait(&self, told: Option<Duration>, why: &str) -> Result<Next, EngineError> {
-        let looks = self.cell.looks.fetch_add(1, Ordering::Relaxed);
-        let pause = told.unwrap_or_else(|| self.engine.pace.pause(self.run.id, looks));
-        if pause > STORED_PAUSE {
-            return self.wait_stored(pause, why, false, vec![]).await;
-        }
-        Ok(Next::After(pause))
-    }
-
-    async fn wait_stored(
-        &self,
-        pause: Duration,
-        why: &str,
-        throttled: bool,
-        mut events: Vec<Event>,
-    ) -> Result<Next, EngineError> {
-        let at = self.now();
-        let until = at.checked_add(pause).unwrap_or(Timestamp::MAX);
-        info!(run = %self.run.id, step = self.run.step_name(), why, %until, "waiting");
-        events.push(Event::Waiting { at, why: why.to_owned(), until, throttled });
-        self.engine.store_throttling().await?;
-        self.engine.record(self.cell, events).await?;
-        Ok(Next::After(pause))
-    }
-
-    /// The stage's answer to a failure.
-    async fn fail(&self, stage: &Stage, why: String, mut events: Vec<Event>) -> Result<Next, EngineError> {
-        let at = self.now();
-        warn!(run = %self.run.id, stage = stage.name, step = self.run.step_name(), why, "step failed");
-        events.push(match stage.on_failure {
-            OnFailure::Stop => Event::Ended { at, outcome: Outcome::Undone { why } },
-            OnFailure::Undo => Event::Undoing { at, why, cancelled: false },
-            OnFailure::Forward => Event::Parked { at, why },
-            OnFailure::Report => Event::Skipped { at, why },
-        });
-        self.record(events).await
-    }
-
-    /// What a failed call means for a run on its way forward. `events` go into the same commit.
-    async fn trouble(&self, stage: &Stage, error: StepError, events: Vec<Event>) -> Result<Next, EngineError> {
-        let StepError { class, code, text } = error;
-        debug!(run = %self.run.id, step = self.run.step_name(), ?class, text, "call failed");
-        match class {
-            Class::Throttled { retry_after } => self.wait_stored(retry_after, &text, true, events).await,
-            Class::Uncertain | Class::Busy | Class::Preempted => {
-                if !events.is_empty() {
-                    self.engine.record(self.cell, events).await?;
-                }
-                self.wait(None, &text).await
-            }
-            Class::Denied => match stage.on_failure {
-                OnFailure::Stop | OnFailure::Report => self.fail(stage, format!("{code}: {text}"), events).await,
-                OnFailure::Undo | OnFailure::Forward => {
-                    let mut events = events;
-                    events.push(Event::Parked { at: self.now(), why: format!("{code}: {text}") });
-                    self.record(events).await
-                }
-            },
-            Class::Gone | Class::Refused => self.fail(stage, format!("{code}: {text}"), events).await,
-        }
-    }
-
-    async fn forward(&self, stage: &Stage, any: &dyn AnyStep, at: At) -> Result<Next, EngineError> {
-        if let Some(by) = &self.run.cancel {
-            match stage.on_failure {
-                OnFailure::Stop => return self.end(Outcome::Cancelled).await,
-                // Refused once a stage without a way back has begun: it was accepted before, and nothing of it was asked for.
-                OnFailure::Undo | OnFailure::Forward => {
-                    let why = format!("cancelled by {by}");
-                    return self.record(vec![Event::Undoing { at: self.now(), why, cancelled: true }]).await;
-                }
-                OnFailure::Report => {
-                    let why = format!("not finished: cancelled by {by}");
-                    let skipped = Event::Skipped { at: self.now(), why };
-                    let done = Event::Ended { at: self.now(), outcome: Outcome::Done };
-                    return self.record(vec![skipped, done]).await;
-                }
-            }
-        }
-        let overdue = self.overdue(at.since, any.deadline());
-        match &at.phase {
-            Phase::Fresh => self.fresh(stage, any, overdue).await,
-            Phase::Clearing { .. } => match any.undo(self.engine.ports(), self.input(any)).await {
-                Ok(Undone::Gone) => self.record(vec![Event::Cleared { at: self.now() }]).await,
-                Ok(Undone::Going(_)) | Err(_) if overdue => {
-                    self.fail(stage, format!("KW0003: {} did not go away in time", any.name()), vec![]).await
-                }
-                Ok(Undone::Going(what)) => self.wait(None, &what).await,
-                Err(error) => self.trouble(stage, error, vec![]).await,
-            },
-            Phase::Decided | Phase::Asking { .. } | Phase::Asked { .. } => self.look(stage, any, at, overdue).await,
-        }
-    }
-
-    fn input(&self, any: &dyn AnyStep) -> &Value {
-        self.run.inputs.get(any.name()).unwrap_or(&Value::Null)
-    }
-
-    /// A decision, or an effect's input.
-    async fn fresh(&self, stage: &Stage, any: &dyn AnyStep, overdue: bool) -> Result<Next, EngineError> {
-        let memory = self.engine.memory().await?;
-        let context = Context {
-            run: self.run.id,
-            started: self.run.started,
-            spec: &self.run.spec,
-            outputs: &self.run.outputs,
-            memory: &memory,
-        };
-        match any.decide(self.engine.ports(), context).await {
-            None => match any.input(context) {
-                Ok(input) => self.record(vec![Event::Decided { at: self.now(), input }]).await,
-                Err(error) => self.trouble(stage, error, vec![]).await,
-            },
-            Some(Ok((output, fact))) => {
-                if let Some((key, value)) = fact {
-                    self.engine.journal.put_facts(Fence(0), vec![(format!("{MEMORY}{key}"), Some(value))]).await?;
-                }
-                self.record(vec![Event::Confirmed { at: self.now(), output }]).await
-            }
-            Some(Err(error)) if overdue => {
-                self.fail(stage, format!("KW0003: {} could not be decided in time: {error}", any.name()), vec![]).await
-            }
-            Some(Err(error)) => self.trouble(stage, error, vec![]).await,
-        }
-    }
-
-    /// Looks, and asks if there is nothing to be seen.
-    async fn look(&self, stage: &Stage, any: &dyn AnyStep, at: At, overdue: bool) -> Result<Next, EngineError> {
-        let mut failed = None;
-        let mut told = None;
-        if let Phase::Asked { accepted, .. } = &at.phase
-            && let Some(operation) = &accepted.operation
-        {
-            match self.engine.cloud.operation(operation).await {
-                Ok(OperationState::Running(pause)) if !overdue => {
-                    return self.wait(pause, &format!("{}: the operation is running", any.name())).await;
-                }
-                // The resource decides, whatever its operation says.
-                Ok(OperationState::Running(pause)) => told = pause,
-                Ok(OperationState::Succeeded | OperationState::Unknown) => {}
-                Ok(OperationState::Failed { code, message }) => failed = Some(format!("{code}: {message}")),
-                Err(error) => return self.trouble(stage, error.into(), vec![]).await,
-            }
-        }
-        let seen = match any.observe(self.engine.ports(), self.input(any)).await {
-            Ok(seen) => seen,
-            Err(error) if overdue && !matches!(error.class, Class::Throttled { .. }) => {
-                return self.fail(stage, format!("KW0003: {} is past its deadline: {error}", any.name()), vec![]).await;
-            }
-            Err(error) => return self.trouble(stage, error, vec![]).await,
-        };
-        match seen {
-            Seen::Present(output) => self.record(vec![Event::Confirmed { at: self.now(), output }]).await,
-            Seen::Foreign(what) => self.fail(stage, format!("KW0004: {what}"), vec![]).await,
-            Seen::Broken(why) => {
-                self.set_back(stage, any, &at, failed.map_or(why.clone(), |failed| format!("{why} ({failed})"))).await
-            }
-            Seen::Underway(what) | Seen::Partly(what) if overdue => {
-                let text = format!(
-                    "KW0003: {} is past its deadline of {} min: {what}",
-                    any.name(),
-                    any.deadline().as_secs() / 60
-                );
-                self.fail(stage, text, vec![]).await
-            }
-            Seen::Absent if overdue => {
-                let text = format!("KW0003: {} is past its deadline and there is nothing of it", any.name());
-                self.fail(stage, text, vec![]).await
-            }
-            Seen::Underway(what) => self.wait(told, &what).await,
-            Seen::Absent => {
-                if let Some(why) = failed {
-                    return self.set_back(stage, any, &at, why).await;
-                }
-                if let Some(left) = self.settling(any, &at.phase) {
-                    let looks = self.cell.looks.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Next::After(left.min(self.engine.pace.pause(self.run.id, looks))));
-                }
-                self.ask(stage, any, at.asked + 1).await
-            }
-            Seen::Partly(_) => self.ask(stage, any, at.asked + 1).await,
-        }
-    }
-
-    /// For how long an absence may still be a stale read of a request that was, or may have been, accepted.
-    fn settling(&self, any: &dyn AnyStep, phase: &Phase) -> Option<Duration> {
-        let (Phase::Asking { at, .. } | Phase::Asked { at, .. }) = phase else { return None };
-        let settles = any.settles().min(self.engine.pace.settle);
-        let elapsed = Duration::try_from(self.now().duration_since(*at)).unwrap_or(settles);
-        settles.checked_sub(elapsed).filter(|left| !left.is_zero())
-    }
-
-    async fn set_back(&self, stage: &Stage, any: &dyn AnyStep, at: &At, why: String) -> Result<Next, EngineError> {
-        if at.setbacks + 1 >= SETBACKS_MAX {
-            return self
-                .fail(stage, format!("KW0005: {} failed {SETBACKS_MAX} times, lastly: {why}", any.name()), vec![])
-                .await;
-        }
-        self.record(vec![Event::SetBack { at: self.now(), why }]).await
-    }
-
-    /// Asks once. The intent is durable before, the answer after.
-    async fn ask(&self, stage: &Stage, any: &dyn AnyStep, attempt: u32) -> Result<Next, EngineError> {
-        {
-            let mut stored = self.cell.inner.lock().await;
-            // Cancelled while this turn was looking: nothing new goes out.
-            if stored.run.cancel != self.run.cancel {
-                return Ok(Next::Now);
-            }
-            self.engine.record_in(&mut stored, self.cell, vec![Event::Asking { at: self.now(), attempt }]).await?;
-        }
-        match any.act(self.engine.ports(), self.input(any)).await {
-            Ok(accepted) => {
-                let told = accepted.retry_after;
-                self.engine.record(self.cell, vec![Event::Asked { at: self.now(), accepted }]).await?;
-                self.wait(told, &format!("{} was asked for", any.name())).await
-            }
-            Err(error) => {
-                let not_asked = Event::NotAsked { at: self.now(), why: error.text.clone() };
-                let events = match error.class {
-                    Class::Uncertain => vec![],
-                    Class::Throttled { .. }
-                    | Class::Busy
-                    | Class::Preempted
-                    | Class::Denied
-                    | Class::Gone
-                    | Class::Refused => {
-                        vec![not_asked]
-                    }
-                };
-                self.trouble(stage, error, events).await
-            }
-        }
-    }
-
-    /// One turn of a run on its way back.
-    async fn back(
-        &self,
-        any: &dyn AnyStep,
-        step: usize,
-        why: String,
-        cancelled: bool,
-        since: Timestamp,
-    ) -> Result<Next, EngineError> {
-        if let Some(input) = self.run.inputs.get(any.name()) {
-            let trouble = match any.undo(self.engine.ports(), input).await {
-                Ok(Undone::Gone) => None,
-                Ok(Undone::Going(what)) if !self.overdue(since, any.deadline()) => return self.wait(None, &what).await,
-                Ok(Undone::Going(what)) => Some(what),
-                Err(StepError { class: Class::Throttled { retry_after }, text, .. }) => {
-                    return self.wait_stored(retry_after, &text, true, vec![]).await;
-                }
-                Err(error) if !self.overdue(since, any.deadline()) => {
-                    warn!(run = %self.run.id, step = any.name(), %error, "undo failed, trying again");
-                    return self.wait(None, &error.text).await;
-                }
-                Err(error) => Some(error.text),
-            };
-            if let Some(left) = trouble {
-                let why = format!("{why}; and undoing {} failed: {left}", any.name());
-                return self.end(Outcome::NeedsPerson { why }).await;
-            }
-        }
-        if step > 0 {
-            return self.record(vec![Event::StepUndone { at: self.now() }]).await;
-        }
-        self.end(if cancelled { Outcome::Cancelled } else { Outcome::Undone { why } }).await
-    }
 }

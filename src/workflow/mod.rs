@@ -14,6 +14,7 @@ mod run;
 mod spec;
 mod step;
 mod summary;
+mod turn;
 
 pub use delay::Pace;
 pub use driver::Driver;

@@ -157,12 +157,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Requests made so far.
+    /// When the last request went out, or may have.
     #[must_use]
-    pub fn attempt(&self) -> u32 {
+    pub fn asked_at(&self) -> Option<Timestamp> {
         match self {
-            Self::Fresh | Self::Decided => 0,
-            Self::Asking { attempt, .. } | Self::Asked { attempt, .. } | Self::Clearing { attempt } => *attempt,
+            Self::Asking { at, .. } | Self::Asked { at, .. } => Some(*at),
+            Self::Fresh | Self::Decided | Self::Clearing { .. } => None,
         }
     }
 }
@@ -194,6 +194,8 @@ pub enum Position {
         cancelled: bool,
         /// When the undoing of this step began.
         since: Timestamp,
+        /// When the interrupted step last asked: what it asked for may not be visible yet.
+        last_ask: Option<Timestamp>,
     },
 }
 
@@ -429,11 +431,11 @@ impl Run {
                 let position = if throttled { delayed(position, at, until) } else { position };
                 RunState::Waiting { why, until, position }
             }
-            (Position::Forward { step, .. }, Event::Undoing { why, cancelled, .. }) => {
-                running(Position::Back { step, why, cancelled, since: at })
+            (Position::Forward { step, phase, .. }, Event::Undoing { why, cancelled, .. }) => {
+                running(Position::Back { step, why, cancelled, since: at, last_ask: phase.asked_at() })
             }
             (Position::Back { step, why, cancelled, .. }, Event::StepUndone { .. }) if step > 0 => {
-                running(Position::Back { step: step - 1, why, cancelled, since: at })
+                running(Position::Back { step: step - 1, why, cancelled, since: at, last_ask: None })
             }
             (position, Event::Parked { why, .. }) => RunState::Parked { why, since: at, position },
             (position, Event::Resumed { .. }) => running(restarted(position, at)),
@@ -490,7 +492,9 @@ fn delayed(position: Position, at: Timestamp, until: Timestamp) -> Position {
         Position::Forward { step, phase, since, setbacks, asked } => {
             Position::Forward { step, phase, since: moved(since), setbacks, asked }
         }
-        Position::Back { step, why, cancelled, since } => Position::Back { step, why, cancelled, since: moved(since) },
+        Position::Back { step, why, cancelled, since, last_ask } => {
+            Position::Back { step, why, cancelled, since: moved(since), last_ask }
+        }
     }
 }
 
@@ -500,6 +504,8 @@ fn restarted(position: Position, at: Timestamp) -> Position {
         Position::Forward { step, phase, asked, .. } => {
             Position::Forward { step, phase, since: at, setbacks: 0, asked }
         }
-        Position::Back { step, why, cancelled, .. } => Position::Back { step, why, cancelled, since: at },
+        Position::Back { step, why, cancelled, last_ask, .. } => {
+            Position::Back { step, why, cancelled, since: at, last_ask }
+        }
     }
 }
