@@ -10,3 +10,4 @@ pub mod clock;
 pub mod cloud;
 pub mod cluster;
 pub mod model;
+pub mod permissions;
