@@ -61,7 +61,7 @@ struct Shared {
 
 impl Kubelet {
     /// Serves pods of `namespace` on node `node`. `binary` is what the command `kamino-wf` means.
-    pub async fn start(cluster: &TestCluster, namespace: &str, node: &str, binary: &Path) -> Self {
+    pub fn start(cluster: &TestCluster, namespace: &str, node: &str, binary: &Path) -> Self {
         let shared = Arc::new(Mutex::new(Shared::default()));
         let (stop, stopped) = mpsc::channel();
         let (namespace, node, binary) = (namespace.to_owned(), node.to_owned(), binary.to_owned());
@@ -151,6 +151,7 @@ struct Seen {
 
 struct Running {
     sandbox: Sandbox,
+    reported: bool,
     fallback: bool,
     started: Timestamp,
     deadline: Option<Instant>,
@@ -268,34 +269,25 @@ impl Turns {
             Err(why) => {
                 if why != seen.told {
                     let waiting = json!({ "waiting": { "reason": "ContainerCreating", "message": why } });
-                    self.report(&seen.name, uid, self.status(spec, "Pending", &waiting)).await;
+                    self.report(&seen.name, uid, status(spec, "Pending", &waiting)).await;
                     seen.told = why;
                 }
                 return;
             }
         };
-        let started = SystemClock.now();
-        let command = container.command.clone();
-        self.shared.lock().expect("no panic").started.push(Started {
-            pod: seen.name.clone(),
-            uid: uid.to_owned(),
-            command,
-        });
         let policy = spec.containers[0].termination_message_policy.as_deref();
+        let deadline = spec.active_deadline_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let (pod, command) = (seen.name.clone(), container.command.clone());
+        self.shared.lock().expect("no panic").started.push(Started { pod, uid: uid.to_owned(), command });
         seen.running = Some(Running {
             sandbox: Sandbox::start(container, &self.folder.join(uid), &self.binary),
+            reported: false,
             fallback: policy == Some("FallbackToLogsOnError"),
-            started,
-            deadline: spec
-                .active_deadline_seconds
-                .and_then(|seconds| u64::try_from(seconds).ok())
-                .map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+            started: SystemClock.now(),
+            deadline: deadline.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
             late: false,
             kill_at: None,
         });
-        let mut status = self.status(spec, "Running", &json!({ "running": { "startedAt": started } }));
-        status["startTime"] = json!(started);
-        self.report(&seen.name, uid, status).await;
     }
 
     /// What the pod's spec asks for, with its volumes attached.
@@ -369,7 +361,7 @@ impl Turns {
         if let Some(ended) = running.sandbox.ended(running.fallback) {
             let (started, late) = (running.started, running.late);
             let phase = if ended.exit_code == 0 && !late { "Succeeded" } else { "Failed" };
-            let mut status = self.status(&spec, phase, &terminated(&ended, started));
+            let mut status = status(&spec, phase, &terminated(&ended, started));
             if late {
                 status["reason"] = "DeadlineExceeded".into();
                 status["message"] = "Pod was active on the node longer than the specified deadline".into();
@@ -389,15 +381,13 @@ impl Turns {
         } else if running.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             running.late = true;
             running.sandbox.kill();
+        } else if !running.reported && running.sandbox.started() {
+            running.reported = true;
+            let state = json!({ "running": { "startedAt": running.started } });
+            let mut status = status(&spec, "Running", &state);
+            status["startTime"] = json!(running.started);
+            self.report(&seen.name, uid, status).await;
         }
-    }
-
-    fn status(&self, spec: &PodSpec, phase: &str, state: &Value) -> Value {
-        let container = &spec.containers[0];
-        let ready = phase == "Running";
-        json!({ "phase": phase, "conditions": [{ "type": "PodScheduled", "status": "True" }],
-            "containerStatuses": [{ "name": container.name, "image": container.image, "imageID": "", "ready": ready,
-                "restartCount": 0, "started": ready, "state": state }] })
     }
 
     /// The uid in a patch is a precondition. A pod that is gone needs no report.
@@ -416,6 +406,14 @@ impl Turns {
         let this = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let _ = self.api().delete(name, &DeleteParams::default().grace_period(0).preconditions(this)).await;
     }
+}
+
+fn status(spec: &PodSpec, phase: &str, state: &Value) -> Value {
+    let container = &spec.containers[0];
+    let ready = phase == "Running";
+    json!({ "phase": phase, "conditions": [{ "type": "PodScheduled", "status": "True" }],
+        "containerStatuses": [{ "name": container.name, "image": container.image, "imageID": "", "ready": ready,
+            "restartCount": 0, "started": ready, "state": state }] })
 }
 
 fn terminated(ended: &Ended, started: Timestamp) -> Value {

@@ -6,7 +6,6 @@
 
 use std::{
     fs::{self, File},
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     rc::Rc,
@@ -72,6 +71,14 @@ umount -l /old
 exec "$@"
 "#;
 
+/// Its child is the first process of the new PID namespace; it waits, and knows which signal ended that. (`unshare --fork` of
+/// util-linux 2.38 does not.) Its own words, such as `Killed`, are no part of the log.
+const PARENT: &str = r#"
+exec 3>&2 2> /dev/null
+setpriv --pdeathsig KILL -- /bin/sh -c "$0" setup "$@" 2>&3 3>&-
+exit $?
+"#;
+
 /// A file as a block device. Detached when the last user is gone, also when this process is killed.
 pub struct LoopDevice {
     minor: u32,
@@ -130,8 +137,8 @@ impl Sandbox {
         File::create(folder.join("message")).expect("a termination message");
         let log = File::create(folder.join("log")).expect("a log");
         let mut command = mortal(Path::new("unshare"));
-        command.args(["--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child=KILL"]);
-        command.args(["--propagation=private", "--", "/bin/sh", "-c", SETUP, "setup"]).arg(folder).arg(binary);
+        command.args(["--mount", "--pid", "--ipc", "--uts", "--net", "--propagation=private", "--"]);
+        command.args(["/bin/sh", "-c", PARENT, SETUP]).arg(folder).arg(binary);
         command.arg(container.privileged.to_string()).arg(container.read_only_root.to_string());
         command.arg(&container.message_path);
         for (index, (path, mount)) in container.mounts.iter().enumerate() {
@@ -163,10 +170,10 @@ impl Sandbox {
     pub fn ended(&mut self, fallback: bool) -> Option<Ended> {
         let status = self.child.try_wait().expect("our child can be waited for")?;
         let log = || String::from_utf8_lossy(&fs::read(self.folder.join("log")).unwrap_or_default()).into_owned();
-        if !self.folder.join("started").exists() {
+        if !self.started() {
             return Some(Ended { exit_code: 128, reason: "StartError", message: Some(log()) });
         }
-        let exit_code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
+        let exit_code = status.code().unwrap_or(137);
         let mut message = fs::read(self.folder.join("message")).unwrap_or_default();
         message.truncate(MESSAGE_BYTES_MAX);
         let mut message = String::from_utf8_lossy(&message).into_owned();
@@ -175,6 +182,11 @@ impl Sandbox {
         }
         let reason = if exit_code == 0 { "Completed" } else { "Error" };
         Some(Ended { exit_code, reason, message: (!message.is_empty()).then_some(message) })
+    }
+
+    /// Whether the command itself was reached.
+    pub fn started(&self) -> bool {
+        self.folder.join("started").exists()
     }
 
     /// SIGTERM to the container's first process, which may ignore it.
@@ -192,10 +204,10 @@ impl Sandbox {
         }
     }
 
-    /// `unshare` waits for it, and ends only when the whole PID namespace has.
+    /// Our child waits for it, and ends only when the whole PID namespace has.
     fn first_process(&self) -> Option<Pid> {
-        let unshare = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).ok()?;
+        let parent = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
         Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
     }
 }
