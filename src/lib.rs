@@ -11,3 +11,7 @@ pub mod cloud;
 pub mod cluster;
 pub mod model;
 pub mod permissions;
+pub mod policy;
+pub mod steps;
+pub mod store;
+pub mod workflow;

@@ -7,14 +7,9 @@
 
 mod render;
 
-pub use render::{Installation, Places, azure_roles, document, kubernetes_roles};
+use crate::model::Capture;
 
-/// How a run gets at the donor's disk. Rights differ: `live` never touches a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Capture {
-    /// A snapshot of the running donor's disk; a copy of it is cleaned.
-    Live,
-}
+pub use render::{Installation, Places, azure_roles, document, kubernetes_roles};
 
 /// Where a Kubernetes right is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +56,10 @@ const fn live(
     ClusterRight { group, resource, names: &[], verb, scope, capture: Capture::Live, steps, why }
 }
 
-const CLEAN_COPY: &[&str] = &["CleanCopy"];
-const CHOOSE_NODES: &[&str] = &["Preflight", "RankNodes"];
-const LOOK_AT_NODE: &[&str] = &["SnapshotDisk", "CanaryNode"];
+const MAKING: &[&str] = &["CleanCopy"];
+const CLEANING: &[&str] = &["CleanCopy", "DetachCopy", "DeleteTemporaries"];
+const CHOOSE_NODES: &[&str] = &["RankNodes"];
+const LOOK_AT_NODE: &[&str] = &["CanaryNode"];
 
 /// The rights in the cluster.
 pub const KUBERNETES: &[ClusterRight] = &[
@@ -86,16 +82,16 @@ pub const KUBERNETES: &[ClusterRight] = &[
     live(
         (CORE, "persistentvolumes", "get"),
         ClusterScope::Cluster,
-        CLEAN_COPY,
+        CLEANING,
         "see whether the copy's volume is there, whose it is, and that it went",
     ),
     live(
         (CORE, "persistentvolumes", "create"),
         ClusterScope::Cluster,
-        CLEAN_COPY,
+        MAKING,
         "make a static volume of the copied disk",
     ),
-    live((CORE, "persistentvolumes", "delete"), ClusterScope::Cluster, CLEAN_COPY, "remove it again; the disk stays"),
+    live((CORE, "persistentvolumes", "delete"), ClusterScope::Cluster, CLEANING, "remove it again; the disk stays"),
     live(
         (COORDINATION, "leases", "list"),
         ClusterScope::NodeLeases,
@@ -111,32 +107,32 @@ pub const KUBERNETES: &[ClusterRight] = &[
     live(
         (CORE, "persistentvolumeclaims", "get"),
         ClusterScope::Cleaning,
-        CLEAN_COPY,
+        CLEANING,
         "see whether the claim is there, whose it is, and that it went",
     ),
     live(
         (CORE, "persistentvolumeclaims", "create"),
         ClusterScope::Cleaning,
-        CLEAN_COPY,
+        MAKING,
         "claim the copy's volume for the pod",
     ),
-    live((CORE, "persistentvolumeclaims", "delete"), ClusterScope::Cleaning, CLEAN_COPY, "give the volume back"),
+    live((CORE, "persistentvolumeclaims", "delete"), ClusterScope::Cleaning, CLEANING, "give the volume back"),
     live(
         (CORE, "pods", "get"),
         ClusterScope::Cleaning,
-        CLEAN_COPY,
+        CLEANING,
         "see how the cleaning goes and read its report, the termination message",
     ),
     live(
         (CORE, "pods", "create"),
         ClusterScope::Cleaning,
-        CLEAN_COPY,
+        MAKING,
         "clean the copy on whatever node the scheduler likes",
     ),
     live(
         (CORE, "pods", "delete"),
         ClusterScope::Cleaning,
-        CLEAN_COPY,
+        CLEANING,
         "remove the pod when it ended, or when the run is cancelled",
     ),
 ];
@@ -181,14 +177,13 @@ const fn azure(
 }
 
 const SWITCH: &[&str] = &["PatchModel"];
-const CLEAN_UP: &[&str] = &["DeleteTemporaries"];
 
 /// The rights in Azure. Checked against documents and issues, not against a subscription yet (`docs/ASSUMPTIONS.md`).
 pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Subscription,
         "Microsoft.Compute/virtualMachineScaleSets/read",
-        &["Preflight", "PublishVersion", "PatchModel", "PruneVersions"],
+        &["Preflight", "PublishVersion", "ReadModel", "PatchModel", "PlanPrune"],
         "read the model, and every other scale set that follows the same image definition",
     ),
     azure(
@@ -212,19 +207,13 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::ScaleSets,
         "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/read",
-        &["RankNodes", "SnapshotDisk", "PruneVersions"],
+        &["RankNodes", "SnapshotDisk", "PlanPrune"],
         "find the node's instance, its OS disk, and the image versions in use",
     ),
     azure(
         AzureScope::ScaleSets,
-        "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/instanceView/read",
-        &["RankNodes"],
-        "see that the instance runs",
-    ),
-    azure(
-        AzureScope::ScaleSets,
         "Microsoft.Compute/disks/read",
-        &["SnapshotDisk", "EnsureDefinition"],
+        &["RankNodes", "SnapshotDisk", "VerifyVersion"],
         "read the donor's OS disk: generation, architecture, security type, plan",
     ),
     azure(
@@ -242,15 +231,20 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/snapshots/read",
-        &["SnapshotDisk", "CopyDisk"],
+        &["SnapshotDisk", "DeleteTemporaries"],
         "look before and after",
     ),
     azure(AzureScope::Temporaries, "Microsoft.Compute/snapshots/write", &["SnapshotDisk"], "make the snapshot"),
-    azure(AzureScope::Temporaries, "Microsoft.Compute/snapshots/delete", CLEAN_UP, "remove the snapshot"),
+    azure(
+        AzureScope::Temporaries,
+        "Microsoft.Compute/snapshots/delete",
+        &["SnapshotDisk", "DeleteTemporaries"],
+        "remove the snapshot",
+    ),
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/disks/read",
-        &["CopyDisk", "CleanCopy", "CreateVersion"],
+        &["CopyDisk", "DetachCopy", "VerifyVersion", "DeleteTemporaries"],
         "see that the copy is there, and detached again",
     ),
     azure(
@@ -262,7 +256,7 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/disks/delete",
-        CLEAN_UP,
+        &["CopyDisk", "DeleteTemporaries"],
         "remove the copy; a disk that a node uses is attached, and Azure refuses to delete those",
     ),
     azure(AzureScope::Gallery, "Microsoft.Compute/galleries/read", &["EnsureGallery"], "find the gallery"),
@@ -287,7 +281,7 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Gallery,
         "Microsoft.Compute/galleries/images/versions/read",
-        &["ChooseNames", "VerifyVersion", "PublishVersion", "PatchModel", "PruneVersions"],
+        &["ChooseNames", "CreateVersion", "VerifyVersion", "PublishVersion", "PlanPrune", "PruneVersions"],
         "list versions and see their replication; a scale set's new nodes need it too",
     ),
     azure(
@@ -299,8 +293,8 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Gallery,
         "Microsoft.Compute/galleries/images/versions/delete",
-        &["PruneVersions"],
-        "remove versions of ours that nothing uses",
+        &["CreateVersion", "PruneVersions"],
+        "remove versions of ours that nothing uses, or that a run took back",
     ),
     azure(
         AzureScope::Linked,

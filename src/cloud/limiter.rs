@@ -34,6 +34,41 @@ pub enum CallKind {
 }
 
 impl CallKind {
+    /// Every kind: what closes when the subscription as a whole is throttled.
+    pub const ALL: [Self; 13] = [
+        Self::ScaleSetRead,
+        Self::ScaleSetList,
+        Self::ScaleSetWrite,
+        Self::InstanceRead,
+        Self::DiskRead,
+        Self::DiskWrite,
+        Self::SnapshotRead,
+        Self::SnapshotWrite,
+        Self::GalleryRead,
+        Self::GalleryWrite,
+        Self::VersionRead,
+        Self::VersionWrite,
+        Self::OperationRead,
+    ];
+
+    /// Whether calls of this kind change something.
+    #[must_use]
+    pub fn is_write(self) -> bool {
+        match self {
+            Self::ScaleSetWrite | Self::DiskWrite | Self::SnapshotWrite | Self::GalleryWrite | Self::VersionWrite => {
+                true
+            }
+            Self::ScaleSetRead
+            | Self::ScaleSetList
+            | Self::InstanceRead
+            | Self::DiskRead
+            | Self::SnapshotRead
+            | Self::GalleryRead
+            | Self::VersionRead
+            | Self::OperationRead => false,
+        }
+    }
+
     /// The name in records, logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

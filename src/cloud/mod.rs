@@ -3,6 +3,7 @@
 //! A `begin_*` call asks once and returns as soon as Azure has accepted. Whether the effect is there is for a later
 //! look to say: a 200 may mean "updating", and an accepted PUT may answer 404 for a while.
 
+pub mod azure;
 mod error;
 mod limiter;
 mod model_change;

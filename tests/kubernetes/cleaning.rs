@@ -29,7 +29,7 @@ async fn a_cleaning_from_volume_to_nothing() {
     let (namespace, name) = (want.namespace.as_str(), want.name.as_str());
     cluster.add_node(&TestNode::new("worker")).await;
     let folder = tempfile::tempdir().expect("a folder");
-    let script = "printf 'cleaned %s' \"$*\" > \"$3\"; echo noted > /tmp/note; \
+    let script = "printf 'cleaned %s' \"$*\" > \"$3\"; echo noted > /run/kamino-wf/note; \
                   printf '{\"nonce\":\"%s\"}' \"$9\" > /dev/termination-log";
     let (cleaner, disk) = cleaner_and_disk(folder.path(), script);
     let kubelet = Kubelet::start(cluster, namespace, "worker", &cleaner);

@@ -129,8 +129,8 @@ async fn a_pod_sees_itself_and_nothing_of_the_machine() {
 /// What the cleaner does: a loop device of its own on the volume, a file system mounted from it.
 #[tokio::test]
 async fn a_privileged_pod_can_mount_a_file_system_from_its_volume() {
-    let script = "set -e; mkdir /tmp/at; mkfs.ext4 -q -F /dev/kwf > /dev/null; loop=$(losetup --find --show /dev/kwf); \
-                  mount -t ext4 \"$loop\" /tmp/at; echo hello > /tmp/at/greeting; umount /tmp/at; losetup -d \"$loop\"";
+    let script = "set -e; at=/run/kamino-wf/at; mkdir $at; mkfs.ext4 -q -F /dev/kwf > /dev/null; \
+                  loop=$(losetup --find --show /dev/kwf); mount -t ext4 \"$loop\" $at; echo hello > $at/greeting; umount $at; losetup -d \"$loop\"";
     let Some(ward) = Ward::new("privileged", script).await else { return };
     ward.clean().await;
     let pod = ward.until_ended().await;

@@ -23,7 +23,8 @@ pub(super) const RUN_LABEL: &str = "kamino-wf.io/run";
 const DRIVER: &str = "disk.csi.azure.com";
 const ZONE_KEY: &str = "topology.disk.csi.azure.com/zone";
 const DEVICE: &str = "/dev/kwf";
-const WORK: &str = "/tmp";
+/// Where the cleaner mounts things when it isn't told otherwise.
+const WORK: &str = "/run/kamino-wf";
 
 /// From the pod's start. Attaching a disk takes a minute or two, cleaning seconds to minutes; the step's own deadline is
 /// shorter, this one is for a pod that nobody looks after any more.

@@ -1,0 +1,41 @@
+//! The Azure adapter: the only place that names an Azure crate (docs/adr/0004-azure-crates.md).
+//!
+//! ```text
+//! cloud ──> arm ──> transport ──> Azure        credential ──> transport ──> Entra
+//!   │        └────> credential
+//!   ├──> bodies, project    what is sent and what is read, as pure functions over raw JSON
+//!   └──> classify           every answer that is no success, as a CloudError; feeds the limiter
+//! ```
+//!
+//! Absent on purpose: retries (the engine has them), `.await` on a generated request builder (its pollers send the PUT
+//! again and call `Updating` done), a bearer token in anything that the SDK could log.
+
+mod arm;
+mod bodies;
+mod classify;
+mod client;
+mod credential;
+mod operation;
+mod project;
+mod redact;
+mod settings;
+mod transport;
+
+pub use client::AzureCloud;
+pub use settings::{AzureSettings, AzureSetupError, Credential, Timeouts};
+
+#[cfg(test)]
+mod tests {
+    /// A builder that is awaited sends its PUT again and again; one that goes through `sent!` is sent once.
+    #[test]
+    fn generated_builders_are_only_ever_sent() {
+        let source = include_str!("client.rs");
+        for (at, _) in source.match_indices("_client()") {
+            let before = &source[..at];
+            assert!(before.rfind("sent!(") > before.rfind(".await"), "outside sent!: {}", &source[at - 60..at]);
+        }
+        for other in [include_str!("arm.rs"), include_str!("operation.rs"), include_str!("credential.rs")] {
+            assert!(!other.contains("_client()"), "generated builders are for client.rs");
+        }
+    }
+}
