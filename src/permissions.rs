@@ -135,6 +135,12 @@ pub const KUBERNETES: &[ClusterRight] = &[
         CLEANING,
         "remove the pod when it ended, or when the run is cancelled",
     ),
+    live(
+        (CORE, "events", "list"),
+        ClusterScope::Cleaning,
+        MAKING,
+        "say why a pod does not start: an attachment that fails is told in events only",
+    ),
 ];
 
 /// Where an Azure role is assigned.

@@ -1,15 +1,21 @@
 //! Every right of the list is needed: without it, the call that it is for is denied in words that name it.
 
+use k8s_openapi::api::core::v1::Pod;
 use kamino_wf::{
     cluster::{CleaningSpec, Cluster, ClusterError, kubernetes::KubernetesCluster},
     model::{Class, NodeName},
     permissions::KUBERNETES,
 };
+use kube::Api;
+use serde_json::json;
 use tokio::sync::OnceCell;
 
 use crate::{
     spec,
-    support::{cluster::shared, installed::TestNode},
+    support::{
+        cluster::shared,
+        installed::{TestNode, create},
+    },
 };
 
 /// The one call of the port that needs this right.
@@ -20,7 +26,7 @@ async fn call(port: &KubernetesCluster, want: &CleaningSpec, resource: &str, ver
         ("namespaces", "get") => port.cluster_id().await.map(drop),
         ("nodes" | "leases", "list") => port.nodes().await.map(drop),
         ("nodes" | "leases", "get") => port.node(&node).await.map(drop),
-        ("persistentvolumes" | "persistentvolumeclaims" | "pods", "get") => {
+        ("persistentvolumes" | "persistentvolumeclaims" | "pods", "get") | ("events", "list") => {
             port.cleaning(namespace, name).await.map(drop)
         }
         ("persistentvolumes", "create") => port.create_volume(want).await,
@@ -44,11 +50,19 @@ async fn denied_without(resource: &str, verb: &str) {
     NODE.get_or_init(async || cluster.add_node(&TestNode::new("denied")).await).await;
 
     let all = cluster.service_account_kubeconfig(KUBERNETES).await;
-    let allowed = call(&all.connect().await, &spec(&all), resource, verb).await;
-    assert!(allowed.is_ok(), "with all rights: {allowed:?}");
     let installed = cluster.service_account_kubeconfig(&rest).await;
-    let error =
-        call(&installed.connect().await, &spec(&installed), resource, verb).await.expect_err("a right is missing");
+    let (with, without) = (spec(&all), spec(&installed));
+    if resource == "events" {
+        // Asked for only of a pod that is bound and does not start.
+        for want in [&with, &without] {
+            let pods: Api<Pod> = Api::namespaced(cluster.admin().await, &want.namespace);
+            let bound = json!({ "nodeName": "denied", "containers": [{ "name": "c", "image": "i" }] });
+            create(&pods, json!({ "metadata": { "name": want.name }, "spec": bound })).await;
+        }
+    }
+    let allowed = call(&all.connect().await, &with, resource, verb).await;
+    assert!(allowed.is_ok(), "with all rights: {allowed:?}");
+    let error = call(&installed.connect().await, &without, resource, verb).await.expect_err("a right is missing");
     let text = error.to_string();
     assert_eq!(error.class(), Class::Denied, "{text}");
     assert!(text.contains(&format!("cannot {verb} resource \"{resource}\"")), "{text}");
@@ -88,4 +102,5 @@ each_right! {
     denied_without_get_pods: "pods", "get";
     denied_without_create_pods: "pods", "create";
     denied_without_delete_pods: "pods", "delete";
+    denied_without_list_events: "events", "list";
 }

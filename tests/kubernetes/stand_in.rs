@@ -223,11 +223,35 @@ async fn a_pod_waits_for_its_claim_its_zone_and_its_disk() {
     ward.want.disk =
         kamino_wf::model::DiskId::new("00000000-1111-2222-3333-444444444444", "Nodes", &["other"]).expect("an id");
     ward.clean().await;
-    ward.until_pending("FailedAttachVolume").await;
+    ward.until_pending("FailedAttachVolume: AttachVolume.Attach failed for volume: no disk").await;
     ward.kubelet.delay_starts(Duration::from_hours(1));
     ward.kubelet.put_disk(ward.want.disk.as_str(), &ward.folder.path().join("disk.img"));
     tokio::time::sleep(Duration::from_millis(500)).await;
-    ward.until_pending("FailedAttachVolume").await;
+    ward.until_pending("FailedAttachVolume: AttachVolume.Attach failed for volume: no disk").await;
     ward.kubelet.delay_starts(Duration::ZERO);
     assert_eq!(ward.until_ended().await.phase, PodPhase::Succeeded);
+}
+
+#[tokio::test]
+async fn a_lost_node_says_nothing_and_a_restarted_one_that_it_lost_the_container() {
+    let Some(ward) = Ward::new("lost", "exec sleep 603.25").await else { return };
+    let lease = async || {
+        let name = kamino_wf::model::NodeName::parse("lost").expect("a name");
+        ward.port.node(&name).await.expect("a look").expect("the node").lease_renewed
+    };
+    let before = TestNode::new("lost").lease_renewed;
+    until("the lease to be renewed", async || lease().await > before).await;
+    ward.clean().await;
+    ward.until("the pod to run", |pod| pod.phase == PodPhase::Running).await;
+    until("the process", async || alive("sleep 603.25")).await;
+    let Ward { port, want, kubelet, folder, .. } = ward;
+    drop(kubelet);
+    assert!(!alive("sleep 603.25"), "what it ran died with it");
+    let look = async || port.cleaning(&want.namespace, &want.name).await.expect("a look").pod.expect("the pod");
+    assert_eq!(look().await.phase, PodPhase::Running, "as far as anybody knows");
+    let cluster = shared().expect("the cluster of this test");
+    let restarted = Kubelet::start(cluster, &want.namespace, "lost", &folder.path().join("cleaner"));
+    until("the pod to fail", async || matches!(look().await.phase, PodPhase::Failed(_))).await;
+    assert_eq!(look().await.phase, PodPhase::Failed("ContainerStatusUnknown: exit code 137".into()));
+    assert!(restarted.started().is_empty(), "not run a second time");
 }

@@ -16,12 +16,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    Container as PodContainer, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec,
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Container as PodContainer, Event, Pod, PodSpec},
 };
 use kamino_wf::clock::{Clock, SystemClock};
 use kube::{
-    Api, Client,
+    Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::{Value, json};
@@ -29,13 +30,17 @@ use tokio::time::Instant;
 
 use super::{
     cluster::TestCluster,
+    placement::Placement,
     sandbox::{Container, Ended, LoopDevice, Mount, Sandbox},
 };
 
 /// Between two looks at the namespace.
 const TURN: Duration = Duration::from_millis(100);
 
-/// Ends, with everything that it runs, when dropped.
+/// Between two renewals of the node's lease.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// A node's kubelet. Dropped, the node is lost: what it runs dies, its lease is renewed no more, and nobody tells the API server.
 pub struct Kubelet {
     shared: Arc<Mutex<Shared>>,
     stop: Option<mpsc::Sender<()>>,
@@ -75,14 +80,13 @@ impl Kubelet {
                 runtime.block_on(async move {
                     let client = super::cluster::admin(&kubeconfig).await;
                     let mut turns = Turns {
-                        client,
-                        namespace,
-                        node,
+                        place: Placement { client, namespace, node },
                         binary,
                         folder,
                         shared,
                         pods: BTreeMap::new(),
                         attached: BTreeMap::new(),
+                        beaten: None,
                     };
                     while matches!(stopped.try_recv(), Err(mpsc::TryRecvError::Empty)) {
                         turns.turn().await;
@@ -130,15 +134,14 @@ impl Drop for Kubelet {
 }
 
 struct Turns {
-    client: Client,
-    namespace: String,
-    node: String,
+    place: Placement,
     binary: PathBuf,
     folder: PathBuf,
     shared: Arc<Mutex<Shared>>,
     /// By uid.
     pods: BTreeMap<String, Seen>,
     attached: BTreeMap<String, Weak<LoopDevice>>,
+    beaten: Option<Instant>,
 }
 
 struct Seen {
@@ -162,10 +165,24 @@ struct Running {
 
 impl Turns {
     fn api(&self) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.place.client.clone(), &self.place.namespace)
+    }
+
+    /// As the kubelet of the node does it, for as long as this one lives.
+    async fn beat(&mut self) {
+        if self.beaten.is_some_and(|at| at.elapsed() < BEAT) {
+            return;
+        }
+        self.beaten = Some(Instant::now());
+        let leases: Api<Lease> = Api::namespaced(self.place.client.clone(), "kube-node-lease");
+        let renewed = SystemClock.now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+        let patch = Patch::Merge(json!({ "spec": { "renewTime": renewed } }));
+        // A node without a lease, or an API server that is away for a moment.
+        drop(leases.patch(&self.place.node, &PatchParams::default(), &patch).await);
     }
 
     async fn turn(&mut self) {
+        self.beat().await;
         // The API server may be away for a moment; the next turn asks again.
         let Ok(pods) = self.api().list(&ListParams::default()).await else { return };
         let uids: Vec<String> = pods.items.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
@@ -197,7 +214,15 @@ impl Turns {
             // Nothing to do but wait for its deletion.
         } else if spec.node_name.is_none() {
             self.schedule(&spec, uid, seen).await;
-        } else if spec.node_name.as_ref() == Some(&self.node) {
+        } else if spec.node_name.as_ref() != Some(&self.place.node) {
+            // Another node's.
+        } else if phase == "Running" {
+            // The node was restarted meanwhile: the container is lost, and how it ended.
+            let lost = json!({ "terminated": { "exitCode": 137, "reason": "ContainerStatusUnknown",
+                "message": "The container could not be located when the pod was terminated" } });
+            self.report(&seen.name, uid, status(&spec, "Failed", &lost)).await;
+            seen.done = true;
+        } else {
             let delay = self.shared.lock().expect("no panic").start_delay;
             if seen.since.elapsed() >= delay {
                 self.run(&spec, uid, seen).await;
@@ -207,10 +232,10 @@ impl Turns {
 
     /// Binds the pod to the node, or says why not.
     async fn schedule(&self, spec: &PodSpec, uid: &str, seen: &mut Seen) {
-        match self.obstacle(spec).await {
+        match self.place.obstacle(spec).await {
             None => {
                 let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": seen.name, "uid": uid },
-                    "target": { "apiVersion": "v1", "kind": "Node", "name": self.node } });
+                    "target": { "apiVersion": "v1", "kind": "Node", "name": self.place.node } });
                 let bound: kube::Result<Value> =
                     self.api().create_subresource("binding", &seen.name, &PostParams::default(), &binding).await;
                 // Gone or bound meanwhile: the next turn sees it.
@@ -226,50 +251,14 @@ impl Turns {
         }
     }
 
-    async fn obstacle(&self, spec: &PodSpec) -> Option<String> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let Ok(Some(node)) = nodes.get_opt(&self.node).await else { return Some("no such node".to_owned()) };
-        let labels = node.metadata.labels.unwrap_or_default();
-        if node.spec.is_some_and(|spec| spec.unschedulable == Some(true)) {
-            return Some("1 node(s) were unschedulable".to_owned());
-        }
-        if spec.node_selector.iter().flatten().any(|(name, value)| labels.get(name) != Some(value)) {
-            return Some("1 node(s) didn't match Pod's node affinity/selector".to_owned());
-        }
-        for claim in claims(spec) {
-            match self.volume_of(claim).await {
-                Ok(volume) if !allows(&volume, &labels) => {
-                    return Some("1 node(s) didn't match PersistentVolume's node affinity".to_owned());
-                }
-                Ok(_) => {}
-                Err(why) => return Some(why),
-            }
-        }
-        None
-    }
-
-    /// The volume behind a claim that is bound, by both accounts.
-    async fn volume_of(&self, claim: &str) -> Result<PersistentVolume, String> {
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
-        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
-        let Ok(Some(found)) = claims.get_opt(claim).await else {
-            return Err(format!("persistentvolumeclaim \"{claim}\" not found"));
-        };
-        let bound = found.status.is_some_and(|status| status.phase.as_deref() == Some("Bound"));
-        let name = found.spec.and_then(|spec| spec.volume_name).filter(|_| bound);
-        let unbound = || "pod has unbound immediate PersistentVolumeClaims".to_owned();
-        let volume = volumes.get_opt(&name.ok_or_else(unbound)?).await.ok().flatten().ok_or_else(unbound)?;
-        let claimed_by = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()).and_then(|it| it.uid.as_ref());
-        if claimed_by == found.metadata.uid.as_ref() { Ok(volume) } else { Err(unbound()) }
-    }
-
     async fn run(&mut self, spec: &PodSpec, uid: &str, seen: &mut Seen) {
         let container = match self.container(spec, seen).await {
             Ok(container) => container,
             Err(why) => {
                 if why != seen.told {
-                    let waiting = json!({ "waiting": { "reason": "ContainerCreating", "message": why } });
+                    let waiting = json!({ "waiting": { "reason": "ContainerCreating" } });
                     self.report(&seen.name, uid, status(spec, "Pending", &waiting)).await;
+                    self.warn(&seen.name, uid, &why).await;
                     seen.told = why;
                 }
                 return;
@@ -332,7 +321,7 @@ impl Turns {
 
     /// As the disk's driver does; one disk is one device, however many pods of the node use it.
     async fn attach(&mut self, claim: &str) -> Result<Rc<LoopDevice>, String> {
-        let volume = self.volume_of(claim).await?.spec.unwrap_or_default();
+        let volume = self.place.volume_of(claim).await?.spec.unwrap_or_default();
         let csi = volume.csi.filter(|csi| csi.driver == "disk.csi.azure.com");
         let handle = csi.ok_or("the stand-in kubelet has the driver disk.csi.azure.com only")?.volume_handle;
         if volume.volume_mode.as_deref() != Some("Block") {
@@ -343,7 +332,9 @@ impl Turns {
             return Ok(device);
         }
         let image = self.shared.lock().expect("no panic").disks.get(&key).cloned();
-        let device = LoopDevice::attach(&image.ok_or_else(|| format!("FailedAttachVolume: no disk {handle}"))?);
+        let device = LoopDevice::attach(
+            &image.ok_or_else(|| format!("AttachVolume.Attach failed for volume: no disk {handle}"))?,
+        );
         self.attached.insert(key, Rc::downgrade(&device));
         Ok(device)
     }
@@ -401,6 +392,21 @@ impl Turns {
         }
     }
 
+    /// In an event, the only place where a real cluster tells it.
+    async fn warn(&self, name: &str, uid: &str, why: &str) {
+        let events: Api<Event> = Api::namespaced(self.place.client.clone(), &self.place.namespace);
+        let now = SystemClock.now();
+        let pod =
+            json!({ "apiVersion": "v1", "kind": "Pod", "namespace": self.place.namespace, "name": name, "uid": uid });
+        super::installed::create(
+            &events,
+            json!({ "metadata": { "generateName": format!("{name}.") },
+            "involvedObject": pod, "type": "Warning", "reason": "FailedAttachVolume", "message": why,
+            "firstTimestamp": now, "lastTimestamp": now, "count": 1, "source": { "component": "stand-in" } }),
+        )
+        .await;
+    }
+
     /// The kubelet's last word: nothing of the pod is left on the node.
     async fn confirm_deletion(&self, name: &str, uid: &str) {
         let this = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
@@ -421,31 +427,11 @@ fn terminated(ended: &Ended, started: Timestamp) -> Value {
         "startedAt": started, "finishedAt": SystemClock.now() } })
 }
 
-fn claims(spec: &PodSpec) -> impl Iterator<Item = &str> {
-    spec.volumes
-        .iter()
-        .flatten()
-        .filter_map(|volume| volume.persistent_volume_claim.as_ref())
-        .map(|claim| &*claim.claim_name)
-}
-
 /// Where the container wants a volume: as a device or as a folder.
 fn path_of(container: &PodContainer, volume: &str) -> Option<String> {
     let device = container.volume_devices.iter().flatten().find(|device| device.name == volume);
     let folder = container.volume_mounts.iter().flatten().find(|mount| mount.name == volume);
     device.map(|device| device.device_path.clone()).or_else(|| folder.map(|mount| mount.mount_path.clone()))
-}
-
-/// Node affinity with the operator `In`; anything else is not allowed anywhere.
-fn allows(volume: &PersistentVolume, labels: &BTreeMap<String, String>) -> bool {
-    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
-    let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else { return true };
-    required.node_selector_terms.iter().any(|term| {
-        term.match_expressions.iter().flatten().all(|wanted| {
-            wanted.operator == "In"
-                && labels.get(&wanted.key).is_some_and(|value| wanted.values.iter().flatten().any(|it| it == value))
-        })
-    })
 }
 
 fn bytes(quantity: &str) -> Result<u64, String> {

@@ -10,4 +10,5 @@
 pub mod cluster;
 pub mod installed;
 pub mod kubelet;
+pub mod placement;
 pub mod sandbox;

@@ -60,7 +60,8 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
-fn cut(text: String) -> String {
+/// Not longer than a message may be.
+pub(super) fn cut(text: String) -> String {
     match text.char_indices().nth(MESSAGE_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

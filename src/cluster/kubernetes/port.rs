@@ -5,7 +5,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         coordination::v1::Lease,
-        core::v1::{Namespace, Node as KubeNode, PersistentVolume, PersistentVolumeClaim, Pod},
+        core::v1::{Event, Namespace, Node as KubeNode, PersistentVolume, PersistentVolumeClaim, Pod},
     },
 };
 use kube::{
@@ -16,12 +16,15 @@ use serde::de::DeserializeOwned;
 
 use super::{KubernetesCluster, node, objects, view};
 use crate::{
-    cluster::{CleaningSpec, CleaningView, Cluster, ClusterError, Node},
+    cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Node, PodPhase},
     model::NodeName,
 };
 
 /// Where kubelets keep their leases, one per node and by its name.
 const LEASES: &str = "kube-node-lease";
+
+/// Of one pod. The API server drops them after an hour, and repeated ones are counted, not added.
+const WARNINGS_MAX: u32 = 100;
 
 #[async_trait]
 impl Cluster for KubernetesCluster {
@@ -67,10 +70,22 @@ impl Cluster for KubernetesCluster {
             self.call(format!("get claim {namespace}/{name}"), claims.get_opt(name)),
             self.call(format!("get pod {namespace}/{name}"), pods.get_opt(name)),
         )?;
+        let mut pod = pod.map(view::pod);
+        if let Some(CleaningPod { owned, phase: PodPhase::Pending(why), node: Some(_), .. }) = &mut pod {
+            // What keeps a disk from its node, such as a right that the disk's driver lacks, is said in events only.
+            let events: Api<Event> = self.namespaced(namespace);
+            let warnings = format!("involvedObject.uid={},type=Warning", owned.uid);
+            let warnings = ListParams::default().fields(&warnings).limit(WARNINGS_MAX);
+            let what = format!("list events of pod {namespace}/{name}");
+            let warnings = self.call(what, events.list(&warnings)).await?;
+            if let Some(warning) = view::newest(&warnings.items) {
+                *why = warning;
+            }
+        }
         Ok(CleaningView {
             volume: volume.map(|volume| view::owned(&volume.metadata)),
             claim: claim.map(|claim| view::owned(&claim.metadata)),
-            pod: pod.map(view::pod),
+            pod,
         })
     }
 

@@ -1,11 +1,11 @@
 //! A cleaning's objects as they are, in our words.
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
+    api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod, PodStatus},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::objects::RUN_LABEL;
+use super::{error::cut, objects::RUN_LABEL};
 use crate::cluster::{CleaningPod, Owned, PodPhase};
 
 /// Whose an object is. A label that no run of ours would write counts as none: the object is foreign either way.
@@ -74,6 +74,18 @@ fn why_failed(status: &PodStatus, ended: Option<&ContainerStateTerminated>) -> S
     }
 }
 
+/// What the newest of these events says.
+pub(super) fn newest(events: &[Event]) -> Option<String> {
+    let time = |event: &Event| {
+        let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
+        let single = event.event_time.as_ref().map(|time| time.0);
+        let counted = event.last_timestamp.as_ref().map(|time| time.0);
+        series.or(counted).or(single).or(event.metadata.creation_timestamp.as_ref().map(|time| time.0))
+    };
+    let event = events.iter().max_by_key(|event| time(event))?;
+    Some(cut(words(event.reason.as_deref(), event.message.as_deref())))
+}
+
 fn words(reason: Option<&str>, message: Option<&str>) -> String {
     let parts = [reason, message].into_iter().flatten().filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join(": ")
@@ -111,6 +123,27 @@ mod tests {
         assert_eq!((failed.report.as_deref(), failed.exit_code), (Some("a report"), Some(3)));
         let late = seen(&json!({ "phase": "Failed", "reason": "DeadlineExceeded", "containerStatuses": container }));
         assert_eq!(late.phase, PodPhase::Failed("DeadlineExceeded".into()));
+    }
+
+    #[test]
+    fn the_newest_event_counts_by_when_it_was_last_seen() {
+        let event = |reason: &str, times: &Value| -> Event {
+            let mut event = json!({ "metadata": {}, "involvedObject": {}, "reason": reason, "message": "m" });
+            for (name, value) in times.as_object().expect("times") {
+                event[name] = value.clone();
+            }
+            serde_json::from_value(event).expect("an event")
+        };
+        let counted = event("Counted", &json!({ "lastTimestamp": "2026-11-24T10:00:03Z" }));
+        let single = event("Single", &json!({ "eventTime": "2026-11-24T10:00:02.000000Z" }));
+        let series = event(
+            "Series",
+            &json!({ "eventTime": "2026-11-24T10:00:00.000000Z",
+            "series": { "count": 9, "lastObservedTime": "2026-11-24T10:00:04.000000Z" } }),
+        );
+        assert_eq!(newest(&[counted.clone(), single.clone()]).as_deref(), Some("Counted: m"));
+        assert_eq!(newest(&[series, counted, single]).as_deref(), Some("Series: m"));
+        assert_eq!(newest(&[]), None);
     }
 
     #[test]
