@@ -27,6 +27,7 @@ async fn a_healthy_node_is_seen_as_it_is() {
     let installed = cluster.service_account_kubeconfig(KUBERNETES).await;
     let mut given = TestNode::new("healthy");
     given.provider_id = given.provider_id.replace("azure://", "Azure://").replace("nodes", "MC_Nodes");
+    given.lease_renewed = Some("2026-11-24T10:00:00.123456Z".parse().expect("a time"));
     cluster.add_node(&given).await;
     let port = installed.connect().await;
     let node = named(&port, "healthy").await;

@@ -11,6 +11,7 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Node, ServiceAccount},
 };
 use kamino_wf::{
+    clock::{Clock, SystemClock},
     cluster::kubernetes::{Access, KubernetesCluster},
     permissions::{ClusterRight, ClusterScope, Installation, kubernetes_roles},
 };
@@ -50,7 +51,7 @@ pub struct TestNode {
     pub ready_since: Timestamp,
     /// Further conditions, type and status.
     pub conditions: Vec<(&'static str, &'static str)>,
-    /// None: no lease.
+    /// None: no lease. Renewed further only where a stand-in kubelet serves the node.
     pub lease_renewed: Option<Timestamp>,
     /// Beside `kubernetes.io/os` and `kubernetes.io/hostname`.
     pub labels: BTreeMap<String, String>,
@@ -73,7 +74,7 @@ impl TestNode {
             ready: "True",
             ready_since: since,
             conditions: Vec::new(),
-            lease_renewed: Some("2026-11-24T10:00:00.123456Z".parse().expect("a time")),
+            lease_renewed: Some(SystemClock.now()),
             labels: labels.map(|label| (label.to_owned(), zone.clone())).into(),
             unschedulable: false,
         }
