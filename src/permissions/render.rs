@@ -24,7 +24,7 @@ impl Installation {
     }
 
     /// The namespace of a scope's role; none for the cluster's.
-    fn namespace_of(&self, scope: ClusterScope) -> Option<&str> {
+    pub(crate) fn namespace_of(&self, scope: ClusterScope) -> Option<&str> {
         match scope {
             ClusterScope::Cluster => None,
             ClusterScope::NodeLeases => Some("kube-node-lease"),

@@ -60,13 +60,19 @@ async fn denied_without(resource: &str, verb: &str) {
             create(&pods, json!({ "metadata": { "name": want.name }, "spec": bound })).await;
         }
     }
-    let allowed = call(&all.connect().await, &with, resource, verb).await;
+    let port = all.connect().await;
+    let allowed = call(&port, &with, resource, verb).await;
     assert!(allowed.is_ok(), "with all rights: {allowed:?}");
-    let error = call(&installed.connect().await, &without, resource, verb).await.expect_err("a right is missing");
+    assert_eq!(port.missing_rights(KUBERNETES, &all.at).await.expect("an answer"), []);
+    let port = installed.connect().await;
+    let error = call(&port, &without, resource, verb).await.expect_err("a right is missing");
     let text = error.to_string();
     assert_eq!(error.class(), Class::Denied, "{text}");
     assert!(text.contains(&format!("cannot {verb} resource \"{resource}\"")), "{text}");
     assert!(text.contains(&installed.user), "{text}");
+    let missing = port.missing_rights(KUBERNETES, &installed.at).await.expect("an answer");
+    let missing: Vec<_> = missing.iter().map(|right| (right.resource, right.verb)).collect();
+    assert_eq!(missing, [(resource, verb)], "and the self-check knew");
 }
 
 macro_rules! each_right {

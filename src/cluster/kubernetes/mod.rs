@@ -8,6 +8,7 @@ mod error;
 mod node;
 mod objects;
 mod port;
+mod self_check;
 mod view;
 
 pub use connect::{Access, ConnectError, KubernetesCluster};
