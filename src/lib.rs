@@ -12,6 +12,8 @@ pub mod cluster;
 pub mod model;
 pub mod permissions;
 pub mod policy;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod steps;
 pub mod store;
 pub mod workflow;
