@@ -10,6 +10,7 @@ pub mod clock;
 pub mod cloud;
 pub mod cluster;
 pub mod model;
+pub mod permissions;
 pub mod policy;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -1,6 +1,7 @@
 //! The cluster in our words: nodes to choose from, and the pod that cleans a copied disk.
 
 mod error;
+pub mod kubernetes;
 mod port;
 
 pub use error::ClusterError;

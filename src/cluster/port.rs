@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ClusterError;
-use crate::model::{DiskId, NodeName, Profile, RunId};
+use crate::model::{DiskId, NodeName, Profile, Region, RunId};
 
 /// A node, as far as ranking needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,8 @@ pub struct CleaningSpec {
     pub run: RunId,
     /// The copied disk.
     pub disk: DiskId,
+    /// Its region.
+    pub region: Region,
     /// Its zone, for a zonal one: the volume's node affinity is `<region>-<zone>`.
     pub zone: Option<String>,
     /// The disk's size.
@@ -143,7 +145,7 @@ pub trait Cluster: Send + Sync {
     async fn create_claim(&self, want: &CleaningSpec) -> Result<(), ClusterError>;
     /// Makes the pod.
     async fn create_pod(&self, want: &CleaningSpec) -> Result<(), ClusterError>;
-    /// Deletes the pod with that uid, at once and without grace.
+    /// Deletes the pod with that uid, at once and without grace. One that is gone already is no error, here and below.
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClusterError>;
     /// Deletes the claim with that uid.
     async fn delete_claim(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClusterError>;

@@ -46,6 +46,7 @@ impl Effect for CleanCopy {
             namespace: context.spec.clean_namespace.clone(),
             run: context.run,
             disk: copy.disk,
+            region: donor.location,
             zone: donor.zone,
             size_gib: copy.size_gib,
             image: context.spec.clean_image.clone(),

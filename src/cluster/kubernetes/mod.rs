@@ -1,0 +1,14 @@
+//! The cluster port over the wire. The only place that names `kube` or `k8s_openapi`.
+//!
+//! One request is one call: nothing here repeats, waits or watches. Every read asks the API server for its newest state, every
+//! deletion carries the uid of what it means, and no request of this module writes to a Node.
+
+mod connect;
+mod error;
+mod node;
+mod objects;
+mod port;
+mod self_check;
+mod view;
+
+pub use connect::{Access, ConnectError, KubernetesCluster};

@@ -1,0 +1,161 @@
+//! [`Cluster`]'s methods, one request each (reads of several objects: one request per object or list).
+
+use async_trait::async_trait;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Event, Namespace, Node as KubeNode, PersistentVolume, PersistentVolumeClaim, Pod},
+    },
+};
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, ListParams, PostParams, Preconditions},
+};
+use serde::de::DeserializeOwned;
+
+use super::{KubernetesCluster, node, objects, view};
+use crate::{
+    cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Node, PodPhase},
+    model::NodeName,
+};
+
+/// Where kubelets keep their leases, one per node and by its name.
+const LEASES: &str = "kube-node-lease";
+
+/// Of one pod. The API server drops them after an hour, and repeated ones are counted, not added.
+const WARNINGS_MAX: u32 = 100;
+
+#[async_trait]
+impl Cluster for KubernetesCluster {
+    async fn cluster_id(&self) -> Result<String, ClusterError> {
+        let what = "get namespace kube-system";
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let namespace = self.call(what, namespaces.get("kube-system")).await?;
+        namespace.metadata.uid.ok_or_else(|| senseless(what, "it has no uid"))
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
+        let nodes: Api<KubeNode> = Api::all(self.client.clone());
+        let leases: Api<Lease> = self.namespaced(LEASES);
+        let everything = ListParams::default();
+        let nodes = self.call("list nodes", nodes.list(&everything)).await?;
+        let leases = self.call(format!("list leases {LEASES}"), leases.list(&everything)).await?;
+        let renewals = node::renewals(leases.items);
+        let lease_of = |node: &KubeNode| node.metadata.name.as_ref().and_then(|name| renewals.get(name)).copied();
+        let project = |item: KubeNode| {
+            let renewed = lease_of(&item);
+            node::project(item, renewed).map_err(|error| senseless("list nodes", error))
+        };
+        nodes.items.into_iter().map(project).collect()
+    }
+
+    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
+        let what = format!("get node {name}");
+        let nodes: Api<KubeNode> = Api::all(self.client.clone());
+        let Some(found) = self.call(&what, nodes.get_opt(name.as_str())).await? else {
+            return Ok(None);
+        };
+        let leases: Api<Lease> = self.namespaced(LEASES);
+        let lease = self.call(format!("get lease {LEASES}/{name}"), leases.get_opt(name.as_str())).await?;
+        node::project(found, lease.and_then(node::renewed)).map(Some).map_err(|error| senseless(&what, error))
+    }
+
+    async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError> {
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let claims: Api<PersistentVolumeClaim> = self.namespaced(namespace);
+        let pods: Api<Pod> = self.namespaced(namespace);
+        let (volume, claim, pod) = tokio::try_join!(
+            self.call(format!("get volume {name}"), volumes.get_opt(name)),
+            self.call(format!("get claim {namespace}/{name}"), claims.get_opt(name)),
+            self.call(format!("get pod {namespace}/{name}"), pods.get_opt(name)),
+        )?;
+        let mut pod = pod.map(view::pod);
+        if let Some(CleaningPod { owned, phase: PodPhase::Pending(why), node: Some(_), .. }) = &mut pod {
+            // What keeps a disk from its node, such as a right that the disk's driver lacks, is said in events only.
+            let events: Api<Event> = self.namespaced(namespace);
+            let warnings = format!("involvedObject.uid={},type=Warning", owned.uid);
+            let warnings = ListParams::default().fields(&warnings).limit(WARNINGS_MAX);
+            let what = format!("list events of pod {namespace}/{name}");
+            let warnings = self.call(what, events.list(&warnings)).await?;
+            if let Some(warning) = view::newest(&warnings.items) {
+                *why = warning;
+            }
+        }
+        Ok(CleaningView {
+            volume: volume.map(|volume| view::owned(&volume.metadata)),
+            claim: claim.map(|claim| view::owned(&claim.metadata)),
+            pod,
+        })
+    }
+
+    async fn create_volume(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let volume = objects::volume(want);
+        self.call(format!("create volume {}", want.name), volumes.create(&PostParams::default(), &volume)).await?;
+        Ok(())
+    }
+
+    async fn create_claim(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
+        let claims: Api<PersistentVolumeClaim> = self.namespaced(&want.namespace);
+        let claim = objects::claim(want);
+        let what = format!("create claim {}/{}", want.namespace, want.name);
+        self.call(what, claims.create(&PostParams::default(), &claim)).await?;
+        Ok(())
+    }
+
+    async fn create_pod(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
+        let pods: Api<Pod> = self.namespaced(&want.namespace);
+        let pod = objects::pod(want);
+        let what = format!("create pod {}/{}", want.namespace, want.name);
+        self.call(what, pods.create(&PostParams::default(), &pod)).await?;
+        Ok(())
+    }
+
+    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClusterError> {
+        // A node that is lost would never confirm the end of a pod with grace, and its disk would stay attached.
+        let at_once = only(uid).grace_period(0);
+        self.delete(format!("delete pod {namespace}/{name}"), self.namespaced::<Pod>(namespace), name, &at_once).await
+    }
+
+    async fn delete_claim(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClusterError> {
+        let claims: Api<PersistentVolumeClaim> = self.namespaced(namespace);
+        self.delete(format!("delete claim {namespace}/{name}"), claims, name, &only(uid)).await
+    }
+
+    async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        self.delete(format!("delete volume {name}"), volumes, name, &only(uid)).await
+    }
+}
+
+impl KubernetesCluster {
+    fn namespaced<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Accepted is not gone: finalizers hold a claim while a pod uses it and a volume while a claim does. Gone already is
+    /// what was asked for.
+    async fn delete<K>(&self, what: String, api: Api<K>, name: &str, how: &DeleteParams) -> Result<(), ClusterError>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        match self.call(what, api.delete(name, how)).await {
+            Ok(_) | Err(ClusterError::Gone { .. }) => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// Deletes what has this uid, and nothing else by the same name.
+fn only(uid: &str) -> DeleteParams {
+    DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
+}
+
+/// An answer that the API server's own checks should have ruled out.
+fn senseless(what: &str, detail: impl std::fmt::Display) -> ClusterError {
+    ClusterError::Refused { what: what.to_owned(), message: detail.to_string() }
+}

@@ -1,0 +1,370 @@
+//! Every right that kamino-wf needs, in Kubernetes and in Azure: one list, from which roles, role definitions and
+//! `docs/permissions.md` are made.
+//!
+//! One entry is one verb on one resource, with the steps that cannot do without it. What is not here is not asked for: no write
+//! to a Node, no secret, no exec, no power action on any instance. A right that nobody uses is a bug, as is one that is
+//! missing: `tests/kubernetes.rs` takes each Kubernetes entry away in turn and sees the call that it is for refused.
+
+mod render;
+
+use crate::model::Capture;
+
+pub use render::{Installation, Places, azure_roles, document, kubernetes_roles};
+
+/// Where a Kubernetes right is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterScope {
+    /// In the whole cluster, as the resource belongs to no namespace.
+    Cluster,
+    /// In `kube-node-lease`, where kubelets keep their leases.
+    NodeLeases,
+    /// In the namespace of cleaning pods, where nothing else lives.
+    Cleaning,
+}
+
+/// One verb on one resource of the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterRight {
+    /// The API group, empty for the core one.
+    pub group: &'static str,
+    /// The resource.
+    pub resource: &'static str,
+    /// The only objects that it is for, by name; empty for all.
+    pub names: &'static [&'static str],
+    /// The verb.
+    pub verb: &'static str,
+    /// Where.
+    pub scope: ClusterScope,
+    /// For which capture.
+    pub capture: Capture,
+    /// The steps that need it.
+    pub steps: &'static [&'static str],
+    /// What they do with it.
+    pub why: &'static str,
+}
+
+const CORE: &str = "";
+const COORDINATION: &str = "coordination.k8s.io";
+
+/// Shortens the list below to what differs.
+const fn live(
+    (group, resource, verb): (&'static str, &'static str, &'static str),
+    scope: ClusterScope,
+    steps: &'static [&'static str],
+    why: &'static str,
+) -> ClusterRight {
+    ClusterRight { group, resource, names: &[], verb, scope, capture: Capture::Live, steps, why }
+}
+
+const MAKING: &[&str] = &["CleanCopy"];
+const CLEANING: &[&str] = &["CleanCopy", "DetachCopy", "DeleteTemporaries"];
+const CHOOSE_NODES: &[&str] = &["RankNodes"];
+const LOOK_AT_NODE: &[&str] = &["CanaryNode"];
+
+/// The rights in the cluster.
+pub const KUBERNETES: &[ClusterRight] = &[
+    ClusterRight {
+        names: &["kube-system"],
+        ..live(
+            (CORE, "namespaces", "get"),
+            ClusterScope::Cluster,
+            &["Preflight"],
+            "its uid says which cluster this is, in every run, tag and lock",
+        )
+    },
+    live((CORE, "nodes", "list"), ClusterScope::Cluster, CHOOSE_NODES, "find the pool's nodes and rank them"),
+    live(
+        (CORE, "nodes", "get"),
+        ClusterScope::Cluster,
+        LOOK_AT_NODE,
+        "see that a node is still the one that was chosen",
+    ),
+    live(
+        (CORE, "persistentvolumes", "get"),
+        ClusterScope::Cluster,
+        CLEANING,
+        "see whether the copy's volume is there, whose it is, and that it went",
+    ),
+    live(
+        (CORE, "persistentvolumes", "create"),
+        ClusterScope::Cluster,
+        MAKING,
+        "make a static volume of the copied disk",
+    ),
+    live((CORE, "persistentvolumes", "delete"), ClusterScope::Cluster, CLEANING, "remove it again; the disk stays"),
+    live(
+        (COORDINATION, "leases", "list"),
+        ClusterScope::NodeLeases,
+        CHOOSE_NODES,
+        "see which kubelets are alive right now",
+    ),
+    live(
+        (COORDINATION, "leases", "get"),
+        ClusterScope::NodeLeases,
+        LOOK_AT_NODE,
+        "see that one kubelet is alive right now",
+    ),
+    live(
+        (CORE, "persistentvolumeclaims", "get"),
+        ClusterScope::Cleaning,
+        CLEANING,
+        "see whether the claim is there, whose it is, and that it went",
+    ),
+    live(
+        (CORE, "persistentvolumeclaims", "create"),
+        ClusterScope::Cleaning,
+        MAKING,
+        "claim the copy's volume for the pod",
+    ),
+    live((CORE, "persistentvolumeclaims", "delete"), ClusterScope::Cleaning, CLEANING, "give the volume back"),
+    live(
+        (CORE, "pods", "get"),
+        ClusterScope::Cleaning,
+        CLEANING,
+        "see how the cleaning goes and read its report, the termination message",
+    ),
+    live(
+        (CORE, "pods", "create"),
+        ClusterScope::Cleaning,
+        MAKING,
+        "clean the copy on whatever node the scheduler likes",
+    ),
+    live(
+        (CORE, "pods", "delete"),
+        ClusterScope::Cleaning,
+        CLEANING,
+        "remove the pod when it ended, or when the run is cancelled",
+    ),
+    live(
+        (CORE, "events", "list"),
+        ClusterScope::Cleaning,
+        MAKING,
+        "say why a pod does not start: an attachment that fails is told in events only",
+    ),
+];
+
+/// Where an Azure role is assigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AzureScope {
+    /// The subscription of the scale sets.
+    Subscription,
+    /// The resource group of the scale sets, and of their instances' disks.
+    ScaleSets,
+    /// The resource group of snapshots and copies: the scale sets' own, unless settings name another.
+    Temporaries,
+    /// The resource group of the gallery; the gallery itself if it is made beforehand.
+    Gallery,
+    /// What the scale set's model refers to: its network's and its identities' resource groups.
+    Linked,
+}
+
+/// One action on one kind of Azure resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AzureRight {
+    /// The action, as a role definition spells it.
+    pub action: &'static str,
+    /// Where.
+    pub scope: AzureScope,
+    /// For which capture.
+    pub capture: Capture,
+    /// The steps that need it.
+    pub steps: &'static [&'static str],
+    /// What they do with it.
+    pub why: &'static str,
+}
+
+const fn azure(
+    scope: AzureScope,
+    action: &'static str,
+    steps: &'static [&'static str],
+    why: &'static str,
+) -> AzureRight {
+    AzureRight { action, scope, capture: Capture::Live, steps, why }
+}
+
+const SWITCH: &[&str] = &["PatchModel"];
+
+/// The rights in Azure. Checked against documents and issues, not against a subscription yet (`docs/ASSUMPTIONS.md`).
+pub const AZURE: &[AzureRight] = &[
+    azure(
+        AzureScope::Subscription,
+        "Microsoft.Compute/virtualMachineScaleSets/read",
+        &["Preflight", "PublishVersion", "ReadModel", "PatchModel", "PlanPrune"],
+        "read the model, and every other scale set that follows the same image definition",
+    ),
+    azure(
+        AzureScope::Subscription,
+        "Microsoft.Compute/locations/operations/read",
+        &["every step that changes something in Azure"],
+        "ask how far an accepted operation is",
+    ),
+    azure(
+        AzureScope::Subscription,
+        "Microsoft.Compute/locations/diskOperations/read",
+        &["SnapshotDisk", "CopyDisk", "DeleteTemporaries"],
+        "the same, for disks and snapshots",
+    ),
+    azure(
+        AzureScope::Subscription,
+        "Microsoft.Compute/locations/capsOperations/read",
+        &["EnsureGallery", "EnsureDefinition", "CreateVersion", "PublishVersion", "PruneVersions"],
+        "the same, for galleries",
+    ),
+    azure(
+        AzureScope::ScaleSets,
+        "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/read",
+        &["RankNodes", "SnapshotDisk", "PlanPrune"],
+        "find the node's instance, its OS disk, and the image versions in use",
+    ),
+    azure(
+        AzureScope::ScaleSets,
+        "Microsoft.Compute/disks/read",
+        &["RankNodes", "SnapshotDisk", "VerifyVersion"],
+        "read the donor's OS disk: generation, architecture, security type, plan",
+    ),
+    azure(
+        AzureScope::ScaleSets,
+        "Microsoft.Compute/disks/beginGetAccess/action",
+        &["SnapshotDisk"],
+        "a snapshot reads the donor's disk with this right of ours",
+    ),
+    azure(
+        AzureScope::ScaleSets,
+        "Microsoft.Compute/virtualMachineScaleSets/write",
+        SWITCH,
+        "make new nodes use the image; it can change everything else in the model too, so the change is compared afterwards",
+    ),
+    azure(
+        AzureScope::Temporaries,
+        "Microsoft.Compute/snapshots/read",
+        &["SnapshotDisk", "DeleteTemporaries"],
+        "look before and after",
+    ),
+    azure(AzureScope::Temporaries, "Microsoft.Compute/snapshots/write", &["SnapshotDisk"], "make the snapshot"),
+    azure(
+        AzureScope::Temporaries,
+        "Microsoft.Compute/snapshots/delete",
+        &["SnapshotDisk", "DeleteTemporaries"],
+        "remove the snapshot",
+    ),
+    azure(
+        AzureScope::Temporaries,
+        "Microsoft.Compute/disks/read",
+        &["CopyDisk", "DetachCopy", "VerifyVersion", "DeleteTemporaries"],
+        "see that the copy is there, and detached again",
+    ),
+    azure(
+        AzureScope::Temporaries,
+        "Microsoft.Compute/disks/write",
+        &["CopyDisk", "CreateVersion"],
+        "make the copy; Azure also wants it of whoever makes a version from a disk",
+    ),
+    azure(
+        AzureScope::Temporaries,
+        "Microsoft.Compute/disks/delete",
+        &["CopyDisk", "DeleteTemporaries"],
+        "remove the copy; a disk that a node uses is attached, and Azure refuses to delete those",
+    ),
+    azure(AzureScope::Gallery, "Microsoft.Compute/galleries/read", &["EnsureGallery"], "find the gallery"),
+    azure(
+        AzureScope::Gallery,
+        "Microsoft.Compute/galleries/write",
+        &["EnsureGallery"],
+        "make the gallery; not needed when it is made beforehand",
+    ),
+    azure(
+        AzureScope::Gallery,
+        "Microsoft.Compute/galleries/images/read",
+        &["EnsureDefinition"],
+        "find the image definition",
+    ),
+    azure(
+        AzureScope::Gallery,
+        "Microsoft.Compute/galleries/images/write",
+        &["EnsureDefinition"],
+        "make the definition; not needed when it is made beforehand",
+    ),
+    azure(
+        AzureScope::Gallery,
+        "Microsoft.Compute/galleries/images/versions/read",
+        &["ChooseNames", "CreateVersion", "VerifyVersion", "PublishVersion", "PlanPrune", "PruneVersions"],
+        "list versions and see their replication; a scale set's new nodes need it too",
+    ),
+    azure(
+        AzureScope::Gallery,
+        "Microsoft.Compute/galleries/images/versions/write",
+        &["CreateVersion", "PublishVersion"],
+        "make a version, and take it in or out of latest",
+    ),
+    azure(
+        AzureScope::Gallery,
+        "Microsoft.Compute/galleries/images/versions/delete",
+        &["CreateVersion", "PruneVersions"],
+        "remove versions of ours that nothing uses, or that a run took back",
+    ),
+    azure(
+        AzureScope::Linked,
+        "Microsoft.Network/virtualNetworks/subnets/join/action",
+        SWITCH,
+        "Azure checks it for every subnet in the model that is sent",
+    ),
+    azure(
+        AzureScope::Linked,
+        "Microsoft.Network/networkSecurityGroups/join/action",
+        SWITCH,
+        "the same, for security groups",
+    ),
+    azure(
+        AzureScope::Linked,
+        "Microsoft.Network/loadBalancers/backendAddressPools/join/action",
+        SWITCH,
+        "the same, for load balancers",
+    ),
+    azure(
+        AzureScope::Linked,
+        "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action",
+        SWITCH,
+        "the same, for the nodes' identities",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_writes_to_a_node_or_reads_a_secret() {
+        let reads = ["get", "list", "watch"];
+        for right in KUBERNETES {
+            assert!(!right.resource.starts_with("nodes") || reads.contains(&right.verb), "{right:?}");
+            assert!(!["secrets", "configmaps"].contains(&right.resource) && !right.resource.contains('/'), "{right:?}");
+        }
+    }
+
+    #[test]
+    fn live_capture_asks_for_no_power_over_instances() {
+        for right in AZURE {
+            let harmful =
+                ["/start/", "/powerOff/", "/deallocate/", "/restart/", "/reimage", "/runCommand", "/extensions/"];
+            assert!(!harmful.iter().any(|part| right.action.contains(part)), "{right:?}");
+            assert!(!right.action.contains('*'), "{right:?}");
+            let on_instances = right.action.contains("/virtualMachineScaleSets/virtualMachines/");
+            assert!(!on_instances || right.action.ends_with("/read"), "{right:?}");
+        }
+    }
+
+    #[test]
+    fn every_right_is_listed_once_and_says_what_for() {
+        for (index, right) in KUBERNETES.iter().enumerate() {
+            let twin = KUBERNETES[..index].iter().any(|other| {
+                (other.group, other.resource, other.verb, other.scope)
+                    == (right.group, right.resource, right.verb, right.scope)
+            });
+            assert!(!twin && !right.steps.is_empty() && !right.why.is_empty(), "{right:?}");
+        }
+        for (index, right) in AZURE.iter().enumerate() {
+            let twin = AZURE[..index].iter().any(|other| (other.action, other.scope) == (right.action, right.scope));
+            assert!(!twin && !right.steps.is_empty() && !right.why.is_empty(), "{right:?}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The list of rights as roles of Kubernetes, role definitions of Azure, and a page for people.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::{AZURE, AzureScope, ClusterRight, ClusterScope, KUBERNETES};
+
+/// Where and as whom kamino-wf runs in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    /// The controller's namespace.
+    pub namespace: String,
+    /// The namespace of cleaning pods.
+    pub clean_namespace: String,
+    /// The controller's service account, in its namespace.
+    pub service_account: String,
+}
+
+impl Installation {
+    /// What its roles are called. Two installations in one cluster must not overwrite each other's.
+    fn role_name(&self) -> String {
+        format!("kamino-wf:{}", self.namespace)
+    }
+
+    /// The namespace of a scope's role; none for the cluster's.
+    pub(crate) fn namespace_of(&self, scope: ClusterScope) -> Option<&str> {
+        match scope {
+            ClusterScope::Cluster => None,
+            ClusterScope::NodeLeases => Some("kube-node-lease"),
+            ClusterScope::Cleaning => Some(&self.clean_namespace),
+        }
+    }
+}
+
+/// Roles and their bindings to the controller's service account, ready to be applied. `rights` is [`KUBERNETES`], or less.
+#[must_use]
+pub fn kubernetes_roles(rights: &[ClusterRight], at: &Installation) -> Vec<Value> {
+    let mut objects = Vec::new();
+    for scope in [ClusterScope::Cluster, ClusterScope::NodeLeases, ClusterScope::Cleaning] {
+        let here: Vec<&ClusterRight> = rights.iter().filter(|right| right.scope == scope).collect();
+        if here.is_empty() {
+            continue;
+        }
+        let namespace = at.namespace_of(scope);
+        let (role, binding) =
+            if namespace.is_some() { ("Role", "RoleBinding") } else { ("ClusterRole", "ClusterRoleBinding") };
+        let mut metadata = json!({
+            "name": at.role_name(),
+            "labels": { "app.kubernetes.io/name": "kamino-wf", "app.kubernetes.io/component": "controller" },
+        });
+        if let Some(namespace) = namespace {
+            metadata["namespace"] = namespace.into();
+        }
+        objects.push(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": role,
+            "metadata": metadata,
+            "rules": rules(&here),
+        }));
+        objects.push(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": binding,
+            "metadata": metadata,
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": at.role_name() },
+            "subjects": [{ "kind": "ServiceAccount", "name": at.service_account, "namespace": at.namespace }],
+        }));
+    }
+    objects
+}
+
+/// One rule for each resource, in the order of the list.
+fn rules(rights: &[&ClusterRight]) -> Vec<Value> {
+    let mut rules: Vec<(&ClusterRight, Vec<&str>)> = Vec::new();
+    for right in rights {
+        let same = |other: &ClusterRight| {
+            (other.group, other.resource, other.names) == (right.group, right.resource, right.names)
+        };
+        match rules.iter_mut().find(|(first, _)| same(first)) {
+            Some((_, verbs)) => verbs.push(right.verb),
+            None => rules.push((right, vec![right.verb])),
+        }
+    }
+    let rule = |(right, verbs): &(&ClusterRight, Vec<&str>)| {
+        let mut rule = json!({ "apiGroups": [right.group], "resources": [right.resource], "verbs": verbs });
+        if !right.names.is_empty() {
+            rule["resourceNames"] = json!(right.names);
+        }
+        rule
+    };
+    rules.iter().map(rule).collect()
+}
+
+/// The ids of what roles are assigned to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// `/subscriptions/<id>`
+    pub subscription: String,
+    /// The scale sets' resource group.
+    pub scale_sets: String,
+    /// The resource group of snapshots and copies.
+    pub temporaries: String,
+    /// The gallery's resource group, or the gallery.
+    pub gallery: String,
+    /// The resource groups of the network and of the nodes' identities.
+    pub linked: Vec<String>,
+}
+
+const AZURE_SCOPES: [AzureScope; 5] =
+    [AzureScope::Subscription, AzureScope::ScaleSets, AzureScope::Temporaries, AzureScope::Gallery, AzureScope::Linked];
+
+/// Custom role definitions, as `az role definition create` reads them: one for each kind of place, so that no assignment
+/// gives more than is needed there.
+#[must_use]
+pub fn azure_roles(at: &Places) -> Vec<Value> {
+    let role = |scope: AzureScope| {
+        let actions: Vec<&str> = AZURE.iter().filter(|right| right.scope == scope).map(|right| right.action).collect();
+        let scopes: Vec<&String> = match scope {
+            AzureScope::Subscription => vec![&at.subscription],
+            AzureScope::ScaleSets => vec![&at.scale_sets],
+            AzureScope::Temporaries => vec![&at.temporaries],
+            AzureScope::Gallery => vec![&at.gallery],
+            AzureScope::Linked => at.linked.iter().collect(),
+        };
+        json!({
+            "Name": format!("kamino-wf {}", azure_name(scope)),
+            "IsCustom": true,
+            "Description": format!("kamino-wf, capture live: {}", azure_place(scope)),
+            "Actions": actions,
+            "NotActions": [],
+            "DataActions": [],
+            "NotDataActions": [],
+            "AssignableScopes": scopes,
+        })
+    };
+    AZURE_SCOPES.into_iter().map(role).collect()
+}
+
+fn azure_name(scope: AzureScope) -> &'static str {
+    match scope {
+        AzureScope::Subscription => "subscription",
+        AzureScope::ScaleSets => "scale sets",
+        AzureScope::Temporaries => "temporaries",
+        AzureScope::Gallery => "gallery",
+        AzureScope::Linked => "linked",
+    }
+}
+
+fn azure_place(scope: AzureScope) -> &'static str {
+    match scope {
+        AzureScope::Subscription => "the subscription of the scale sets",
+        AzureScope::ScaleSets => "the resource group of the scale sets",
+        AzureScope::Temporaries => "the resource group of snapshots and copies (by default the scale sets' own)",
+        AzureScope::Gallery => "the resource group of the gallery",
+        AzureScope::Linked => "the resource groups of the network and of the nodes' identities",
+    }
+}
+
+const HEAD: &str = "\
+# Permissions
+
+Made from `src/permissions.rs`; `UPDATE_DOCS=1 cargo test --test permissions` writes it anew. These are all the rights that a run with
+`capture: live` needs. Nothing in either list can write to a Node, evict a pod, read a secret or stop an instance.
+
+## Kubernetes
+
+For the controller's ServiceAccount. The cleaning pod gets no token.
+
+| where | resource | verb | steps | why |
+| --- | --- | --- | --- | --- |
+";
+
+const BETWEEN: &str = "
+What these rights still allow: whoever holds the controller's token can run any pod, also a privileged one, in the cleaning
+namespace, or make a volume of any disk or host path, and so become root on a node. RBAC cannot say what a pod or a volume may look
+like; keep everything else out of that namespace, and let an admission policy pin the image, the command and the volume's driver.
+
+## Azure
+
+For the controller's identity. One role for each place. The identity of the disk driver (`disk.csi.azure.com`) needs its usual rights on
+the resource group of the copies as well.
+
+| where | action | steps | why |
+| --- | --- | --- | --- |
+";
+
+/// `docs/permissions.md`.
+#[must_use]
+pub fn document() -> String {
+    let mut page = HEAD.to_owned();
+    for right in KUBERNETES {
+        let place = match right.scope {
+            ClusterScope::Cluster => "the cluster",
+            ClusterScope::NodeLeases => "`kube-node-lease`",
+            ClusterScope::Cleaning => "the cleaning namespace",
+        };
+        let group = if right.group.is_empty() { String::new() } else { format!(".{}", right.group) };
+        let names = if right.names.is_empty() { String::new() } else { format!(" (only {})", right.names.join(", ")) };
+        let _ = writeln!(
+            page,
+            "| {place} | `{}{group}`{names} | `{}` | {} | {} |",
+            right.resource,
+            right.verb,
+            right.steps.join(", "),
+            right.why
+        );
+    }
+    page.push_str(BETWEEN);
+    for right in AZURE {
+        let _ = writeln!(
+            page,
+            "| {} | `{}` | {} | {} |",
+            azure_place(right.scope),
+            right.action,
+            right.steps.join(", "),
+            right.why
+        );
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kubernetes_roles_are_these() {
+        let at = Installation {
+            namespace: "kamino-wf".into(),
+            clean_namespace: "kamino-wf-clean".into(),
+            service_account: "kamino-wf".into(),
+        };
+        insta::assert_json_snapshot!("kubernetes", kubernetes_roles(KUBERNETES, &at));
+    }
+
+    #[test]
+    fn the_azure_roles_are_these() {
+        let group = |name: &str| format!("/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/{name}");
+        let at = Places {
+            subscription: "/subscriptions/00000000-1111-2222-3333-444444444444".into(),
+            scale_sets: group("nodes"),
+            temporaries: group("nodes"),
+            gallery: group("images"),
+            linked: vec![group("network"), group("identities")],
+        };
+        insta::assert_json_snapshot!("azure", azure_roles(&at));
+    }
+}
