@@ -1,7 +1,7 @@
 //! The order of a cleaning: look, then change, then look again.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, syncfs};
 use rustix::thread::UnshareFlags;
@@ -9,10 +9,12 @@ use rustix::thread::UnshareFlags;
 use super::beneath::{Beneath, Found};
 use super::device::Disk;
 use super::error::{CleanError, PathError};
-use super::manifest::{Manifest, Profile, Verb};
+use super::manifest::{Manifest, Verb};
 use super::mounts::{Workbench, unshare, wait_until_free};
+use super::patience::Patience;
 use super::report::{ItemCount, Report, Verdict};
 use super::{bolt, node, packages, runtime, tree, trim, verify};
+use crate::model::Profile;
 
 /// Where the private tmpfs goes unless told otherwise.
 pub const DEFAULT_WORKDIR: &str = "/run/kamino-wf";
@@ -48,7 +50,7 @@ pub fn clean(request: &CleanRequest) -> Result<Report, CleanError> {
     // Namespaces belong to a thread: on one of its own the rest of the process stays as it is, and all ends with it.
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("clean".into()).spawn_scoped(scope, || {
-            let began = Instant::now();
+            let began = Patience::for_at_most(Duration::MAX);
             let mut report = cleaning(request)?;
             report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             Ok(report)

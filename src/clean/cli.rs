@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{CleanRequest, DEFAULT_REPORT, DEFAULT_WORKDIR, Profile, Report, clean, write_report};
+use super::{CleanRequest, DEFAULT_REPORT, DEFAULT_WORKDIR, Report, clean, write_report};
+use crate::model::Profile;
 
 /// Clean a copy of a node's disk so that it can become an image.
 ///
@@ -22,7 +23,7 @@ pub struct CleanArgs {
     #[arg(long, value_name = "PATH")]
     device: PathBuf,
     /// Which kind of node the disk came from; decides what is removed and what must stay.
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "aks-engine|kubeadm")]
     profile: Profile,
     /// The run that this belongs to; comes back in the report.
     #[arg(long, value_name = "ID", value_parser = word)]

@@ -15,11 +15,10 @@ use super::layout::{self, Candidate};
 use super::loops::{LoopDevice, make_node};
 use super::mounts::{Workbench, wait_until_free};
 use super::node;
+use super::patience::Patience;
 
 /// A predecessor that was killed a moment ago has its mounts undone by the kernel, which takes its time.
 const PREDECESSOR_GONE: Duration = Duration::from_secs(10);
-/// Between two looks at the loop devices of a disk image.
-const LOOP_TURN: Duration = Duration::from_millis(50);
 
 /// A disk that nobody uses.
 pub(super) struct Disk {
@@ -70,13 +69,14 @@ impl Disk {
             if self.is_block && !wait_until_free(&self.path, PREDECESSOR_GONE)? {
                 return Ok(Some("mounted, or held by another device".to_owned()));
             }
-            for _ in 0..PREDECESSOR_GONE.as_millis() / LOOP_TURN.as_millis() {
-                if self.attached_loop()?.is_none() {
-                    return Ok(None);
+            let patience = Patience::for_at_most(PREDECESSOR_GONE);
+            loop {
+                match self.attached_loop()? {
+                    None => return Ok(None),
+                    Some(_) if patience.wait() => {}
+                    Some(name) => return Ok(Some(format!("attached to /dev/{name}"))),
                 }
-                std::thread::sleep(LOOP_TURN);
             }
-            Ok(self.attached_loop()?.map(|name| format!("attached to /dev/{name}")))
         };
         check().map_err(unsure)?.map_or(Ok(()), |by| Err(in_use(by)))
     }

@@ -6,26 +6,7 @@
 
 use sha2::{Digest, Sha256};
 
-/// Which kind of node a disk came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    /// A node of AKS Engine: the pool shares a client certificate, which stays; the serving key is made again at boot.
-    AksEngine,
-    /// A node joined by kubeadm (CAPZ included): its own credentials go, a clone joins by its bootstrap data.
-    Kubeadm,
-}
-
-impl Profile {
-    /// The name as written on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AksEngine => "aks-engine",
-            Self::Kubeadm => "kubeadm",
-        }
-    }
-}
+use crate::model::Profile;
 
 /// What is done to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +184,7 @@ mod tests {
 
     #[test]
     fn every_pattern_is_absolute_and_plain() {
-        for profile in [Profile::AksEngine, Profile::Kubeadm] {
+        for profile in Profile::ALL {
             for entry in Manifest::for_copy(profile).entries() {
                 let pattern = entry.pattern;
                 let rest = pattern.strip_prefix('/').expect("an absolute path");

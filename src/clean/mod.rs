@@ -27,6 +27,7 @@ mod manifest;
 mod mounts;
 mod node;
 mod packages;
+mod patience;
 mod report;
 mod runtime;
 mod tree;
@@ -35,5 +36,5 @@ mod verify;
 
 pub use cleaning::{CleanRequest, DEFAULT_WORKDIR, clean};
 pub use error::{CleanError, PathError};
-pub use manifest::{Column, Entry, Manifest, Profile, Verb};
+pub use manifest::{Column, Entry, Manifest, Verb};
 pub use report::{DEFAULT_REPORT, Discard, ItemCount, REPORT_SIZE_MAX, Report, Verdict, write_report};

@@ -10,8 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::UnshareFlags;
 
-/// Between two looks at whether a device has been let go.
-const LET_GO_TURN: Duration = Duration::from_millis(20);
+use super::patience::Patience;
 
 /// Gives the calling thread namespaces of its own; the rest of the process stays where it is.
 #[expect(unsafe_code, reason = "unshare is unsafe for the sake of one flag")]
@@ -107,13 +106,13 @@ impl Drop for Mounted {
 
 /// Waits until nobody has a block device mounted any more, in any namespace: namespaces let go a moment after their last thread.
 pub(super) fn wait_until_free(node: &Path, at_most: Duration) -> io::Result<bool> {
-    let turns = at_most.as_millis() / LET_GO_TURN.as_millis();
-    for _ in 0..turns.max(1) {
+    let patience = Patience::for_at_most(at_most);
+    loop {
         match open(node, OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty()) {
             Ok(_) => return Ok(true),
-            Err(Errno::BUSY) => std::thread::sleep(LET_GO_TURN),
+            Err(Errno::BUSY) if patience.wait() => {}
+            Err(Errno::BUSY) => return Ok(false),
             Err(errno) => return Err(errno.into()),
         }
     }
-    Ok(false)
 }

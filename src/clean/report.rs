@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::cleaning::CleanRequest;
 use super::error::CleanError;
-use super::manifest::{Manifest, Profile};
+use super::manifest::Manifest;
+use crate::model::Profile;
 
 /// The kubelet cuts a termination message at 4096 bytes: a longer report would arrive as broken JSON.
 pub const REPORT_SIZE_MAX: usize = 4096;

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::FileType;
 use rustix::mount::{MountFlags, mount};
@@ -21,6 +21,7 @@ use rustix::thread::{CapabilitySet, UnshareFlags, remove_capability_from_boundin
 use super::error::CleanError;
 use super::loops::make_node;
 use super::mounts::unshare;
+use super::patience::Patience;
 
 /// containerd opens its databases and starts within a second; a busy disk may take far longer.
 const START_MAX: Duration = Duration::from_mins(1);
@@ -28,7 +29,6 @@ const START_MAX: Duration = Duration::from_mins(1);
 const REMOVE_MAX: Duration = Duration::from_mins(10);
 /// An orderly stop closes the databases.
 const STOP_MAX: Duration = Duration::from_secs(20);
-const TURN: Duration = Duration::from_millis(20);
 /// How much of a complaint goes into the report.
 const COMPLAINT_MAX: usize = 600;
 /// Removed in one call of `ctr`.
@@ -75,7 +75,7 @@ fn removal(copy: &Path) -> Result<Removed, CleanError> {
     enter(copy).map_err(CleanError::part_way("shut the copy's containerd into namespaces of its own"))?;
     let containerd = program("containerd")?;
     let mut daemon = Daemon::start(&containerd)?;
-    let client = Client { program: program("ctr")?, deadline: Instant::now() + REMOVE_MAX };
+    let client = Client { program: program("ctr")?, patience: Patience::for_at_most(REMOVE_MAX) };
     let mut removed = Removed::default();
     for space in client.list("default", &["namespaces", "ls", "-q"])? {
         removed.containers += client.remove_all(&space)?;
@@ -140,15 +140,14 @@ impl Daemon {
         command.stderr(log);
         let child = first_process(&mut command).spawn().map_err(CleanError::part_way("start the copy's containerd"))?;
         let mut daemon = Self(child);
-        let until = Instant::now() + START_MAX;
+        let patience = Patience::for_at_most(START_MAX);
         while UnixStream::connect(SOCKET).is_err() {
             if let Ok(Some(status)) = daemon.0.try_wait() {
                 return Err(failure(&format!("containerd ended with {status}: {}", complaint(&log_text()))));
             }
-            if Instant::now() > until {
+            if !patience.wait() {
                 return Err(failure(&format!("no answer for {} s: {}", START_MAX.as_secs(), complaint(&log_text()))));
             }
-            std::thread::sleep(TURN);
         }
         Ok(daemon)
     }
@@ -160,12 +159,11 @@ impl Daemon {
         if let Some(pid) = pid {
             kill_process(pid, Signal::TERM).map_err(io::Error::from).map_err(stop())?;
         }
-        let until = Instant::now() + STOP_MAX;
+        let patience = Patience::for_at_most(STOP_MAX);
         while self.0.try_wait().map_err(stop())?.is_none() {
-            if Instant::now() > until {
+            if !patience.wait() {
                 return Err(failure(&format!("containerd did not stop in {} s", STOP_MAX.as_secs())));
             }
-            std::thread::sleep(TURN);
         }
         Ok(())
     }
@@ -181,7 +179,7 @@ impl Drop for Daemon {
 /// The command line client of containerd, from the copy as well: it speaks the same protocol.
 struct Client {
     program: PathBuf,
-    deadline: Instant,
+    patience: Patience,
 }
 
 impl Client {
@@ -225,7 +223,7 @@ impl Client {
         let mut command = in_copy(&self.program);
         command.args(["--address", SOCKET, "--namespace", space]).args(args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let output = bounded(&mut command, self.deadline).map_err(CleanError::part_way(asked()))?;
+        let output = bounded(&mut command, &self.patience).map_err(CleanError::part_way(asked()))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -235,7 +233,7 @@ impl Client {
 }
 
 /// The output of a command that is killed at a deadline.
-fn bounded(command: &mut Command, deadline: Instant) -> io::Result<Output> {
+fn bounded(command: &mut Command, patience: &Patience) -> io::Result<Output> {
     // Output goes to files: this thread can start no other that would drain a pipe, see `removal`.
     let (out, err) = (Path::new(FOLDER).join("out"), Path::new(FOLDER).join("err"));
     command.stdout(fs::File::create(&out)?).stderr(fs::File::create(&err)?);
@@ -244,12 +242,11 @@ fn bounded(command: &mut Command, deadline: Instant) -> io::Result<Output> {
         if let Some(status) = child.try_wait()? {
             return Ok(Output { status, stdout: fs::read(&out)?, stderr: fs::read(&err)? });
         }
-        if Instant::now() > deadline {
+        if !patience.wait() {
             let _ = child.kill();
             let _ = child.wait();
             return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no end within {} s", REMOVE_MAX.as_secs())));
         }
-        std::thread::sleep(TURN / 4);
     }
 }
 
