@@ -26,6 +26,9 @@ const KEPT: [&str; 12] = ["bin", "boot", "dev", "etc", "home", "lib", "lib64", "
 /// No text file that the cleaner reads is larger; dpkg's status of a full node is about 2 MiB.
 const TEXT_SIZE_MAX: u64 = 64 << 20;
 
+/// One failure in a row is rare on a busy machine, this many are none.
+const AGAIN_MAX: u32 = 10_000;
+
 /// The root of a mounted copy.
 pub(super) struct Beneath {
     root: OwnedFd,
@@ -51,7 +54,17 @@ impl Beneath {
     pub(super) fn open(&self, path: &str, flags: OFlags) -> Result<Option<OwnedFd>, PathError> {
         // A FIFO in the place of a file must not make us wait; `openat2` takes no such flag together with `PATH`.
         let at_once = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK };
-        match openat2(&self.root, path, flags | OFlags::CLOEXEC | at_once, Mode::empty(), RESOLVE) {
+        let flags = flags | OFlags::CLOEXEC | at_once;
+        let mut opened = Err(Errno::AGAIN);
+        // The kernel gives up on `..` when anything is renamed or mounted meanwhile, anywhere on the machine, and says: again.
+        for _ in 0..AGAIN_MAX {
+            opened = openat2(&self.root, path, flags, Mode::empty(), RESOLVE);
+            if !matches!(opened, Err(Errno::AGAIN | Errno::INTR)) {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        match opened {
             Ok(fd) => Ok(Some(fd)),
             // A link that leads in circles is as good as none.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),

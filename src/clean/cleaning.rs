@@ -92,7 +92,7 @@ fn cleaning(request: &CleanRequest) -> Result<Report, CleanError> {
     report.pages_zeroed = scrub_databases(&copy).map_err(CleanError::Path)?;
     apply(&copy, mounted.at(), &manifest, &mut report)?;
     verify::verify(&copy, &manifest)?;
-    let trimmed = trim::trim(mounted.at()).map_err(CleanError::part_way("trim the free blocks"))?;
+    let trimmed = trim::trim(mounted.at(), &disk.raw(&root)).map_err(CleanError::part_way("trim the free blocks"))?;
     report.discard = Some(trimmed.discard);
     report.trimmed_bytes = trimmed.bytes;
     (report.size_bytes, report.free_bytes) = (trimmed.size_bytes, trimmed.free_bytes);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::fs::{FileType, major, makedev, minor};
 
 use super::beneath::Beneath;
+use super::canary::RawDisk;
 use super::error::CleanError;
 use super::layout::{self, Candidate};
 use super::loops::{LoopDevice, make_node};
@@ -156,6 +157,11 @@ impl Disk {
             }
         }
         Ok(Source::Loop(LoopDevice::attach(&self.file, root.offset, root.size, false, bench.path())?))
+    }
+
+    /// The bytes under a file system of this disk.
+    pub(super) fn raw(&self, root: &Candidate) -> RawDisk<'_> {
+        RawDisk { disk: &self.file, offset: root.offset }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -6,7 +6,7 @@
 //!          ├────> node, packages                     is this a node's disk, at a moment fit for an image?
 //!          ├────> runtime, bolt                      containers, by the copy's own containerd; then its databases
 //!          ├────> manifest, beneath, tree            the listed paths, resolved inside the copy only
-//!          ├────> verify, trim                       looked at again; freed blocks given back to the disk
+//!          ├────> verify, trim, canary               looked at again; freed blocks given back to the disk
 //!          └────> report                             what was done, in at most 4 KiB
 //! ```
 //!
@@ -17,6 +17,7 @@
 
 mod beneath;
 mod bolt;
+mod canary;
 mod cleaning;
 pub mod cli;
 mod device;

@@ -34,6 +34,8 @@ const COMPLAINT_MAX: usize = 600;
 /// Removed in one call of `ctr`.
 const BATCH: usize = 50;
 
+/// The name of what we make in containerd to remove it again.
+const OURS: &str = "kamino-wf";
 const FOLDER: &str = "/run/kamino-wf";
 const SOCKET: &str = "/run/kamino-wf/containerd.sock";
 const META_DB: &str = "var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db";
@@ -121,6 +123,23 @@ fn needed() -> CapabilitySet {
         | CapabilitySet::SYS_ADMIN
 }
 
+/// The snapshotters that have anything; containerd's default one always.
+fn snapshotters() -> Result<Vec<String>, CleanError> {
+    let look = || CleanError::part_way("look for snapshotters in /var/lib/containerd");
+    let mut found = vec!["overlayfs".to_owned()];
+    for entry in fs::read_dir("/var/lib/containerd").map_err(look())? {
+        let name = entry.map_err(look())?.file_name();
+        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("io.containerd.snapshotter.v1.")) else {
+            continue;
+        };
+        let snapshots = format!("/var/lib/containerd/io.containerd.snapshotter.v1.{name}/snapshots");
+        if name != "overlayfs" && fs::read_dir(snapshots).is_ok_and(|mut snapshots| snapshots.next().is_some()) {
+            found.push(name.to_owned());
+        }
+    }
+    Ok(found)
+}
+
 /// A program of the copy; this thread is chrooted, so the path cannot lead out of it.
 fn program(name: &str) -> Result<PathBuf, CleanError> {
     let folders = ["/usr/bin", "/usr/local/bin", "/bin", "/opt/containerd/bin"];
@@ -189,29 +208,37 @@ impl Client {
             let names = batch.iter().map(String::as_str);
             self.run(space, &["containers", "rm"].into_iter().chain(names).collect::<Vec<_>>())?;
         }
-        // Writable layers whose container is gone, as after a kill between the two.
-        for layer in self.writable_layers(space)? {
-            self.run(space, &["snapshots", "rm", &layer])?;
+        for snapshotter in snapshotters()? {
+            self.remove_layers(space, &snapshotter)?;
         }
         // A lease removed with `--sync` waits for the garbage collector: it is what removes the layers' files.
-        self.run(space, &["leases", "create", "--id", "kamino-wf"]).or_else(|error| self.known_lease(space, error))?;
-        self.run(space, &["leases", "delete", "--sync", "kamino-wf"])?;
+        self.run(space, &["leases", "create", "--id", OURS]).or_else(|error| self.known_lease(space, error))?;
+        self.run(space, &["leases", "delete", "--sync", OURS])?;
         let left = self.list(space, &["containers", "ls", "-q"])?;
         if left.is_empty() { Ok(containers.len() as u64) } else { Err(failure(&format!("left: {}", left.join(", ")))) }
+    }
+
+    /// Writable layers whose container is gone, as after a kill between the two, and then whatever lies in the snapshotter's folder
+    /// without being known to it: the collector only looks there when a snapshot was removed, so one is made to be removed.
+    fn remove_layers(&self, space: &str, snapshotter: &str) -> Result<(), CleanError> {
+        let snapshots = ["snapshots", "--snapshotter", snapshotter];
+        let run = |args: &[&str]| self.run(space, &[&snapshots, args].concat());
+        // KEY, PARENT (may be empty), KIND
+        let table = run(&["ls"])?;
+        let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let writable = rows.filter(|row| row.last().is_some_and(|kind| *kind == "Active" || *kind == "View"));
+        for layer in writable.filter_map(|row| row.first().copied().map(ToOwned::to_owned)) {
+            run(&["rm", &layer])?;
+        }
+        run(&["prepare", OURS])?;
+        run(&["rm", OURS])?;
+        Ok(())
     }
 
     /// A killed predecessor may have left its lease.
     fn known_lease(&self, space: &str, error: CleanError) -> Result<String, CleanError> {
         let leases = self.list(space, &["leases", "ls", "-q"])?;
-        if leases.iter().any(|lease| lease == "kamino-wf") { Ok(String::new()) } else { Err(error) }
-    }
-
-    fn writable_layers(&self, space: &str) -> Result<Vec<String>, CleanError> {
-        // KEY, PARENT (may be empty), KIND
-        let table = self.run(space, &["snapshots", "ls"])?;
-        let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let writable = rows.filter(|row| row.last().is_some_and(|kind| *kind == "Active" || *kind == "View"));
-        Ok(writable.filter_map(|row| row.first().map(|key| (*key).to_owned())).collect())
+        if leases.iter().any(|lease| lease == OURS) { Ok(String::new()) } else { Err(error) }
     }
 
     fn list(&self, space: &str, args: &[&str]) -> Result<Vec<String>, CleanError> {
@@ -219,7 +246,7 @@ impl Client {
     }
 
     fn run(&self, space: &str, args: &[&str]) -> Result<String, CleanError> {
-        let asked = || format!("ctr {} in namespace {space}", args[..args.len().min(2)].join(" "));
+        let asked = || format!("ctr {} in namespace {space}", args[..args.len().min(4)].join(" "));
         let mut command = in_copy(&self.program);
         command.args(["--address", SOCKET, "--namespace", space]).args(args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());

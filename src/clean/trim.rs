@@ -3,19 +3,21 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, StatVfs, fstatvfs, major, minor, open, syncfs};
+use rustix::fs::{Mode, OFlags, StatVfs, fstat, fstatvfs, major, minor, open, syncfs};
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
+use super::canary::{Canary, RawDisk};
 use super::report::Discard;
 
 const FITRIM: Opcode = opcode::read_write::<TrimRange>(b'X', 121);
 /// Of the zeros written at once.
 const CHUNK: usize = 1 << 20;
+/// Each takes what the one before could not: two or three do.
+const FILLERS_MAX: usize = 64;
 
 #[repr(C)]
 struct TrimRange {
@@ -32,69 +34,75 @@ pub(super) struct Trimmed {
     pub(super) free_bytes: u64,
 }
 
-/// Discards all free blocks of the mounted copy, or fills them with zeros where the disk takes no discard.
-pub(super) fn trim(mounted: &Path) -> io::Result<Trimmed> {
+/// Discards all free blocks of the mounted copy, or fills them with zeros where the disk does not do as it was told.
+pub(super) fn trim(mounted: &Path, raw: &RawDisk<'_>) -> io::Result<Trimmed> {
     let root = open(mounted, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let canary = Canary::plant(&root)?;
     // Blocks are free only once the removals are committed; before that a trim would pass them by.
     syncfs(&root)?;
-    let block = fstatvfs(&root)?.f_frsize;
-    // A disk that discards in larger units than blocks leaves those alone of which a part is in use.
-    let fine = granularity(&root)?.is_some_and(|bytes| bytes <= block);
-    let mut discard = Discard::Honoured;
-    if !fine {
-        fill_with_zeros(&root)?;
-        discard = Discard::ZeroFilled;
-    }
-    let mut bytes = 0;
-    match fitrim(&root) {
-        Ok(trimmed) => bytes = trimmed,
-        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) if !fine => {}
-        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => {
-            fill_with_zeros(&root)?;
-            discard = Discard::ZeroFilled;
-        }
+    let bytes = match fitrim(&root) {
+        Ok(bytes) => Some(bytes),
+        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => None,
         Err(errno) => return Err(errno.into()),
-    }
+    };
     syncfs(&root)?;
-    let StatVfs { f_blocks, f_bfree, .. } = fstatvfs(&root)?;
-    Ok(Trimmed { discard, bytes, size_bytes: f_blocks * block, free_bytes: f_bfree * block })
+    let discard = if bytes.is_some() && canary.is_gone(raw)? { Discard::Honoured } else { Discard::ZeroFilled };
+    drop(canary);
+    if discard == Discard::ZeroFilled {
+        syncfs(&root)?;
+        fill_with_zeros(&root)?;
+    }
+    // Once more for what the canary and the zeros took; where discards do nothing this does no harm.
+    syncfs(&root)?;
+    let _ = fitrim(&root);
+    syncfs(&root)?;
+    let StatVfs { f_blocks, f_bfree, f_frsize, .. } = fstatvfs(&root)?;
+    let (size_bytes, free_bytes) = (f_blocks * f_frsize, f_bfree * f_frsize);
+    Ok(Trimmed { discard, bytes: bytes.unwrap_or(0), size_bytes, free_bytes })
 }
 
-/// The unit in which the disk under a folder discards; none if it does not.
-fn granularity(root: impl AsFd) -> io::Result<Option<u64>> {
-    let device = File::from(root.as_fd().try_clone_to_owned()?).metadata()?.dev();
-    let folder = format!("/sys/dev/block/{}:{}", major(device), minor(device));
-    // A partition has the queue of its disk.
-    for queue in [format!("{folder}/queue"), format!("{folder}/../queue")] {
-        let number = |name: &str| fs::read_to_string(format!("{queue}/{name}")).ok()?.trim().parse::<u64>().ok();
-        if let Some(largest) = number("discard_max_bytes") {
-            return Ok(number("discard_granularity").filter(|&unit| unit > 0 && largest > 0));
-        }
-    }
-    Ok(None)
+/// Where sysfs describes the device that a folder is on.
+fn device_folder(root: &OwnedFd) -> io::Result<PathBuf> {
+    let device = fstat(root)?.st_dev;
+    Ok(PathBuf::from(format!("/sys/dev/block/{}:{}", major(device), minor(device))))
 }
 
 #[expect(unsafe_code, reason = "no safe wrapper for FITRIM")]
-fn fitrim(root: impl AsFd) -> Result<u64, Errno> {
+fn fitrim(root: &OwnedFd) -> Result<u64, Errno> {
     let mut range = TrimRange { start: 0, length: u64::MAX, length_min: 0 };
     // SAFETY: `TrimRange` has the layout of `struct fstrim_range`, which the kernel reads and writes.
     unsafe { ioctl(root, Updater::<FITRIM, TrimRange>::new(&mut range)) }?;
     Ok(range.length)
 }
 
-/// One file without a name takes all free blocks. If we are killed, the kernel frees it when the disk is mounted next.
-fn fill_with_zeros(root: impl AsFd) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(root, c".", flags, Mode::from_raw_mode(0o600))?);
+/// Files without names take all free blocks. If we are killed, the kernel frees them when the disk is mounted next.
+fn fill_with_zeros(root: &OwnedFd) -> io::Result<()> {
+    // ext4 holds some blocks back even from root, and they hold old data like any others.
+    let held_back = device_folder(root)?.canonicalize()?;
+    let name = held_back.file_name().unwrap_or_default();
+    let held_back = Path::new("/sys/fs/ext4").join(name).join("reserved_clusters");
+    fs::write(&held_back, "0")
+        .map_err(|error| io::Error::other(format!("write 0 to {}: {error}", held_back.display())))?;
     let zeros = vec![0; CHUNK];
-    let mut size = CHUNK;
-    // Smaller and smaller pieces, down to the last block.
-    while size >= 512 {
-        match file.write_all(&zeros[..size]) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => size /= 2,
-            Err(error) => return Err(error),
+    let mut fillers = Vec::new();
+    // The first takes nearly all. What it had reserved for its own tree of extents is free again once it is written.
+    while fillers.len() < FILLERS_MAX && fstatvfs(root)?.f_bfree > 0 {
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(root, c".", flags, Mode::from_raw_mode(0o600))?);
+        let mut size = CHUNK;
+        // Smaller and smaller pieces, down to the last block.
+        while size >= 512 {
+            match file.write_all(&zeros[..size]) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => size /= 2,
+                Err(error) => return Err(error),
+            }
         }
+        file.sync_all()?;
+        fillers.push(file);
     }
-    file.sync_all()
+    match fstatvfs(root)?.f_bfree {
+        0 => Ok(()),
+        left => Err(io::Error::other(format!("{left} free blocks could not be filled with zeros"))),
+    }
 }
