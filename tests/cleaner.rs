@@ -3,6 +3,10 @@
 //!
 //! Needs root and loop devices; the first time `scripts/guest-image` makes the base disk.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test may, and so may what it is made of")]
+
+#[path = "cleaner/devices.rs"]
+mod devices;
 #[path = "cleaner/guest.rs"]
 mod guest;
 #[path = "cleaner/plant.rs"]
@@ -18,6 +22,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use devices::{Attached, Memory};
 use guest::{Cleaned, Disk, Form, Lab, command, run, text};
 use plant::{KEPT, KEPT_AKS_ENGINE, plant, plant_mounted, write};
 
@@ -271,69 +276,36 @@ fn a_disk_in_use_is_refused_and_not_written_to() {
     run(Command::new("umount").arg(&at));
 }
 
-/// Block devices, as in a pod, over a file system that cannot free a part of a file: the bare disk says so; with a GPT the cleaner's
-/// own loop device is between, which accepts a discard and does nothing.
+/// Block devices, as in a pod, over a file system that cannot free a part of a file.
 #[test]
-fn a_disk_that_discards_nothing_is_filled_with_zeros_even_if_it_says_it_does() {
+fn a_disk_that_takes_no_discard_is_filled_with_zeros() {
     let Some(lab) = Lab::new() else { return };
     let memory = Memory::new(lab.path().join("memory"));
-    for form in [Form::Bare, Form::Gpt] {
-        let disk = lab.base(form, "memory/disk.img");
-        let words = plant(&disk, "kubeadm");
-        assert!(
-            {
-                let before = disk.planted();
-                words.iter().all(|word| before.contains_key(word))
-            },
-            "control"
-        );
-        let device = Attached::new(&disk.image);
-        let cleaned = guest::clean(&device.node, "kubeadm");
-        drop(device);
-        assert_clean(&cleaned, &disk);
-        assert_eq!(cleaned.report["discard"], "zero-filled", "{form:?}: {}", cleaned.report);
-        let claimed = cleaned.report["trimmed_bytes"].as_u64() > Some(0);
-        assert_eq!(claimed, form == Form::Gpt, "{form:?}: {}", cleaned.report);
-        assert_eq!(disk.planted(), BTreeMap::new(), "{form:?}");
-        fs::remove_file(&disk.image).expect("removes");
-    }
+    let disk = lab.base(Form::Bare, "memory/disk.img");
+    let cleaned = cleaned_as_device(&disk, false);
+    assert_eq!(cleaned.report["trimmed_bytes"], 0, "{}", cleaned.report);
     drop(memory);
 }
 
-/// A ramfs, unmounted when dropped.
-struct Memory(PathBuf);
-
-impl Memory {
-    fn new(at: PathBuf) -> Self {
-        fs::create_dir(&at).expect("a folder");
-        run(Command::new("mount").args(["-t", "ramfs", "ramfs"]).arg(&at));
-        Self(at)
-    }
+/// The cleaner's own loop device for the partition accepts every discard, and the disk under it does nothing about it.
+#[test]
+fn a_disk_that_only_says_that_it_discards_is_filled_with_zeros() {
+    let Some(lab) = Lab::new() else { return };
+    let disk = lab.base(Form::Gpt, "disk.img");
+    let cleaned = cleaned_as_device(&disk, true);
+    assert!(cleaned.report["trimmed_bytes"].as_u64() > Some(0), "it says so: {}", cleaned.report);
 }
 
-impl Drop for Memory {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
-/// A loop device that stays until dropped.
-struct Attached {
-    node: PathBuf,
-}
-
-impl Attached {
-    fn new(image: &Path) -> Self {
-        let node = text(run(Command::new("losetup").args(["--find", "--show"]).arg(image)));
-        Self { node: PathBuf::from(node.trim()) }
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-q").arg(&self.node).status();
-        let _ = Command::new("losetup").arg("-d").arg(&self.node).status();
-    }
+fn cleaned_as_device(disk: &Disk, lies: bool) -> Cleaned {
+    plant(disk, "kubeadm");
+    assert!(disk.planted().len() > 25, "control");
+    let device = if lies { Attached::lying(&disk.image) } else { Attached::new(&disk.image) };
+    let cleaned = guest::clean(&device.node, "kubeadm");
+    drop(device);
+    assert_clean(&cleaned, disk);
+    assert_eq!(disk.planted(), BTreeMap::new());
+    assert_eq!(cleaned.report["discard"], "zero-filled", "{}", cleaned.report);
+    cleaned
 }
 
 fn node(lab: &Lab, name: &str, path: &str, content: &str) -> Disk {
@@ -376,20 +348,20 @@ fn run_wrong(args: &[&str]) -> Option<i32> {
 }
 
 fn hashes(disk: &Disk, paths: &[&str]) -> String {
-    text(run(Command::new("sha256sum").args(paths).current_dir(disk.mount("ro,noload").path())))
+    text(&run(Command::new("sha256sum").args(paths).current_dir(disk.mount("ro,noload").path())))
 }
 
 fn blobs(disk: &Disk) -> String {
     let mut command = Command::new("find");
     command.args(["var/lib/containerd/io.containerd.content.v1.content/blobs", "-type", "f", "-size", "+0"]);
     let mount = disk.mount("ro,noload");
-    let mut names: Vec<String> = text(run(command.current_dir(mount.path()))).lines().map(ToOwned::to_owned).collect();
+    let mut names: Vec<String> = text(&run(command.current_dir(mount.path()))).lines().map(ToOwned::to_owned).collect();
     names.sort();
     names.join("\n")
 }
 
 fn listing_of(folder: &Path) -> String {
-    text(run(Command::new("find").arg(folder).args(["-printf", "%p %m %s %T@ %C@ %n\n"])))
+    text(&run(Command::new("find").arg(folder).args(["-printf", "%p %m %s %T@ %C@ %n\n"])))
 }
 
 fn differences(wanted: &BTreeMap<PathBuf, String>, found: &BTreeMap<PathBuf, String>) -> Vec<String> {

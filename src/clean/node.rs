@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::beneath::Beneath;
 use super::error::{CleanError, PathError};
+use super::runtime::{META_DB, PROGRAM_FOLDERS};
 
 /// Traces that every node of either profile has.
 const TRACES: [&str; 2] = ["/var/lib/kubelet", "/var/lib/containerd"];
@@ -35,6 +36,15 @@ pub(super) fn refuse_unknown(copy: &Beneath, device: &Path) -> Result<(), CleanE
     let config = copy.read_text("/etc/containerd/config.toml").map_err(CleanError::Unreadable)?.unwrap_or_default();
     if let Some(root) = containerd_root(&config).filter(|root| *root != CONTAINERD_ROOT) {
         return unknown(format!("containerd keeps its data at {root}"));
+    }
+    if copy.exists(&format!("/{META_DB}")).map_err(CleanError::Unreadable)? {
+        for program in ["containerd", "ctr"] {
+            let found = PROGRAM_FOLDERS.iter().map(|folder| copy.exists(&format!("{folder}/{program}")));
+            let found = found.collect::<Result<Vec<_>, _>>();
+            if !found.map_err(CleanError::Unreadable)?.contains(&true) {
+                return unknown(format!("containers' data, but no {program} in {}", PROGRAM_FOLDERS.join(", ")));
+            }
+        }
     }
     let docker = "/var/lib/docker/containers";
     if !copy.names(docker).map_err(CleanError::Unreadable)?.is_empty() {

@@ -38,7 +38,8 @@ const BATCH: usize = 50;
 const OURS: &str = "kamino-wf";
 const FOLDER: &str = "/run/kamino-wf";
 const SOCKET: &str = "/run/kamino-wf/containerd.sock";
-const META_DB: &str = "var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db";
+/// containerd's own database, from the root of a node; there from its first start on.
+pub(super) const META_DB: &str = "var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db";
 
 /// The copy's own configuration is left aside: it may name plugins, roots and imports that do not belong here. The CRI plugin would
 /// look for a network; nothing else is needed to remove containers.
@@ -52,6 +53,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 [grpc]
 address = "/run/kamino-wf/containerd.sock"
 "#;
+
+/// Where nodes have containerd and its client.
+pub(super) const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/bin", "/opt/containerd/bin"];
 
 /// What containerd had.
 #[derive(Debug, Clone, Copy, Default)]
@@ -142,9 +146,10 @@ fn snapshotters() -> Result<Vec<String>, CleanError> {
 
 /// A program of the copy; this thread is chrooted, so the path cannot lead out of it.
 fn program(name: &str) -> Result<PathBuf, CleanError> {
-    let folders = ["/usr/bin", "/usr/local/bin", "/bin", "/opt/containerd/bin"];
-    let found = folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| failure(&format!("the copy has containers' data but no {name} in {}", folders.join(", "))))
+    let found = PROGRAM_FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        failure(&format!("the copy has containers' data but no {name} in {}", PROGRAM_FOLDERS.join(", ")))
+    })
 }
 
 /// A running containerd; killed when dropped.

@@ -34,7 +34,7 @@ impl Lab {
             "loop devices (/dev/loop-control)"
         } else {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/guest-image");
-            let base = PathBuf::from(text(run(&mut Command::new(script))).trim());
+            let base = PathBuf::from(text(&run(&mut Command::new(script))).trim());
             let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
             return Some(Self { folder, base });
         };
@@ -90,7 +90,7 @@ impl Disk {
     }
 
     pub(crate) fn hash(&self) -> String {
-        text(run(Command::new("sha256sum").arg(&self.image))).split(' ').next().unwrap_or_default().to_owned()
+        text(&run(Command::new("sha256sum").arg(&self.image))).split(' ').next().unwrap_or_default().to_owned()
     }
 
     /// Every planted word that can be read in the raw bytes, and how often.
@@ -109,7 +109,7 @@ impl Disk {
     }
 
     pub(crate) fn loops(&self) -> String {
-        text(run(Command::new("losetup").arg("-j").arg(&self.image)))
+        text(&run(Command::new("losetup").arg("-j").arg(&self.image)))
     }
 
     /// Path to type, mode, size and content of everything on the disk, but for what differs between two clean disks:
@@ -120,7 +120,7 @@ impl Disk {
         let mut hashes = BTreeMap::new();
         let mut find = Command::new("find");
         find.args([".", "-xdev", "-type", "f", "-not", "-name", "*.db", "-exec", "sha256sum", "--zero", "{}", "+"]);
-        for line in text(run(find.current_dir(mount.path()))).split_terminator('\0') {
+        for line in text(&run(find.current_dir(mount.path()))).split_terminator('\0') {
             let (hash, path) = line.split_once("  ").expect("a hash and a path");
             hashes.insert(PathBuf::from(path), hash.to_owned());
         }
@@ -165,7 +165,7 @@ impl Mount {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "chroot"]).arg(self.path());
         command.args(["/bin/sh", "-euc", &format!("{prelude}\n{script}\nstop_containerd\n")]);
-        text(run(command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")))
+        text(&run(command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")))
     }
 }
 
@@ -208,6 +208,6 @@ pub(crate) fn run(command: &mut Command) -> Output {
     output
 }
 
-pub(crate) fn text(output: Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -85,17 +85,14 @@ pub(crate) fn plant_mounted(mount: &Mount, profile: &str) -> Vec<String> {
     for (name, path) in FILES {
         put(name, path);
     }
-    match profile {
-        "kubeadm" => {
-            put("kubelet-conf", "etc/kubernetes/kubelet.conf");
-            put("bootstrap-conf", "etc/kubernetes/bootstrap-kubelet.conf");
-            put("cluster-ca", "etc/kubernetes/pki/ca.crt");
-        }
-        _ => {
-            put("serving-key", "etc/kubernetes/certs/kubeletserver.key");
-            for path in KEPT_AKS_ENGINE {
-                write(root, path, "kept\n");
-            }
+    if profile == "kubeadm" {
+        put("kubelet-conf", "etc/kubernetes/kubelet.conf");
+        put("bootstrap-conf", "etc/kubernetes/bootstrap-kubelet.conf");
+        put("cluster-ca", "etc/kubernetes/pki/ca.crt");
+    } else {
+        put("serving-key", "etc/kubernetes/certs/kubeletserver.key");
+        for path in KEPT_AKS_ENGINE {
+            write(root, path, "kept\n");
         }
     }
     for path in ["etc/kubernetes/kept.conf", "var/lib/waagent/provisioned"] {
