@@ -12,7 +12,7 @@ use rustix::fs::{FileType, major, makedev, minor};
 use super::beneath::Beneath;
 use super::canary::RawDisk;
 use super::error::CleanError;
-use super::layout::{self, Candidate};
+use super::layout::{self, Candidate, State};
 use super::loops::{LoopDevice, make_node};
 use super::mounts::{Workbench, wait_until_free};
 use super::node;
@@ -115,7 +115,7 @@ impl Disk {
         }
         match (roots.pop(), roots.is_empty()) {
             (None, _) => Err(CleanError::NotANode { device: self.path.clone(), missing: missing.join(", ") }),
-            (Some(root), true) if root.has_errors => {
+            (Some(root), true) if root.state == State::HasErrors => {
                 Err(CleanError::Unfit { what: format!("the file system of {} has recorded errors", root.name()) })
             }
             (Some(root), true) => Ok(root),
@@ -130,7 +130,8 @@ impl Disk {
         let mounted = bench.mount_ext4(device.node(), true).map_err(look())?;
         let copy = Beneath::new(mounted.at()).map_err(look())?;
         let missing = node::missing(&copy).map_err(CleanError::Unreadable)?;
-        if missing.is_none() {
+        // While the journal holds part of the truth, only what changes rarely can be judged; the rest is looked at after the replay.
+        if missing.is_none() && candidate.state == State::Settled {
             node::refuse_unknown(&copy, &self.path)?;
             super::packages::refuse_halfway(&copy)?;
         }

@@ -11,6 +11,19 @@ const EXT4_MAGIC: u16 = 0xEF53;
 const EXT4_ERRORS: u16 = 0x2;
 /// `s_feature_incompat`: extents, which tell ext4 from its forerunners.
 const EXT4_EXTENTS: u32 = 0x40;
+/// `s_feature_incompat`: the journal is not empty.
+const EXT4_RECOVER: u32 = 0x4;
+
+/// What the superblock says of the last time that the file system was mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Unmounted in order.
+    Settled,
+    /// Snapshotted while in use: what the journal holds is still to be written to its places.
+    NeedsReplay,
+    /// The kernel met errors in it.
+    HasErrors,
+}
 
 /// An ext4 file system on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +32,7 @@ pub(super) struct Candidate {
     pub(super) partition: Option<u32>,
     pub(super) offset: u64,
     pub(super) size: u64,
-    /// The superblock says that the kernel met errors.
-    pub(super) has_errors: bool,
+    pub(super) state: State,
 }
 
 impl Candidate {
@@ -34,16 +46,16 @@ impl Candidate {
 
 /// All ext4 file systems of a disk, or in words what is there instead.
 pub(super) fn candidates(disk: &File, size: u64) -> io::Result<Result<Vec<Candidate>, String>> {
-    if let Some(has_errors) = ext4(disk, 0)? {
-        return Ok(Ok(vec![Candidate { partition: None, offset: 0, size, has_errors }]));
+    if let Some(state) = ext4(disk, 0)? {
+        return Ok(Ok(vec![Candidate { partition: None, offset: 0, size, state }]));
     }
     for sector in [512, 4096] {
         let Some(partitions) = gpt(disk, sector)? else { continue };
         let mut found = Vec::new();
         for (number, offset, length) in partitions {
             let fits = offset.checked_add(length).is_some_and(|end| end <= size);
-            if fits && let Some(has_errors) = ext4(disk, offset)? {
-                found.push(Candidate { partition: Some(number), offset, size: length, has_errors });
+            if fits && let Some(state) = ext4(disk, offset)? {
+                found.push(Candidate { partition: Some(number), offset, size: length, state });
             }
         }
         return Ok(if found.is_empty() { Err("a GPT without any ext4 partition".to_owned()) } else { Ok(found) });
@@ -51,14 +63,17 @@ pub(super) fn candidates(disk: &File, size: u64) -> io::Result<Result<Vec<Candid
     Ok(Err(other(disk)?.to_owned()))
 }
 
-/// Whether an ext4 file system begins at an offset, and if so whether it has recorded errors.
-fn ext4(disk: &File, offset: u64) -> io::Result<Option<bool>> {
+/// The state of the ext4 file system that begins at an offset, if one does.
+fn ext4(disk: &File, offset: u64) -> io::Result<Option<State>> {
     let Some(superblock) = read::<1024>(disk, offset.saturating_add(1024))? else { return Ok(None) };
     let half = |at: usize| u16::from_le_bytes([superblock[at], superblock[at + 1]]);
-    if half(0x38) != EXT4_MAGIC || word(&superblock, 0x60) & EXT4_EXTENTS == 0 {
-        return Ok(None);
-    }
-    Ok(Some(half(0x3A) & EXT4_ERRORS != 0))
+    let features = word(&superblock, 0x60);
+    Ok(match () {
+        () if half(0x38) != EXT4_MAGIC || features & EXT4_EXTENTS == 0 => None,
+        () if half(0x3A) & EXT4_ERRORS != 0 => Some(State::HasErrors),
+        () if features & EXT4_RECOVER != 0 => Some(State::NeedsReplay),
+        () => Some(State::Settled),
+    })
 }
 
 /// Number, offset and size of every used entry of a GPT with a valid header.
@@ -157,10 +172,14 @@ mod tests {
         put_gpt(&mut bytes, 256, 511);
         assert_eq!(disk(&bytes), Err("a GPT without any ext4 partition".to_owned()));
         put_ext4(&mut bytes, 256 * 512);
-        let found = Candidate { partition: Some(1), offset: 256 * 512, size: 256 * 512, has_errors: false };
+        let found = Candidate { partition: Some(1), offset: 256 * 512, size: 256 * 512, state: State::Settled };
         assert_eq!(disk(&bytes), Ok(vec![found]));
         put_ext4(&mut bytes, 0);
         assert_eq!(disk(&bytes).map(|found| found[0].partition), Ok(None));
+        bytes[1024 + 0x60] |= 0x4;
+        assert_eq!(disk(&bytes).map(|found| found[0].state), Ok(State::NeedsReplay));
+        bytes[1024 + 0x3A] = 0x3;
+        assert_eq!(disk(&bytes).map(|found| found[0].state), Ok(State::HasErrors));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use rustix::thread::UnshareFlags;
 
 use super::patience::Patience;
 
+/// Mounted by every container runtime, for shared memory.
+const ALWAYS_THERE: &str = "/dev/shm";
+
 /// Gives the calling thread namespaces of its own; the rest of the process stays where it is.
 #[expect(unsafe_code, reason = "unshare is unsafe for the sake of one flag")]
 pub(super) fn unshare(flags: UnshareFlags) -> io::Result<()> {
@@ -35,9 +38,11 @@ impl Workbench {
     /// The tmpfs goes over the work folder or, where there is none, over the nearest folder above it: the root file system may be
     /// read-only, and nothing made on it would have to be removed again.
     pub(super) fn new(workdir: &Path) -> io::Result<Self> {
-        let over = workdir.ancestors().find(|path| path.is_dir()).filter(|path| path.parent().is_some());
-        let Some(over) = over else {
-            return Err(io::Error::other(format!("no folder at or above {} but the root", workdir.display())));
+        let wanted = workdir.ancestors().find(|path| path.is_dir()).filter(|path| path.parent().is_some());
+        // An image made from nothing has no folder of its own, but every container is given this one.
+        let Some(over) = wanted.or(Some(Path::new(ALWAYS_THERE)).filter(|path| path.is_dir())) else {
+            let text = format!("no folder at or above {} but the root, and no {ALWAYS_THERE}", workdir.display());
+            return Err(io::Error::other(text));
         };
         let over = over.canonicalize()?;
         let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
