@@ -6,6 +6,7 @@
 //!                        └──────> store, clock ports        <── sled, system       | sim
 //! ```
 
+pub mod clean;
 pub mod clock;
 pub mod cloud;
 pub mod cluster;

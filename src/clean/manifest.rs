@@ -1,0 +1,225 @@
+//! What is removed, as data: one table per column and profile.
+//!
+//! The donor column holds secrets and what tenants left; a donor may lose it and go on. The clone column holds identity, which only
+//! a copy may lose. A copy cleaned offline gets both. The hash of the table goes into the report, so that a controller knows which
+//! list an image was cleaned by.
+
+use sha2::{Digest, Sha256};
+
+use crate::model::Profile;
+
+/// What is done to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Overwrite every file, sync, then remove: for contents that are secret.
+    Erase,
+    /// Remove; the freed blocks are trimmed later.
+    Unlink,
+    /// Leave an empty file of the same name: its absence would mean something else.
+    Empty,
+}
+
+/// On which disks a line applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// Also on a donor that goes on as itself.
+    Donor,
+    /// Only on a copy that becomes somebody new.
+    Clone,
+}
+
+/// One line of the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// On which disks.
+    pub column: Column,
+    /// What is done.
+    pub verb: Verb,
+    /// An absolute path of the copy; `*` stands for any part of one name, a leading dot included.
+    pub pattern: &'static str,
+}
+
+/// The lines of one profile, in the order in which they are applied.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    entries: Vec<Entry>,
+}
+
+impl Manifest {
+    /// Both columns of a profile: what a copy loses.
+    #[must_use]
+    pub fn for_copy(profile: Profile) -> Self {
+        let own: [(Column, &[Line]); 2] = match profile {
+            Profile::Kubeadm => [(Column::Donor, KUBEADM_DONOR), (Column::Clone, KUBEADM_CLONE)],
+            Profile::AksEngine => [(Column::Donor, &[]), (Column::Clone, AKS_ENGINE_CLONE)],
+        };
+        let all = [(Column::Donor, DONOR), own[0], (Column::Clone, CLONE), own[1]];
+        let entries = all
+            .into_iter()
+            .flat_map(|(column, lines)| lines.iter().map(move |&(verb, pattern)| Entry { column, verb, pattern }))
+            .collect();
+        Self { entries }
+    }
+
+    /// The lines, in order.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// `sha256:` and the hash of the lines as text.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let mut hasher = Sha256::new();
+        for entry in &self.entries {
+            hasher.update(format!("{:?} {:?} {}\n", entry.column, entry.verb, entry.pattern));
+        }
+        format!("sha256:{:x}", hasher.finalize())
+    }
+}
+
+type Line = (Verb, &'static str);
+use Verb::{Empty, Erase, Unlink};
+
+const DONOR: &[Line] = &[
+    (Erase, "/var/lib/kubelet/pods/*"),
+    (Erase, "/var/log/pods/*"),
+    (Unlink, "/var/log/containers/*"),
+    // Containers themselves are removed by containerd before this list; these are what its CRI plugin keeps beside them.
+    (Erase, "/var/lib/containerd/io.containerd.grpc.v1.cri/containers/*"),
+    (Erase, "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/*"),
+    (Unlink, "/var/lib/containerd/io.containerd.runtime.v2.task/*/*"),
+    (Unlink, "/var/lib/cni/networks/*"),
+    (Unlink, "/var/lib/cni/results/*"),
+    (Erase, "/var/lib/cloud/instances/*/user-data.txt*"),
+    (Erase, "/var/lib/cloud/instances/*/vendor-data*.txt*"),
+    (Erase, "/var/lib/cloud/instances/*/vendor-cloud-config.txt"),
+    (Erase, "/var/lib/cloud/instances/*/cloud-config.txt"),
+    (Erase, "/var/lib/cloud/instances/*/scripts/*"),
+    (Erase, "/var/lib/cloud/instances/*/obj.pkl"),
+    (Erase, "/var/log/journal/*"),
+    (Erase, "/var/log/cloud-init*.log*"),
+    (Erase, "/var/log/azure/*"),
+    (Erase, "/var/log/waagent*.log*"),
+    (Erase, "/var/log/syslog*"),
+    (Erase, "/var/log/messages*"),
+    (Erase, "/var/log/auth.log*"),
+    (Erase, "/var/log/daemon.log*"),
+    (Erase, "/var/log/kern.log*"),
+    (Erase, "/var/log/user.log*"),
+    (Erase, "/var/log/audit/*"),
+    (Empty, "/var/log/wtmp"),
+    (Empty, "/var/log/lastlog"),
+    (Empty, "/var/log/btmp"),
+    (Erase, "/var/lib/waagent/history/*"),
+    (Erase, "/var/lib/waagent/events/*"),
+    (Erase, "/root/.bash_history"),
+    (Erase, "/home/*/.bash_history"),
+    (Erase, "/var/lib/systemd/coredump/*"),
+    (Erase, "/var/crash/*"),
+    (Unlink, "/var/lib/systemd/random-seed"),
+    (Unlink, "/tmp/*"),
+    (Unlink, "/var/tmp/*"),
+];
+
+const KUBEADM_DONOR: &[Line] = &[(Erase, "/etc/kubernetes/bootstrap-kubelet.conf")];
+
+const CLONE: &[Line] = &[
+    // Empty, not absent: systemd then makes a new one without taking the boot for the very first. The copy of D-Bus must go,
+    // else systemd takes the old id back from there.
+    (Empty, "/etc/machine-id"),
+    (Unlink, "/var/lib/dbus/machine-id"),
+    (Erase, "/var/lib/systemd/credential.secret"),
+    (Empty, "/etc/hostname"),
+    (Erase, "/etc/ssh/ssh_host_*"),
+    (Unlink, "/var/lib/cloud/instance"),
+    (Erase, "/var/lib/cloud/instances"),
+    (Unlink, "/var/lib/cloud/data"),
+    (Unlink, "/var/lib/cloud/sem"),
+    // These name the network card of the donor by its MAC address.
+    (Unlink, "/etc/netplan/50-cloud-init.yaml"),
+    (Unlink, "/etc/udev/rules.d/70-persistent-net.rules"),
+    (Unlink, "/var/lib/dhcp/*"),
+    (Unlink, "/var/lib/systemd/network/*"),
+    (Unlink, "/var/lib/NetworkManager/*lease"),
+    // `provisioned` stays: the agent compares the machine with it, and only then clears what its extensions remember.
+    (Erase, "/var/lib/waagent/*.prv"),
+    (Unlink, "/var/lib/waagent/*.crt"),
+    (Erase, "/var/lib/waagent/*.pem"),
+    (Erase, "/var/lib/waagent/*.xml"),
+    (Erase, "/var/lib/waagent/*.p7m"),
+    (Unlink, "/var/lib/waagent/history"),
+    (Unlink, "/var/lib/waagent/events"),
+    (Unlink, "/var/lib/waagent/*/mrseq"),
+    (Erase, "/var/lib/waagent/*/config/*.settings"),
+    (Unlink, "/var/lib/waagent/*/config/HandlerStatus"),
+    (Erase, "/var/lib/waagent/*/status/*.status"),
+    (Unlink, "/var/lib/kubelet/pods"),
+    (Unlink, "/var/lib/kubelet/checkpoints"),
+    (Unlink, "/var/lib/kubelet/device-plugins"),
+    (Unlink, "/var/lib/kubelet/plugins_registry"),
+    (Unlink, "/var/lib/kubelet/pod-resources"),
+    (Unlink, "/var/lib/kubelet/*_state"),
+    (Erase, "/var/lib/kubelet/pki"),
+];
+
+const KUBEADM_CLONE: &[Line] = &[
+    // kubeadm's own checks refuse to join a machine that has these.
+    (Unlink, "/var/lib/kubelet/config.yaml"),
+    (Unlink, "/var/lib/kubelet/instance-config.yaml"),
+    (Unlink, "/var/lib/kubelet/kubeadm-flags.env"),
+    (Erase, "/etc/kubernetes/kubelet.conf"),
+    (Erase, "/etc/kubernetes/pki"),
+];
+
+const AKS_ENGINE_CLONE: &[Line] = &[
+    // Made again for the new name before the kubelet starts. All else in /etc/kubernetes must stay: nothing brings it back.
+    (Erase, "/etc/kubernetes/certs/kubeletserver.key"),
+    (Unlink, "/etc/kubernetes/certs/kubeletserver.crt"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pattern_is_absolute_and_plain() {
+        for profile in Profile::ALL {
+            for entry in Manifest::for_copy(profile).entries() {
+                let pattern = entry.pattern;
+                let rest = pattern.strip_prefix('/').expect("an absolute path");
+                assert!(
+                    rest.split('/').all(|name| !matches!(name, "" | "." | ".." | "*"))
+                        || rest.ends_with('*')
+                        || pattern.contains("/*/")
+                );
+                assert!(rest.split('/').count() >= 2, "{pattern} would take a top directory away");
+                assert!(!rest.starts_with('*') && !pattern.contains(".."), "{pattern}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_node_cannot_get_again_is_in_no_line() {
+        let kept = [
+            "/etc/kubernetes/azure.json",
+            "/etc/kubernetes/certs/client.key",
+            "/var/lib/kubelet/kubeconfig",
+            "/opt/azure/containers/provision.complete",
+            "/var/lib/waagent/provisioned",
+        ];
+        for entry in Manifest::for_copy(Profile::AksEngine).entries() {
+            for path in kept {
+                assert_ne!(entry.pattern, path);
+                assert!(!path.starts_with(&format!("{}/", entry.pattern)), "{} takes {path}", entry.pattern);
+            }
+        }
+    }
+
+    #[test]
+    fn profiles_have_hashes_of_their_own() {
+        let hash = |profile| Manifest::for_copy(profile).hash();
+        assert_ne!(hash(Profile::AksEngine), hash(Profile::Kubeadm));
+        assert_eq!(hash(Profile::Kubeadm), hash(Profile::Kubeadm));
+    }
+}
