@@ -10,3 +10,5 @@ pub mod clock;
 pub mod cloud;
 pub mod cluster;
 pub mod model;
+#[cfg(feature = "sim")]
+pub mod sim;
