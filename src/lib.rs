@@ -10,5 +10,9 @@ pub mod clock;
 pub mod cloud;
 pub mod cluster;
 pub mod model;
+pub mod policy;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod steps;
+pub mod store;
+pub mod workflow;

@@ -540,6 +540,24 @@ pub enum Bootstrap {
     Model,
 }
 
+/// How the donor's disk is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capture {
+    /// A snapshot of the running donor's disk; a copy of it is cleaned. The donor is only read.
+    Live,
+}
+
+/// Which node to take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DonorChoice {
+    /// The best of the pool.
+    Pool,
+    /// This one, or none.
+    Node(NodeName),
+}
+
 /// Who can do something about a failed call, and hence what the engine does next. Each port's error has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {

@@ -1,0 +1,39 @@
+//! The steps, one file each. A step looks, asks once, and says how to take it back; waiting, retrying, undoing and
+//! journaling are the engine's. The order is in `workflow/plan.rs`.
+
+mod choose_names;
+mod clean_copy;
+mod copy_disk;
+mod create_version;
+mod delete_temporaries;
+mod detach_copy;
+mod ensure_definition;
+mod ensure_gallery;
+mod patch_model;
+mod plan_prune;
+mod preflight;
+mod prune_versions;
+mod publish_version;
+mod rank_nodes;
+mod read_model;
+mod snapshot_disk;
+mod take_away;
+mod verify_version;
+
+pub use choose_names::{ChooseNames, Names};
+pub use clean_copy::{CleanCopy, Cleaned};
+pub use copy_disk::{Copied, CopyDisk};
+pub use create_version::CreateVersion;
+pub use delete_temporaries::DeleteTemporaries;
+pub use detach_copy::DetachCopy;
+pub use ensure_definition::EnsureDefinition;
+pub use ensure_gallery::EnsureGallery;
+pub use patch_model::PatchModel;
+pub use plan_prune::{PlanPrune, PrunePlan};
+pub use preflight::{Preflight, Preflighted};
+pub use prune_versions::PruneVersions;
+pub use publish_version::PublishVersion;
+pub use rank_nodes::{Donor, RankNodes, Ranked};
+pub use read_model::{ModelBefore, ReadModel};
+pub use snapshot_disk::{SnapshotDisk, Snapshotted};
+pub use verify_version::{Verified, VerifyVersion};

@@ -1,0 +1,71 @@
+//! Taking away what a run made: look whose it is, then ask for the next thing to go.
+//!
+//! Used by undo and by `DeleteTemporaries`. A repeat is safe: what is gone stays gone, and another's is left alone.
+
+use crate::{
+    cloud::Provisioning,
+    model::{Class, DiskId, RunId, SnapshotId},
+    workflow::{Ports, StepError, Undone},
+};
+
+/// The snapshot of a run.
+pub(super) async fn snapshot(ports: Ports<'_>, id: &SnapshotId, run: RunId) -> Result<Undone, StepError> {
+    let Some(found) = ports.cloud.snapshot(id).await? else { return Ok(Undone::Gone) };
+    if found.run != Some(run) {
+        return Ok(Undone::Gone);
+    }
+    if found.provisioning == Provisioning::Running {
+        return Ok(Undone::Going(format!("an operation on snapshot {} is under way", id.name())));
+    }
+    ports.cloud.begin_delete_snapshot(id).await?;
+    Ok(Undone::Going(format!("snapshot {} is being deleted", id.name())))
+}
+
+/// The disk of a run. While a machine has it, Azure refuses; the engine comes back.
+pub(super) async fn disk(ports: Ports<'_>, id: &DiskId, run: RunId) -> Result<Undone, StepError> {
+    let Some(found) = ports.cloud.disk(id).await? else { return Ok(Undone::Gone) };
+    if found.run != Some(run) {
+        return Ok(Undone::Gone);
+    }
+    if found.managed {
+        return Ok(Undone::Going(format!("disk {} is still attached", id.name())));
+    }
+    if found.provisioning == Provisioning::Running {
+        return Ok(Undone::Going(format!("an operation on disk {} is under way", id.name())));
+    }
+    ports.cloud.begin_delete_disk(id).await?;
+    Ok(Undone::Going(format!("disk {} is being deleted", id.name())))
+}
+
+/// Pod, claim and volume of a run's cleaning, in this order.
+pub(super) async fn cleaning(ports: Ports<'_>, namespace: &str, name: &str, run: RunId) -> Result<Undone, StepError> {
+    let view = ports.cluster.cleaning(namespace, name).await?;
+    let ours = |label: &Option<String>| label.as_deref() == Some(run.short().as_str());
+    if let Some(pod) = view.pod.filter(|pod| ours(&pod.owned.run)) {
+        if !pod.owned.deleting {
+            gone_is_fine(ports.cluster.delete_pod(namespace, name, &pod.owned.uid).await)?;
+        }
+        return Ok(Undone::Going(format!("pod {namespace}/{name} is being deleted")));
+    }
+    if let Some(claim) = view.claim.filter(|claim| ours(&claim.run)) {
+        if !claim.deleting {
+            gone_is_fine(ports.cluster.delete_claim(namespace, name, &claim.uid).await)?;
+        }
+        return Ok(Undone::Going(format!("claim {namespace}/{name} is being deleted")));
+    }
+    if let Some(volume) = view.volume.filter(|volume| ours(&volume.run)) {
+        if !volume.deleting {
+            gone_is_fine(ports.cluster.delete_volume(name, &volume.uid).await)?;
+        }
+        return Ok(Undone::Going(format!("volume {name} is being deleted")));
+    }
+    Ok(Undone::Gone)
+}
+
+/// Somebody was quicker.
+fn gone_is_fine(result: Result<(), crate::cluster::ClusterError>) -> Result<(), StepError> {
+    match result {
+        Err(error) if error.class() == Class::Gone => Ok(()),
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,61 @@
+//! Prove the version before anybody can take it: it is what was asked for, from the cleaned disk, in every region.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::{ChooseNames, CleanCopy, Cleaned, Copied, CopyDisk, CreateVersion, Names, create_version};
+use crate::{
+    cloud::{Provisioning, Replication},
+    model::VersionId,
+    workflow::{Context, Decide, Effect, Ports, StepError},
+};
+
+/// The decision.
+#[derive(Debug)]
+pub struct VerifyVersion;
+
+/// The verdict: the version and what it was proved by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The version.
+    pub version: VersionId,
+    /// What was looked at, each with what was found.
+    pub checks: Vec<String>,
+}
+
+#[async_trait]
+impl Decide for VerifyVersion {
+    const NAME: &'static str = "VerifyVersion";
+    type Output = Verified;
+
+    async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Result<Verified, StepError> {
+        let names: Names = context.output(ChooseNames::NAME)?;
+        let copy: Copied = context.output(CopyDisk::NAME)?;
+        let cleaned: Cleaned = context.output(CleanCopy::NAME)?;
+        let create_version::Output { .. } = context.output(CreateVersion::NAME)?;
+        let found = ports.cloud.version(&names.version).await?.ok_or_else(|| {
+            StepError::gone("KW0242", format!("version {} was deleted by somebody before it was proved", names.version))
+        })?;
+        let disk = ports.cloud.disk(&copy.disk).await?;
+        let checks = [
+            ("the cleaner's report is this run's", cleaned.report["nonce"] == names.nonce.as_str()),
+            ("the version is this run's", found.run == Some(context.run)),
+            (
+                "its source is the cleaned disk",
+                found.source.as_deref().is_some_and(|id| id.eq_ignore_ascii_case(copy.disk.as_str())),
+            ),
+            ("that disk is the one that was cleaned", disk.is_some_and(|disk| disk.unique_id == copy.unique_id)),
+            ("it is in state Succeeded", found.provisioning == Provisioning::Succeeded),
+            ("it is in every target region", found.replication == Replication::Completed),
+            ("it is excluded from latest", found.excluded_from_latest),
+            ("it is not smaller than the disk", found.size_gib.is_none_or(|size| size >= copy.size_gib)),
+        ];
+        if let Some((wrong, _)) = checks.iter().find(|(_, good)| !good) {
+            return Err(StepError::refused(
+                "KW0243",
+                format!("version {} is not proved: not true that {wrong}", names.version),
+            ));
+        }
+        Ok(Verified { version: names.version, checks: checks.iter().map(|(text, _)| (*text).to_owned()).collect() })
+    }
+}

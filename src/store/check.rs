@@ -1,0 +1,71 @@
+//! `kamino-wf store check`: reads everything, says what is there.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::error::StoreError;
+use super::frame::SCHEMA;
+use super::ledger::Fence;
+use super::lock::Lock;
+use super::open::{CHECK_PATIENCE, open_tree, refuse_network};
+use super::verify::{Verified, verify};
+
+/// What a whole store holds; everything in it was read and agrees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// The store's own id.
+    pub store: Uuid,
+    /// The newest schema that this release reads.
+    pub schema_supported: u16,
+    /// Number of batches ever committed.
+    pub commit: u64,
+    /// The newest commit that the mark has seen: not above `commit`; below it after a crash.
+    pub mark: Option<u64>,
+    /// The newest lease epoch that wrote here.
+    pub fence: Fence,
+    /// Number of runs.
+    pub runs: u64,
+    /// Number of records in all runs.
+    pub records: u64,
+    /// Number of facts.
+    pub facts: u64,
+    /// Keys and values.
+    pub live_bytes: u64,
+    /// What the database takes on disk; it never shrinks (see `store compact`).
+    pub file_bytes: u64,
+}
+
+/// Reads everything and changes nothing of ours (sled tidies its own log when it opens).
+///
+/// # Errors
+/// [`StoreError::InUse`] if somebody has it open; the error that opening would give if it cannot be trusted.
+pub fn check_dir(dir: &Path) -> Result<CheckReport, StoreError> {
+    if !dir.join("db/db").exists() && !dir.join("mark").exists() {
+        return Err(StoreError::NotAStore { dir: dir.to_owned(), what: "there is no database in it".into() });
+    }
+    refuse_network(dir)?;
+    let lock = Lock::acquire(dir, CHECK_PATIENCE)?;
+    let tree = open_tree(dir)?;
+    let Verified { ledger, marks, records, bytes } = verify(&tree)?;
+    let Some(ledger) = ledger else {
+        return Err(StoreError::NotAStore { dir: dir.to_owned(), what: "its database is empty".into() });
+    };
+    let file_bytes = fs::metadata(dir.join("db/db")).map_or(0, |meta| meta.len());
+    drop(tree);
+    drop(lock);
+    Ok(CheckReport {
+        store: ledger.store,
+        schema_supported: SCHEMA,
+        commit: ledger.totals.commit,
+        mark: marks.newest.map(|mark| mark.commit),
+        fence: ledger.totals.fence,
+        runs: ledger.totals.runs,
+        records,
+        facts: ledger.totals.facts,
+        live_bytes: bytes,
+        file_bytes,
+    })
+}

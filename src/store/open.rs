@@ -1,0 +1,202 @@
+//! Opening a store's directory: every check that comes before the journal's own.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::error::StoreError;
+use super::journal::{Committer, Journal};
+use super::lock::{self, Holder, Lock};
+use super::mark::Mark;
+use super::sled_tree::SledTree;
+use super::tree::TreeError;
+
+/// Holds the store's lock, and knows when its committer ends.
+///
+/// A committer that ended with an error is the end of the process: nothing can be committed any more, and a new process
+/// finds out what is on disk.
+#[derive(Debug)]
+pub struct StoreGuard {
+    /// Shared with the committer's thread: the lock must outlive whoever writes.
+    lock: Arc<Lock>,
+    ended: oneshot::Receiver<Result<(), StoreError>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl StoreGuard {
+    /// Resolves when the committer has ended: `Ok` after the last [`Journal`] was dropped.
+    ///
+    /// # Errors
+    /// Why the store is poisoned. End the process.
+    pub async fn ended(&mut self) -> Result<(), StoreError> {
+        (&mut self.ended)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Poisoned { why: "the committer's thread panicked".into() }))
+    }
+
+    /// Blocks until the committer has ended and sled is closed, then gives the lock up. Drop every [`Journal`] before.
+    ///
+    /// # Errors
+    /// As [`StoreGuard::ended`].
+    pub fn close(mut self) -> Result<(), StoreError> {
+        let panicked = || StoreError::Poisoned { why: "the committer's thread panicked".into() };
+        if let Some(thread) = self.thread.take() {
+            thread.join().map_err(|_| panicked())?;
+        }
+        let outcome = self.ended.try_recv().unwrap_or(Ok(()));
+        drop(self.lock);
+        outcome
+    }
+}
+
+/// Opens the store in `dir`, or makes one there, and starts its committer on a thread of its own.
+///
+/// # Errors
+/// [`StoreError::InUse`] names the holder, after waiting 10 s for it. A store that cannot be trusted is left as it is.
+pub fn open_dir(dir: &Path, holder: &Holder) -> Result<(Journal, StoreGuard), StoreError> {
+    refuse_network(dir)?;
+    refuse_strangers(dir)?;
+    if !dir.exists() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| StoreError::Unreadable {
+            what: "create",
+            path: dir.to_owned(),
+            source,
+        })?;
+    }
+    let mut lock = Lock::acquire(dir, lock::PATIENCE)?;
+    lock.name(holder).map_err(|source| unreadable("write", &dir.join("LOCK"), source))?;
+    #[expect(clippy::disallowed_methods, reason = "only tells stores apart; no simulation opens a directory")]
+    let store_id_if_new = Uuid::new_v4();
+    let (journal, committer) = Journal::open(Box::new(open_tree(dir)?), store_id_if_new)?;
+
+    let lock = Arc::new(lock);
+    let (tell, ended) = oneshot::channel();
+    let held = Arc::clone(&lock);
+    let thread = std::thread::Builder::new()
+        .name("kamino-wf-store".into())
+        .spawn(move || {
+            let outcome = block_on(committer);
+            drop(held);
+            // Nobody may be listening any more.
+            let _ = tell.send(outcome);
+        })
+        .map_err(|source| unreadable("start a thread for", dir, source))?;
+    Ok((journal, StoreGuard { lock, ended, thread: Some(thread) }))
+}
+
+/// After the lock is held. A mark without a database means that the database is gone, so none is made.
+pub(super) fn open_tree(dir: &Path) -> Result<SledTree, StoreError> {
+    if !dir.join("db/db").exists() {
+        let mark = match fs::read(dir.join("mark")) {
+            Ok(bytes) => bytes.chunks(64).filter_map(Mark::decode).map(|mark| mark.commit).max(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(unreadable("read", &dir.join("mark"), source)),
+        };
+        if let Some(mark) = mark {
+            return Err(StoreError::WentBack { tree: 0, mark });
+        }
+    }
+    SledTree::open(dir).map_err(|error| match error {
+        TreeError::Io(source) if source.kind() != std::io::ErrorKind::StorageFull => unreadable("open", dir, source),
+        error @ (TreeError::Full | TreeError::Broken(_) | TreeError::Io(_)) => StoreError::while_opening(error),
+    })
+}
+
+/// The very loop that simulations run, on a runtime that has neither timer nor sockets.
+fn block_on(committer: Committer) -> Result<(), StoreError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(|source| StoreError::Poisoned { why: format!("start the committer: {source}") })?;
+    runtime.block_on(committer.run())
+}
+
+/// Only an empty directory becomes a store; a typing error in `--store` must not scatter files.
+fn refuse_strangers(dir: &Path) -> Result<(), StoreError> {
+    let not_a_store = |what: String| Err(StoreError::NotAStore { dir: dir.to_owned(), what });
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            return not_a_store("it is not a directory".into());
+        }
+        Err(source) => return Err(unreadable("read", dir, source)),
+    };
+    let mut stranger = None;
+    for entry in entries {
+        let name = entry.map_err(|source| unreadable("read", dir, source))?.file_name();
+        if ["LOCK", "db", "mark"].iter().any(|ours| name == *ours) {
+            return Ok(());
+        }
+        // The root of a fresh ext4 volume has one.
+        if name != "lost+found" {
+            stranger = Some(name);
+        }
+    }
+    match stranger {
+        None => Ok(()),
+        Some(name) => not_a_store(format!("it holds {} and no store", name.display())),
+    }
+}
+
+/// `f_type` of statfs(2), linux/magic.h.
+const NETWORK: [(u32, &str); 8] = [
+    (0x6969, "NFS"),
+    (0x517B, "SMB"),
+    (0xFE53_4D42, "SMB2"),
+    (0xFF53_4D42, "CIFS"),
+    (0x6573_5546, "FUSE"),
+    (0x0102_1997, "9P"),
+    (0x00C3_6400, "Ceph"),
+    (0x5346_414F, "AFS"),
+];
+
+pub(super) fn refuse_network(dir: &Path) -> Result<(), StoreError> {
+    // The directory may not be there yet; then what it would be made in counts.
+    let existing = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+    let stat = rustix::fs::statfs(existing).map_err(|errno| unreadable("look at", existing, errno.into()))?;
+    match network(i128::from(stat.f_type)) {
+        Some(kind) => Err(StoreError::NetworkFileSystem { dir: dir.to_owned(), kind }),
+        None => Ok(()),
+    }
+}
+
+/// The type of `f_type` differs between machines, and on some the high bit makes it negative.
+fn network(f_type: i128) -> Option<&'static str> {
+    let magic = f_type & 0xFFFF_FFFF;
+    NETWORK.iter().find(|(known, _)| i128::from(*known) == magic).map(|(_, kind)| *kind)
+}
+
+fn unreadable(what: &'static str, path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::Unreadable { what, path: path.to_owned(), source }
+}
+
+/// A check is asked for by a person, who can come again.
+pub(super) const CHECK_PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_number_also_when_it_came_out_negative() {
+        assert_eq!(network(0x6969), Some("NFS"));
+        assert_eq!(network(i128::from(0xFF53_4D42_u32.cast_signed())), Some("CIFS"));
+        assert_eq!(network(0xEF53), None, "ext4");
+    }
+
+    #[test]
+    fn a_directory_of_something_else_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(dir.path().join("lost+found")).expect("an empty volume");
+        refuse_strangers(dir.path()).expect("an empty volume will do");
+        fs::write(dir.path().join("thesis.txt"), "").expect("a file");
+        let error = refuse_strangers(dir.path()).expect_err("somebody's directory");
+        assert!(error.to_string().contains("thesis.txt"), "{error}");
+    }
+}

@@ -1,0 +1,71 @@
+//! Turns every run when it is due. A waiting run is a line in a map here, and no task.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep_until};
+
+use super::engine::{Engine, EngineError, Next};
+use crate::model::RunId;
+
+/// Turns runs until it is told to stop, or the store fails.
+#[derive(Debug)]
+pub struct Driver {
+    engine: Arc<Engine>,
+    due: BTreeMap<RunId, Instant>,
+}
+
+impl Driver {
+    /// A driver for an engine's runs.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self { engine, due: BTreeMap::new() }
+    }
+
+    /// Drives all runs for ever.
+    pub async fn run(mut self) -> Result<(), EngineError> {
+        loop {
+            self.round().await?;
+            self.pause().await;
+        }
+    }
+
+    /// Drives all runs until none of them will move by itself: each is at an end, or parked.
+    pub async fn run_to_rest(mut self) -> Result<(), EngineError> {
+        loop {
+            self.round().await?;
+            if self.due.is_empty() {
+                return Ok(());
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Turns what is due.
+    async fn round(&mut self) -> Result<(), EngineError> {
+        let now = Instant::now();
+        for id in self.engine.take_poked() {
+            self.due.insert(id, now);
+        }
+        let ids: Vec<RunId> = self.due.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+        let engine = &self.engine;
+        let turns = join_all(ids.iter().map(async |id| (*id, engine.turn(*id).await))).await;
+        for (id, next) in turns {
+            match next? {
+                Next::Now => self.due.insert(id, now),
+                Next::After(pause) => self.due.insert(id, Instant::now() + pause),
+                Next::Rest | Next::Ended => self.due.remove(&id),
+            };
+        }
+        Ok(())
+    }
+
+    async fn pause(&self) {
+        let wake = self.due.values().min().copied();
+        tokio::select! {
+            biased;
+            () = self.engine.poked_again() => {}
+            () = async { match wake { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {}
+        }
+    }
+}

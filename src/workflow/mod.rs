@@ -1,0 +1,25 @@
+//! The engine's contract.
+//!
+//! A run is a list of steps with a journal. Before a request goes out, its input and the intent to ask are durable; after
+//! it was accepted, the operation is; a step is done when a look has seen its effect, never because a call returned.
+//! So a crash between any two lines lands on a look. What is promised: at most one surviving effect per intent, and every
+//! run ends, or says what it waits for. What is not: that a request is sent only once when its answer was lost.
+
+mod delay;
+mod driver;
+mod engine;
+mod plan;
+pub mod recovery;
+mod run;
+mod spec;
+mod step;
+mod summary;
+
+pub use delay::Pace;
+pub use driver::Driver;
+pub use engine::{Engine, EngineError, Next, Observer, Parts, Rejected, events, load};
+pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
+pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};
+pub use spec::RunSpec;
+pub use step::{Affects, AnyStep, Context, Decide, Decides, Effect, Ports, Seen, StepError, Undone};
+pub use summary::Summary;

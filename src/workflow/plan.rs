@@ -1,0 +1,120 @@
+//! The workflow, top to bottom, as data. Order, names and versions are stored format: see docs/adr/0003 before changing one.
+
+use super::{
+    run::PlannedStep,
+    step::{Affects, AnyStep, Decides},
+};
+use crate::model::Capture;
+use crate::steps::{
+    ChooseNames, CleanCopy, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy, EnsureDefinition, EnsureGallery,
+    PatchModel, PlanPrune, Preflight, PruneVersions, PublishVersion, RankNodes, ReadModel, SnapshotDisk, VerifyVersion,
+};
+
+/// What a failure in a stage does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The run ends; what was made stays, and nothing of it costs anything.
+    Stop,
+    /// The run goes back and takes away what it made.
+    Undo,
+    /// There is no way back: a person is asked, and the run goes on from there.
+    Forward,
+    /// The update has succeeded already: it is reported, and the run goes on.
+    Report,
+}
+
+/// Some steps with one answer to failure.
+#[derive(Debug)]
+pub struct Stage {
+    /// Its name.
+    pub name: &'static str,
+    /// What a failure in it does.
+    pub on_failure: OnFailure,
+    /// Its steps, in order.
+    pub steps: &'static [&'static dyn AnyStep],
+}
+
+/// `capture: live`: the donor is only read.
+pub static LIVE: &[Stage] = &[
+    // Reads only. What is decided here is stored, and never decided again in this run.
+    Stage {
+        name: "choose",
+        on_failure: OnFailure::Stop,
+        steps: &[&Decides(Preflight), &Decides(RankNodes), &Decides(ChooseNames)],
+    },
+    // Before the capture, so that a refusal here costs nothing.
+    Stage {
+        name: "prepare",
+        on_failure: OnFailure::Stop,
+        steps: &[&Affects(EnsureGallery), &Affects(EnsureDefinition)],
+    },
+    // The donor goes on working: all that is written is a snapshot and a copy of our own.
+    Stage {
+        name: "capture",
+        on_failure: OnFailure::Undo,
+        steps: &[&Affects(SnapshotDisk), &Affects(CopyDisk), &Affects(CleanCopy), &Affects(DetachCopy)],
+    },
+    // Slow, and invisible: the version is excluded from latest.
+    Stage { name: "publish", on_failure: OnFailure::Undo, steps: &[&Affects(CreateVersion), &Decides(VerifyVersion)] },
+    // The point of no return: new nodes start from the new image.
+    Stage {
+        name: "switch",
+        on_failure: OnFailure::Forward,
+        steps: &[&Affects(PublishVersion), &Decides(ReadModel), &Affects(PatchModel)],
+    },
+    // The update has succeeded already.
+    Stage {
+        name: "tidy",
+        on_failure: OnFailure::Report,
+        steps: &[&Affects(DeleteTemporaries), &Decides(PlanPrune), &Affects(PruneVersions)],
+    },
+];
+
+/// The list of a capture.
+#[must_use]
+pub fn stages(capture: Capture) -> &'static [Stage] {
+    match capture {
+        Capture::Live => LIVE,
+    }
+}
+
+/// The plan that a new run stores.
+#[must_use]
+pub fn plan(stages: &[Stage]) -> Vec<PlannedStep> {
+    stages
+        .iter()
+        .flat_map(|stage| stage.steps)
+        .map(|step| PlannedStep { name: step.name().to_owned(), version: step.version() })
+        .collect()
+}
+
+/// The step that a stored plan means, and its stage; `None` when this release doesn't have it.
+#[must_use]
+pub fn find(stages: &'static [Stage], planned: &PlannedStep) -> Option<(&'static Stage, &'static dyn AnyStep)> {
+    stages.iter().find_map(|stage| {
+        let step = stage.steps.iter().find(|step| step.name() == planned.name && step.version() == planned.version)?;
+        Some((stage, *step))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_list_is_as_documented() {
+        let names: Vec<String> = plan(LIVE).into_iter().map(|step| step.name).collect();
+        let mut unique = names.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), names.len());
+        let text: Vec<String> = LIVE
+            .iter()
+            .map(|stage| {
+                let steps: Vec<String> = stage.steps.iter().map(|step| format!("{step:?}")).collect();
+                format!("{} ({:?}): {}", stage.name, stage.on_failure, steps.join(", "))
+            })
+            .collect();
+        insta::assert_snapshot!(text.join("\n"));
+    }
+}

@@ -1,0 +1,509 @@
+//! The run as a pure state machine: `apply(run, event) -> run`. What is stored are the events.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::spec::RunSpec;
+use crate::{cloud::Accepted, model::RunId};
+
+/// A step as a run has planned it: name and version, so that another release can tell whether it knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// The step's name.
+    pub name: String,
+    /// The step's version.
+    pub version: u32,
+}
+
+/// What happened to a run. Stored format: names and fields never change their meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the variants' own lines say it")]
+pub enum Event {
+    /// The run began.
+    Started { at: Timestamp, spec: Box<RunSpec>, plan: Vec<PlannedStep>, release: String, by: String },
+    /// An effect's input is fixed. Durable before the first call.
+    Decided { at: Timestamp, input: Value },
+    /// A request is about to go out. Durable before it does.
+    Asking { at: Timestamp, attempt: u32 },
+    /// The request was accepted.
+    Asked { at: Timestamp, accepted: Accepted },
+    /// The request is known not to have been accepted; it will be built anew.
+    NotAsked { at: Timestamp, why: String },
+    /// The effect failed; what is left of it goes before the next attempt.
+    SetBack { at: Timestamp, why: String },
+    /// What was left of a failed effect is gone.
+    Cleared { at: Timestamp },
+    /// The step is done: an effect was seen, or a decision taken.
+    Confirmed { at: Timestamp, output: Value },
+    /// Nothing is done before `until`.
+    Waiting { at: Timestamp, why: String, until: Timestamp, throttled: bool },
+    /// A step of a stage that only reports has failed; the run goes on.
+    Skipped { at: Timestamp, why: String },
+    /// The run goes back.
+    Undoing { at: Timestamp, why: String, cancelled: bool },
+    /// Nothing is left of the step that is being undone.
+    StepUndone { at: Timestamp },
+    /// A person is asked.
+    Parked { at: Timestamp, why: String },
+    /// A person said: go on.
+    Resumed { at: Timestamp, by: String },
+    /// A person said: stop and undo.
+    CancelRequested { at: Timestamp, by: String },
+    /// The end.
+    Ended { at: Timestamp, outcome: Outcome },
+}
+
+impl Event {
+    /// When it happened, by our clock.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Started { at, .. }
+            | Self::Decided { at, .. }
+            | Self::Asking { at, .. }
+            | Self::Asked { at, .. }
+            | Self::NotAsked { at, .. }
+            | Self::SetBack { at, .. }
+            | Self::Cleared { at }
+            | Self::Confirmed { at, .. }
+            | Self::Waiting { at, .. }
+            | Self::Skipped { at, .. }
+            | Self::Undoing { at, .. }
+            | Self::StepUndone { at }
+            | Self::Parked { at, .. }
+            | Self::Resumed { at, .. }
+            | Self::CancelRequested { at, .. }
+            | Self::Ended { at, .. } => *at,
+        }
+    }
+
+    /// The record's kind in the store.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Decided { .. } => "decided",
+            Self::Asking { .. } => "asking",
+            Self::Asked { .. } => "asked",
+            Self::NotAsked { .. } => "not_asked",
+            Self::SetBack { .. } => "set_back",
+            Self::Cleared { .. } => "cleared",
+            Self::Confirmed { .. } => "confirmed",
+            Self::Waiting { .. } => "waiting",
+            Self::Skipped { .. } => "skipped",
+            Self::Undoing { .. } => "undoing",
+            Self::StepUndone { .. } => "step_undone",
+            Self::Parked { .. } => "parked",
+            Self::Resumed { .. } => "resumed",
+            Self::CancelRequested { .. } => "cancel_requested",
+            Self::Ended { .. } => "ended",
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// New nodes are made from the new image.
+    Done,
+    /// It failed, and nothing of it is left.
+    Undone {
+        /// Why it failed.
+        why: String,
+    },
+    /// A person cancelled it, and nothing of it is left.
+    Cancelled,
+    /// It failed, and undoing failed too.
+    NeedsPerson {
+        /// What is left, and why.
+        why: String,
+    },
+}
+
+/// Where an effect is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing of the step has happened.
+    Fresh,
+    /// The input is fixed and nothing was asked for, or surely not accepted.
+    Decided,
+    /// A request may have gone out.
+    Asking {
+        /// Counts requests of this step.
+        attempt: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// A request was accepted.
+    Asked {
+        /// Counts requests of this step.
+        attempt: u32,
+        /// When.
+        at: Timestamp,
+        /// Azure's answer.
+        accepted: Accepted,
+    },
+    /// A failed effect is being taken away before the next attempt.
+    Clearing {
+        /// Counts requests of this step.
+        attempt: u32,
+    },
+}
+
+impl Phase {
+    /// Requests made so far.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        match self {
+            Self::Fresh | Self::Decided => 0,
+            Self::Asking { attempt, .. } | Self::Asked { attempt, .. } | Self::Clearing { attempt } => *attempt,
+        }
+    }
+}
+
+/// Where a run is, when it is not at an end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "direction", rename_all = "snake_case")]
+pub enum Position {
+    /// On its way forward.
+    Forward {
+        /// Index into the plan.
+        step: usize,
+        /// Where the step is.
+        phase: Phase,
+        /// When the step's clock began; throttled time moves it on.
+        since: Timestamp,
+        /// Failed attempts of this step.
+        setbacks: u32,
+        /// Requests of this step, over all attempts.
+        asked: u32,
+    },
+    /// On its way back.
+    Back {
+        /// Index into the plan of the step that is being undone.
+        step: usize,
+        /// Why.
+        why: String,
+        /// A person asked for it.
+        cancelled: bool,
+        /// When the undoing of this step began.
+        since: Timestamp,
+    },
+}
+
+impl Position {
+    /// Index into the plan.
+    #[must_use]
+    pub fn step(&self) -> usize {
+        match self {
+            Self::Forward { step, .. } | Self::Back { step, .. } => *step,
+        }
+    }
+}
+
+/// The state of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RunState {
+    /// Something is due.
+    Running {
+        /// Where.
+        position: Position,
+    },
+    /// Nothing is due before `until`.
+    Waiting {
+        /// What for.
+        why: String,
+        /// Until when.
+        until: Timestamp,
+        /// Where it goes on.
+        position: Position,
+    },
+    /// A person is asked.
+    Parked {
+        /// Why.
+        why: String,
+        /// Since when.
+        since: Timestamp,
+        /// Where it goes on.
+        position: Position,
+    },
+    /// At an end.
+    Ended(Outcome),
+}
+
+/// A run: what its events add up to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// What was asked for.
+    pub spec: RunSpec,
+    /// The steps it consists of.
+    pub plan: Vec<PlannedStep>,
+    /// The release that made it.
+    pub release: String,
+    /// Who asked for it.
+    pub by: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it was last seen to move.
+    pub moved: Timestamp,
+    /// Inputs by step.
+    pub inputs: BTreeMap<String, Value>,
+    /// Outputs by step.
+    pub outputs: BTreeMap<String, Value>,
+    /// What went wrong without stopping it.
+    pub warnings: Vec<String>,
+    /// Who asked to cancel it.
+    pub cancel: Option<String>,
+    /// Where it is.
+    pub state: RunState,
+}
+
+/// An event that can't happen in this state; says both.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("run {run}: event {event} can't happen in state {state}")]
+pub struct IllegalEvent {
+    /// The run.
+    pub run: RunId,
+    /// The event's kind.
+    pub event: &'static str,
+    /// The state, in words.
+    pub state: String,
+}
+
+impl Run {
+    /// The run that its first event makes.
+    pub fn begin(id: RunId, event: Event) -> Result<Self, IllegalEvent> {
+        let Event::Started { at, spec, plan, release, by } = event else {
+            return Err(IllegalEvent { run: id, event: event.kind(), state: "none".into() });
+        };
+        let position = Position::Forward { step: 0, phase: Phase::Fresh, since: at, setbacks: 0, asked: 0 };
+        Ok(Self {
+            id,
+            spec: *spec,
+            plan,
+            release,
+            by,
+            started: at,
+            moved: at,
+            inputs: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            warnings: Vec::new(),
+            cancel: None,
+            state: RunState::Running { position },
+        })
+    }
+
+    /// The run that all its events make.
+    pub fn fold(id: RunId, events: impl IntoIterator<Item = Event>) -> Result<Self, IllegalEvent> {
+        let mut events = events.into_iter();
+        let missing = IllegalEvent { run: id, event: "nothing", state: "none".into() };
+        let mut run = Self::begin(id, events.next().ok_or(missing)?)?;
+        for event in events {
+            run.apply(event)?;
+        }
+        Ok(run)
+    }
+
+    /// Where the run is, unless it is at an end.
+    #[must_use]
+    pub fn position(&self) -> Option<&Position> {
+        match &self.state {
+            RunState::Running { position } | RunState::Waiting { position, .. } | RunState::Parked { position, .. } => {
+                Some(position)
+            }
+            RunState::Ended(_) => None,
+        }
+    }
+
+    /// At an end.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        matches!(self.state, RunState::Ended(_))
+    }
+
+    /// The name of the step that it is at.
+    #[must_use]
+    pub fn step_name(&self) -> Option<&str> {
+        self.plan.get(self.position()?.step()).map(|step| step.name.as_str())
+    }
+
+    /// Applies one event.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one table of what may follow on what; cut up it could not be checked by eye"
+    )]
+    pub fn apply(&mut self, event: Event) -> Result<(), IllegalEvent> {
+        let illegal = IllegalEvent {
+            run: self.id,
+            event: event.kind(),
+            state: serde_json::to_string(&self.state).unwrap_or_default(),
+        };
+        let at = event.at();
+        let name = self.step_name().unwrap_or_default().to_owned();
+        let last = self.plan.len();
+        let Some(position) = self.position().cloned() else { return Err(illegal) };
+        let parked = matches!(self.state, RunState::Parked { .. });
+
+        if let Event::CancelRequested { by, .. } = event {
+            self.cancel.get_or_insert(by);
+            // A parked run has to move again to be undone.
+            self.state = RunState::Running { position };
+            self.moved = at;
+            return Ok(());
+        }
+        if parked && !matches!(event, Event::Resumed { .. }) {
+            return Err(illegal);
+        }
+
+        let next = match (position, event) {
+            (Position::Forward { step, phase: Phase::Fresh, since, setbacks, asked }, Event::Decided { input, .. }) => {
+                self.inputs.insert(name, input);
+                running(Position::Forward { step, phase: Phase::Decided, since, setbacks, asked })
+            }
+            (
+                Position::Forward {
+                    step,
+                    phase: Phase::Decided | Phase::Asking { .. } | Phase::Asked { .. },
+                    since,
+                    setbacks,
+                    asked,
+                },
+                Event::Asking { attempt, .. },
+            ) if attempt == asked + 1 => running(Position::Forward {
+                step,
+                phase: Phase::Asking { attempt, at },
+                since,
+                setbacks,
+                asked: attempt,
+            }),
+            (
+                Position::Forward { step, phase: Phase::Asking { attempt, .. }, since, setbacks, asked },
+                Event::Asked { accepted, .. },
+            ) => running(Position::Forward {
+                step,
+                phase: Phase::Asked { attempt, at, accepted },
+                since,
+                setbacks,
+                asked,
+            }),
+            (
+                Position::Forward { step, phase: Phase::Asking { .. }, since, setbacks, asked },
+                Event::NotAsked { .. },
+            )
+            | (
+                Position::Forward { step, phase: Phase::Clearing { .. }, since, setbacks, asked },
+                Event::Cleared { .. },
+            ) => running(Position::Forward { step, phase: Phase::Decided, since, setbacks, asked }),
+            (
+                Position::Forward {
+                    step,
+                    phase: Phase::Decided | Phase::Asking { .. } | Phase::Asked { .. },
+                    since,
+                    setbacks,
+                    asked,
+                },
+                Event::SetBack { why, .. },
+            ) => {
+                self.warnings.push(format!("{name}: {why}"));
+                let phase = Phase::Clearing { attempt: asked };
+                running(Position::Forward { step, phase, since, setbacks: setbacks + 1, asked })
+            }
+            (
+                Position::Forward { step, phase: Phase::Clearing { .. }, since, setbacks, asked },
+                Event::Cleared { .. },
+            ) => running(Position::Forward { step, phase: Phase::Decided, since, setbacks, asked }),
+            (Position::Forward { step, .. }, Event::Confirmed { output, .. }) => {
+                self.outputs.insert(name, output);
+                forward(step + 1, at)
+            }
+            (Position::Forward { step, .. }, Event::Skipped { why, .. }) => {
+                self.warnings.push(format!("{name}: {why}"));
+                forward(step + 1, at)
+            }
+            (position, Event::Waiting { why, until, throttled, .. }) => {
+                let position = if throttled { delayed(position, at, until) } else { position };
+                RunState::Waiting { why, until, position }
+            }
+            (Position::Forward { step, .. }, Event::Undoing { why, cancelled, .. }) => {
+                running(Position::Back { step, why, cancelled, since: at })
+            }
+            (Position::Back { step, why, cancelled, .. }, Event::StepUndone { .. }) if step > 0 => {
+                running(Position::Back { step: step - 1, why, cancelled, since: at })
+            }
+            (position, Event::Parked { why, .. }) => RunState::Parked { why, since: at, position },
+            (position, Event::Resumed { .. }) => running(restarted(position, at)),
+            (Position::Forward { step, .. }, Event::Ended { outcome: Outcome::Done, .. }) if step <= last => {
+                RunState::Ended(Outcome::Done)
+            }
+            (
+                Position::Forward { .. } | Position::Back { step: 0, .. },
+                Event::Ended { outcome: Outcome::Cancelled, .. },
+            ) if self.cancel.is_some() => RunState::Ended(Outcome::Cancelled),
+            (
+                Position::Forward { .. } | Position::Back { step: 0, .. },
+                Event::Ended { outcome: Outcome::Undone { why }, .. },
+            ) => RunState::Ended(Outcome::Undone { why }),
+            (Position::Back { .. }, Event::Ended { outcome: Outcome::NeedsPerson { why }, .. }) => {
+                RunState::Ended(Outcome::NeedsPerson { why })
+            }
+            (
+                Position::Forward { .. } | Position::Back { .. },
+                Event::Started { .. }
+                | Event::Decided { .. }
+                | Event::Asking { .. }
+                | Event::Asked { .. }
+                | Event::NotAsked { .. }
+                | Event::SetBack { .. }
+                | Event::Cleared { .. }
+                | Event::Confirmed { .. }
+                | Event::Skipped { .. }
+                | Event::Undoing { .. }
+                | Event::StepUndone { .. }
+                | Event::CancelRequested { .. }
+                | Event::Ended { .. },
+            ) => return Err(illegal),
+        };
+        self.state = next;
+        self.moved = at;
+        Ok(())
+    }
+}
+
+fn running(position: Position) -> RunState {
+    RunState::Running { position }
+}
+
+fn forward(step: usize, at: Timestamp) -> RunState {
+    running(Position::Forward { step, phase: Phase::Fresh, since: at, setbacks: 0, asked: 0 })
+}
+
+/// Throttled time does not count against a step's deadline.
+fn delayed(position: Position, at: Timestamp, until: Timestamp) -> Position {
+    let pause = until.duration_since(at);
+    let moved = |since: Timestamp| since.checked_add(pause).unwrap_or(until);
+    match position {
+        Position::Forward { step, phase, since, setbacks, asked } => {
+            Position::Forward { step, phase, since: moved(since), setbacks, asked }
+        }
+        Position::Back { step, why, cancelled, since } => Position::Back { step, why, cancelled, since: moved(since) },
+    }
+}
+
+/// A person who says "go on" gives the step its whole time and all its attempts again.
+fn restarted(position: Position, at: Timestamp) -> Position {
+    match position {
+        Position::Forward { step, phase, asked, .. } => {
+            Position::Forward { step, phase, since: at, setbacks: 0, asked }
+        }
+        Position::Back { step, why, cancelled, .. } => Position::Back { step, why, cancelled, since: at },
+    }
+}

@@ -1,0 +1,43 @@
+//! What a run was asked to do: stored with it, so that changed settings never change a run under way.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId};
+
+/// What a run was asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSpec {
+    /// The pool.
+    pub scale_set: ScaleSetId,
+    /// Which node to take.
+    pub donor: DonorChoice,
+    /// How its disk is captured.
+    pub capture: Capture,
+    /// Which manifest applies to the copy.
+    pub profile: Profile,
+    /// Where image versions go.
+    pub gallery: GalleryId,
+    /// The image definition's name in it.
+    pub definition: String,
+    /// Target regions besides the gallery's own.
+    pub regions: Vec<Region>,
+    /// Copies of a version in each region.
+    pub replicas: u32,
+    /// `Standard_LRS`, `Standard_ZRS` or `Premium_LRS`.
+    pub storage: String,
+    /// Allowed to change the model of a scale set that does not follow the definition yet.
+    pub adopt: bool,
+    /// How long a donor must have been ready, in seconds.
+    pub min_ready_seconds: u64,
+    /// How many published versions stay.
+    pub keep_versions: u32,
+    /// Versions younger than this stay, in seconds.
+    pub keep_seconds: u64,
+    /// The namespace of cleaning pods.
+    pub clean_namespace: String,
+    /// The image of cleaning pods: our own.
+    pub clean_image: String,
+    /// The uid of namespace kube-system: the cluster that the run belongs to.
+    pub cluster: String,
+}

@@ -1,0 +1,89 @@
+//! A run in one line: what `list` shows, and what the store keeps as the run's head.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    plan::{find, stages},
+    run::{Outcome, Position, Run, RunState},
+};
+use crate::model::{RunId, ScaleSetId};
+
+/// A run in one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The run's full id.
+    pub id: RunId,
+    /// The form that people see.
+    pub run: String,
+    /// The pool.
+    pub scale_set: ScaleSetId,
+    /// `running`, `waiting`, `undoing`, `parked`, `done`, `undone`, `cancelled` or `needs-person`.
+    pub state: String,
+    /// The stage that it is in.
+    pub stage: Option<String>,
+    /// The step that it is at.
+    pub step: Option<String>,
+    /// Why it waits, goes back, is parked or ended.
+    pub why: Option<String>,
+    /// When something is due again, if nothing is due now.
+    pub until: Option<Timestamp>,
+    /// The donor's name, once chosen.
+    pub donor: Option<String>,
+    /// The version's name, once chosen.
+    pub version: Option<String>,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it last moved.
+    pub moved: Timestamp,
+    /// How much went wrong without stopping it.
+    pub warnings: usize,
+}
+
+impl Summary {
+    /// The summary of a run.
+    #[must_use]
+    pub fn of(run: &Run) -> Self {
+        let stage = run.position().and_then(|position| {
+            let planned = run.plan.get(position.step())?;
+            find(stages(run.spec.capture), planned).map(|(stage, _)| stage.name.to_owned())
+        });
+        let (word, why, until) = match &run.state {
+            RunState::Running { position: Position::Forward { .. } } => ("running", None, None),
+            RunState::Running { position: Position::Back { why, .. } } => ("undoing", Some(why.clone()), None),
+            RunState::Waiting { why, until, .. } => ("waiting", Some(why.clone()), Some(*until)),
+            RunState::Parked { why, .. } => ("parked", Some(why.clone()), None),
+            RunState::Ended(Outcome::Done) => ("done", None, None),
+            RunState::Ended(Outcome::Undone { why }) => ("undone", Some(why.clone()), None),
+            RunState::Ended(Outcome::Cancelled) => {
+                ("cancelled", run.cancel.as_ref().map(|by| format!("by {by}")), None)
+            }
+            RunState::Ended(Outcome::NeedsPerson { why }) => ("needs-person", Some(why.clone()), None),
+        };
+        let text = |step: &str, pointer: &str| {
+            run.outputs.get(step).and_then(|output| output.pointer(pointer)).and_then(Value::as_str).map(str::to_owned)
+        };
+        Self {
+            id: run.id,
+            run: run.id.short(),
+            scale_set: run.spec.scale_set.clone(),
+            state: word.to_owned(),
+            stage,
+            step: run.step_name().map(str::to_owned),
+            why,
+            until,
+            donor: text("RankNodes", "/donor/node"),
+            version: text("ChooseNames", "/version").and_then(|id| id.rsplit('/').next().map(str::to_owned)),
+            started: run.started,
+            moved: run.moved,
+            warnings: run.warnings.len(),
+        }
+    }
+
+    /// Still open: not at an end.
+    #[must_use]
+    pub fn open(&self) -> bool {
+        !matches!(self.state.as_str(), "done" | "undone" | "cancelled" | "needs-person")
+    }
+}
