@@ -1,3 +1,26 @@
-//! The simulated world.
+//! The simulated world: one world behind all four ports, as nasty as Azure is, the same by seed to the last byte.
+//!
+//! A product feature (`kamino-wf simulate`) and a test instrument. Production code never learns that it is simulated.
+//! `world` is what survives a crash of ours; a `Process` is what doesn't. Nothing here is in the container image.
 
 pub mod arm;
+pub mod checkers;
+mod clock;
+mod cloud;
+mod cluster;
+mod crash;
+mod disk;
+mod faults;
+mod scene;
+mod session;
+mod world;
+
+pub use clock::SimClock;
+pub use cloud::SimCloud;
+pub use cluster::SimCluster;
+pub use crash::Crash;
+pub use disk::SimDisk;
+pub use faults::Faults;
+pub use scene::{Scene, cluster_id, spec};
+pub use session::{Line, Outcome, Session, Stop, Watcher};
+pub use world::{Kind, Shared, World};

@@ -11,6 +11,7 @@ use super::frame::SCHEMA;
 use super::ledger::Fence;
 use super::lock::Lock;
 use super::open::{CHECK_PATIENCE, open_tree, refuse_network};
+use super::trial::verify_copy;
 use super::verify::{Verified, verify};
 
 /// What a whole store holds; everything in it was read and agrees.
@@ -38,23 +39,26 @@ pub struct CheckReport {
     pub file_bytes: u64,
 }
 
-/// Reads everything and changes nothing of ours (sled tidies its own log when it opens).
+/// Reads everything, in a copy, and changes nothing.
 ///
 /// # Errors
-/// [`StoreError::InUse`] if somebody has it open; the error that opening would give if it cannot be trusted.
+/// [`StoreError::InUse`] if somebody has it open; [`StoreError::Full`] without room for a copy; the error that opening would give if it cannot be trusted.
 pub fn check_dir(dir: &Path) -> Result<CheckReport, StoreError> {
     if !dir.join("db/db").exists() && !dir.join("mark").exists() {
         return Err(StoreError::NotAStore { dir: dir.to_owned(), what: "there is no database in it".into() });
     }
     refuse_network(dir)?;
     let lock = Lock::acquire(dir, CHECK_PATIENCE)?;
-    let tree = open_tree(dir)?;
-    let Verified { ledger, marks, records, bytes } = verify(&tree)?;
+    let Verified { ledger, marks, records, bytes } = if dir.join("db/db").exists() {
+        verify_copy(dir)?
+    } else {
+        // Says that the database is gone.
+        verify(&open_tree(dir)?)?
+    };
     let Some(ledger) = ledger else {
         return Err(StoreError::NotAStore { dir: dir.to_owned(), what: "its database is empty".into() });
     };
     let file_bytes = fs::metadata(dir.join("db/db")).map_or(0, |meta| meta.len());
-    drop(tree);
     drop(lock);
     Ok(CheckReport {
         store: ledger.store,

@@ -111,11 +111,11 @@ pub enum StoreError {
     /// The committer is gone, for instance because the process is stopping. Whether the commit happened is not known.
     #[error("reach the store: it is closed; if this was a commit, load the run to see whether it happened")]
     Closed,
-    /// The first commit of a run must carry a record.
-    #[error("commit to run {run}: it does not exist and no record was given")]
-    Nothing {
-        /// The run that would have been created empty.
-        run: Uuid,
+    /// A request that no release should make. Nothing was changed; report it.
+    #[error("commit: {what}; this is a bug of kamino-wf, please report it")]
+    Invalid {
+        /// What is wrong with it.
+        what: String,
     },
     /// The operating system refused while the store was being opened.
     #[error("{what} {}: {source}; check that the volume is mounted, healthy and owned by this user", path.display())]
@@ -146,7 +146,7 @@ impl StoreError {
             Self::NotAStore { .. } => "KW0110",
             Self::NetworkFileSystem { .. } => "KW0111",
             Self::Closed => "KW0112",
-            Self::Nothing { .. } => "KW0113",
+            Self::Invalid { .. } => "KW0113",
             Self::Unreadable { .. } => "KW0114",
         }
     }

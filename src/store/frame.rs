@@ -84,8 +84,7 @@ impl Frame {
 
     /// Accepts exactly what `encode` made for this very key.
     pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<Self, FrameError> {
-        // The checksum first: without it no other field means anything. Only the version is looked at even before,
-        // since a newer version may have its checksum elsewhere.
+        // The checksum first: without it no other field means anything. Every version must keep it where it is.
         let [MAGIC, version, ..] = *bytes else { return Err(FrameError::Bad("does not start like a frame")) };
         let Some((body, crc)) = bytes.split_last_chunk::<CRC>() else { return Err(FrameError::Bad("too short")) };
         let (found, should) = (checksum(key, body), u32::from_be_bytes(*crc));

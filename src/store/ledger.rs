@@ -137,7 +137,7 @@ impl Ledger {
             return Err(StoreError::Conflict { run, expected, found });
         }
         if records.is_empty() && old.is_none() {
-            return Err(StoreError::Nothing { run });
+            return Err(invalid(format!("run {run} does not exist and no record was given")));
         }
         limit("records in one commit", records.len(), RECORDS_MAX)?;
         limit("bytes of a run's summary", summary.to_string().len(), SUMMARY_BYTES_MAX)?;
@@ -150,14 +150,14 @@ impl Ledger {
             seq += 1;
             let key = keys::record(run, seq);
             let frame = Frame { previous: digest, name: kind.to_owned(), ..Frame::new(Class::Record, payload) };
-            let bytes = frame.encode(&key);
+            let bytes = encode(&frame, &key)?;
             digest = hash(&key, &bytes);
             batch.puts.push((key, bytes));
         }
 
         let key = keys::head(run);
         let payload = json!({ "revision": seq, "digest": to_hex(&digest), "summary": summary });
-        let bytes = Frame::new(Class::Head, payload).encode(&key);
+        let bytes = encode(&Frame::new(Class::Head, payload), &key)?;
         let leaf = hash(&key, &bytes);
         batch.puts.push((key, bytes));
         match old {
@@ -178,14 +178,14 @@ impl Ledger {
         for (name, value) in facts {
             limit("bytes of a fact's key", name.len(), FACT_KEY_BYTES_MAX)?;
             if name.is_empty() || name.chars().any(char::is_control) {
-                return Err(StoreError::TooLarge { what: "control characters in a fact's key", size: 1, max: 0 });
+                return Err(invalid(format!("{name:?} cannot be the key of a fact")));
             }
             let entry = match value {
                 None => None,
                 Some(value) => {
                     limit("bytes of a fact", value.to_string().len(), FACT_BYTES_MAX)?;
                     let key = keys::fact(&name);
-                    let leaf = hash(&key, &Frame::new(Class::Fact, value.clone()).encode(&key));
+                    let leaf = hash(&key, &encode(&Frame::new(Class::Fact, value.clone()), &key)?);
                     Some(FactEntry { value, leaf })
                 }
             };
@@ -232,6 +232,19 @@ impl Ledger {
         }
         Ok(Totals { commit: self.totals.commit + 1, fence: given, ..self.totals })
     }
+}
+
+/// What could not be read back (nested too deeply, say) must not be written: the store would not open again.
+fn encode(frame: &Frame, key: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let bytes = frame.encode(key);
+    match Frame::decode(key, &bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(invalid(format!("{} could not be read back, since it {error}", keys::name(key)))),
+    }
+}
+
+fn invalid(what: String) -> StoreError {
+    StoreError::Invalid { what }
 }
 
 fn limit(what: &'static str, size: usize, max: usize) -> Result<(), StoreError> {

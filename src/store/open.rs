@@ -4,17 +4,20 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::error::StoreError;
-use super::journal::{Committer, Journal};
+use super::journal::{Journal, Poison};
 use super::lock::{self, Holder, Lock};
 use super::mark::Mark;
+use super::room::Room;
 use super::sled_tree::SledTree;
 use super::tree::TreeError;
+use super::trial::verify_copy;
 
 /// Holds the store's lock, and knows when its committer ends.
 ///
@@ -24,7 +27,9 @@ use super::tree::TreeError;
 pub struct StoreGuard {
     /// Shared with the committer's thread: the lock must outlive whoever writes.
     lock: Arc<Lock>,
-    ended: oneshot::Receiver<Result<(), StoreError>>,
+    ended: watch::Receiver<bool>,
+    poison: Poison,
+    low: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -33,10 +38,20 @@ impl StoreGuard {
     ///
     /// # Errors
     /// Why the store is poisoned. End the process.
-    pub async fn ended(&mut self) -> Result<(), StoreError> {
-        (&mut self.ended)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Poisoned { why: "the committer's thread panicked".into() }))
+    pub async fn ended(&self) -> Result<(), StoreError> {
+        let ended = self.ended.clone().wait_for(|ended| *ended).await.is_ok();
+        match self.poison.get() {
+            Some(why) => Err(StoreError::Poisoned { why: why.clone() }),
+            None if ended => Ok(()),
+            None => Err(panicked()),
+        }
+    }
+
+    /// Is the volume so full that the ballast had to be given up? Then new runs should be refused: what is left is for
+    /// those under way.
+    #[must_use]
+    pub fn low_on_room(&self) -> bool {
+        self.low.load(Ordering::Relaxed)
     }
 
     /// Blocks until the committer has ended and sled is closed, then gives the lock up. Drop every [`Journal`] before.
@@ -44,13 +59,11 @@ impl StoreGuard {
     /// # Errors
     /// As [`StoreGuard::ended`].
     pub fn close(mut self) -> Result<(), StoreError> {
-        let panicked = || StoreError::Poisoned { why: "the committer's thread panicked".into() };
         if let Some(thread) = self.thread.take() {
             thread.join().map_err(|_| panicked())?;
         }
-        let outcome = self.ended.try_recv().unwrap_or(Ok(()));
         drop(self.lock);
-        outcome
+        self.poison.get().map_or(Ok(()), |why| Err(StoreError::Poisoned { why: why.clone() }))
     }
 }
 
@@ -62,31 +75,45 @@ pub fn open_dir(dir: &Path, holder: &Holder) -> Result<(Journal, StoreGuard), St
     refuse_network(dir)?;
     refuse_strangers(dir)?;
     if !dir.exists() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| StoreError::Unreadable {
-            what: "create",
-            path: dir.to_owned(),
-            source,
-        })?;
+        create_durably(dir).map_err(|source| unreadable("create", dir, source))?;
     }
     let mut lock = Lock::acquire(dir, lock::PATIENCE)?;
-    lock.name(holder).map_err(|source| unreadable("write", &dir.join("LOCK"), source))?;
+    if let Err(error) = lock.name(holder) {
+        // On a full volume, say. It only helps people.
+        tracing::warn!(%error, "the store's holder could not be named in LOCK");
+    }
     #[expect(clippy::disallowed_methods, reason = "only tells stores apart; no simulation opens a directory")]
     let store_id_if_new = Uuid::new_v4();
-    let (journal, committer) = Journal::open(Box::new(open_tree(dir)?), store_id_if_new)?;
+    if dir.join("db/db").exists() {
+        match verify_copy(dir) {
+            Ok(_) => {}
+            Err(StoreError::Full) => tracing::warn!("no room to open a copy of the store first"),
+            Err(error) => return Err(error),
+        }
+    }
+    let tree = open_tree(dir)?;
+    tree.room().load_ballast().map_err(|source| unreadable("set room aside in", dir, source))?;
+    let low = tree.room().low();
+    let (journal, committer) = Journal::open(Box::new(tree), store_id_if_new)?;
 
     let lock = Arc::new(lock);
-    let (tell, ended) = oneshot::channel();
+    let poison = Arc::clone(&committer.poison);
+    let (tell, ended) = watch::channel(false);
     let held = Arc::clone(&lock);
+    // The very loop that simulations run, on a runtime that has neither timer nor sockets.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(|source| unreadable("start a runtime for", dir, source))?;
     let thread = std::thread::Builder::new()
         .name("kamino-wf-store".into())
         .spawn(move || {
-            let outcome = block_on(committer);
+            // What it ended with is in `poison` as well, where callers look, too.
+            let _ = runtime.block_on(committer.run());
             drop(held);
-            // Nobody may be listening any more.
-            let _ = tell.send(outcome);
+            tell.send_replace(true);
         })
         .map_err(|source| unreadable("start a thread for", dir, source))?;
-    Ok((journal, StoreGuard { lock, ended, thread: Some(thread) }))
+    Ok((journal, StoreGuard { lock, ended, poison, low, thread: Some(thread) }))
 }
 
 /// After the lock is held. A mark without a database means that the database is gone, so none is made.
@@ -101,18 +128,35 @@ pub(super) fn open_tree(dir: &Path) -> Result<SledTree, StoreError> {
             return Err(StoreError::WentBack { tree: 0, mark });
         }
     }
-    SledTree::open(dir).map_err(|error| match error {
+    let full = |error: &TreeError| match error {
+        TreeError::Full => true,
+        TreeError::Io(source) => source.kind() == std::io::ErrorKind::StorageFull,
+        TreeError::Broken(_) => false,
+    };
+    let opened = match SledTree::open(dir) {
+        Err(error) if full(&error) && Room::new(dir).free_ballast() => SledTree::open(dir),
+        opened => opened,
+    };
+    opened.map_err(|error| match error {
         TreeError::Io(source) if source.kind() != std::io::ErrorKind::StorageFull => unreadable("open", dir, source),
         error @ (TreeError::Full | TreeError::Broken(_) | TreeError::Io(_)) => StoreError::while_opening(error),
     })
 }
 
-/// The very loop that simulations run, on a runtime that has neither timer nor sockets.
-fn block_on(committer: Committer) -> Result<(), StoreError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .map_err(|source| StoreError::Poisoned { why: format!("start the committer: {source}") })?;
-    runtime.block_on(committer.run())
+/// A directory's name is in its parent, and durable only when that was synced. `SledTree` syncs the last of them each time.
+fn create_durably(dir: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|path| !path.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for parent in missing.iter().skip(1) {
+        if !parent.as_os_str().is_empty() {
+            fs::File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+fn panicked() -> StoreError {
+    StoreError::Poisoned { why: "the committer's thread panicked".into() }
 }
 
 /// Only an empty directory becomes a store; a typing error in `--store` must not scatter files.
@@ -160,16 +204,32 @@ pub(super) fn refuse_network(dir: &Path) -> Result<(), StoreError> {
     let existing = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
     let stat = rustix::fs::statfs(existing).map_err(|errno| unreadable("look at", existing, errno.into()))?;
-    match network(i128::from(stat.f_type)) {
+    let magic = magic(i128::from(stat.f_type));
+    warn_of_forgetful(dir, magic);
+    match network(magic) {
         Some(kind) => Err(StoreError::NetworkFileSystem { dir: dir.to_owned(), kind }),
         None => Ok(()),
     }
 }
 
 /// The type of `f_type` differs between machines, and on some the high bit makes it negative.
-fn network(f_type: i128) -> Option<&'static str> {
-    let magic = f_type & 0xFFFF_FFFF;
-    NETWORK.iter().find(|(known, _)| i128::from(*known) == magic).map(|(_, kind)| *kind)
+fn magic(f_type: i128) -> u32 {
+    u32::try_from(f_type & 0xFFFF_FFFF).unwrap_or(0)
+}
+
+fn network(magic: u32) -> Option<&'static str> {
+    NETWORK.iter().find(|(known, _)| *known == magic).map(|(_, kind)| *kind)
+}
+
+/// Not refused: somebody may want just that. But they should know.
+fn warn_of_forgetful(dir: &Path, magic: u32) {
+    let kind = match magic {
+        0x0102_1994 => "tmpfs",
+        0x8584_58F6 => "ramfs",
+        0x794C_7630 => "overlayfs (is a volume mounted there?)",
+        _ => return,
+    };
+    tracing::warn!(dir = %dir.display(), kind, "the store does not outlive this container or machine");
 }
 
 fn unreadable(what: &'static str, path: &Path, source: std::io::Error) -> StoreError {
@@ -186,7 +246,7 @@ mod tests {
     #[test]
     fn network_file_systems_are_known_by_number_also_when_it_came_out_negative() {
         assert_eq!(network(0x6969), Some("NFS"));
-        assert_eq!(network(i128::from(0xFF53_4D42_u32.cast_signed())), Some("CIFS"));
+        assert_eq!(network(magic(i128::from(0xFF53_4D42_u32.cast_signed()))), Some("CIFS"));
         assert_eq!(network(0xEF53), None, "ext4");
     }
 

@@ -20,15 +20,13 @@ use std::time::Duration;
 
 use super::lock;
 use super::mark::SLOT_BYTES;
+use super::room::Room;
 use super::tree::{Batch, ByteTree, Entry, TreeError, Visitor};
 
 /// A store of 10,000 runs is read once at open and then hardly at all.
 const CACHE_BYTES: u64 = 32 << 20;
 /// 17 of these, the most that a leaf holds before it splits, stay well under sled's 128 KiB.
 const CHUNK_BYTES: usize = 4 << 10;
-/// Below that much free space sled is not asked to write: a refused write can be tried again, a failed one poisons, and
-/// sled cannot even open on a full disk. Several of its 512 KiB segments, and one rewritten snapshot.
-const FREE_BYTES_MIN: u64 = 8 << 20;
 /// The two slots of the mark lie in different blocks.
 const SLOT_STRIDE: u64 = 4096;
 
@@ -41,6 +39,7 @@ pub(super) struct SledTree {
     /// The file that sled writes, for `fdatasync`: the inode counts, not the handle.
     data: File,
     mark: File,
+    room: Room,
     unsynced_bytes: u64,
 }
 
@@ -53,7 +52,6 @@ impl SledTree {
         }
         remove_unfinished_snapshots(&db_dir)?;
         refuse_blobs(&db_dir)?;
-        let fresh = !db_dir.join("db").exists();
         let db = open_sled(&db_dir)?;
         let mark = OpenOptions::new()
             .read(true)
@@ -65,25 +63,32 @@ impl SledTree {
         let data = File::open(db_dir.join("db"))?;
         for entry in fs::read_dir(&db_dir)? {
             let entry = entry?;
-            if entry.file_type()?.is_file() {
+            // sled makes them readable to all. With an `fsGroup` they may be somebody else's, and are private already.
+            if entry.file_type()?.is_file() && entry.metadata()?.permissions().mode() & 0o007 != 0 {
                 fs::set_permissions(entry.path(), Permissions::from_mode(0o600))?;
             }
         }
-        if fresh {
-            // sled syncs neither its settings nor any name.
-            File::open(db_dir.join("conf"))?.sync_all()?;
-            data.sync_all()?;
-        }
-        // Cheap, and a process killed before it got here leaves names that were never synced.
+        // sled syncs neither its settings nor any name. Every time, since a process may be killed before it gets here.
+        File::open(db_dir.join("conf"))?.sync_all()?;
+        data.sync_all()?;
         mark.sync_all()?;
         sync_dir(&db_dir)?;
         sync_dir(dir)?;
         if let Some(parent) = dir.canonicalize()?.parent() {
-            sync_dir(parent)?;
+            match sync_dir(parent) {
+                Err(TreeError::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    tracing::warn!(dir = %parent.display(), "may not be read, so the store's name there could not be synced");
+                }
+                outcome => outcome?,
+            }
         }
-        let tree = Self { db: Some(db), dir: db_dir, data, mark, unsynced_bytes: 0 };
+        let tree = Self { db: Some(db), dir: db_dir, data, mark, room: Room::new(dir), unsynced_bytes: 0 };
         refuse_blobs(&tree.dir)?;
         Ok(tree)
+    }
+
+    pub(super) fn room(&self) -> &Room {
+        &self.room
     }
 
     fn db(&self) -> Result<&sled::Db, TreeError> {
@@ -99,14 +104,6 @@ impl SledTree {
             Some([high, low, ..]) => u16::from_be_bytes([*high, *low]),
             Some(_) => return Err(TreeError::Broken("a chunk is too short".into())),
         })
-    }
-
-    fn refuse_if_full(&self, batch: &Batch) -> Result<(), TreeError> {
-        let bytes: usize = batch.puts.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let stat = rustix::fs::fstatvfs(&self.data).map_err(io::Error::from)?;
-        // sled's own overhead is a few fold for small values.
-        let wanted = FREE_BYTES_MIN + 4 * (self.unsynced_bytes + bytes as u64);
-        if stat.f_bavail.saturating_mul(stat.f_frsize) < wanted { Err(TreeError::Full) } else { Ok(()) }
     }
 }
 
@@ -152,7 +149,9 @@ impl ByteTree for SledTree {
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), TreeError> {
-        self.refuse_if_full(batch)?;
+        let bytes: usize = batch.puts.iter().map(|(key, value)| key.len() + value.len()).sum();
+        // sled's own overhead is a few fold for small values.
+        self.room.need(4 * (self.unsynced_bytes + bytes as u64))?;
         let mut changes = sled::Batch::default();
         for (key, value) in &batch.puts {
             let chunks: Vec<&[u8]> = split(value);
@@ -162,13 +161,14 @@ impl ByteTree for SledTree {
                 changes.insert(chunk_key(key, index), stored);
             }
             (count..self.chunks(key)?).for_each(|index| changes.remove(chunk_key(key, index)));
-            self.unsynced_bytes += (key.len() + value.len()) as u64;
         }
         for key in &batch.deletes {
             (0..self.chunks(key)?).for_each(|index| changes.remove(chunk_key(key, index)));
         }
         let db = self.db()?;
-        guarded(|| db.apply_batch(changes))
+        guarded(|| db.apply_batch(changes))?;
+        self.unsynced_bytes += bytes as u64;
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<(), TreeError> {

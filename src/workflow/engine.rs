@@ -564,12 +564,11 @@ impl Turn<'_> {
         if let Some(by) = &self.run.cancel {
             match stage.on_failure {
                 OnFailure::Stop => return self.end(Outcome::Cancelled).await,
-                OnFailure::Undo => {
+                // Refused once a stage without a way back has begun: it was accepted before, and nothing of it was asked for.
+                OnFailure::Undo | OnFailure::Forward => {
                     let why = format!("cancelled by {by}");
                     return self.record(vec![Event::Undoing { at: self.now(), why, cancelled: true }]).await;
                 }
-                // Consistent only when finished; nobody could have asked for it here.
-                OnFailure::Forward => {}
                 OnFailure::Report => {
                     let why = format!("not finished: cancelled by {by}");
                     let skipped = Event::Skipped { at: self.now(), why };
@@ -702,7 +701,14 @@ impl Turn<'_> {
 
     /// Asks once. The intent is durable before, the answer after.
     async fn ask(&self, stage: &Stage, any: &dyn AnyStep, attempt: u32) -> Result<Next, EngineError> {
-        self.engine.record(self.cell, vec![Event::Asking { at: self.now(), attempt }]).await?;
+        {
+            let mut stored = self.cell.inner.lock().await;
+            // Cancelled while this turn was looking: nothing new goes out.
+            if stored.run.cancel != self.run.cancel {
+                return Ok(Next::Now);
+            }
+            self.engine.record_in(&mut stored, self.cell, vec![Event::Asking { at: self.now(), attempt }]).await?;
+        }
         match any.act(self.engine.ports(), self.input(any)).await {
             Ok(accepted) => {
                 let told = accepted.retry_after;

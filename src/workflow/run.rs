@@ -417,10 +417,6 @@ impl Run {
                 let phase = Phase::Clearing { attempt: asked };
                 running(Position::Forward { step, phase, since, setbacks: setbacks + 1, asked })
             }
-            (
-                Position::Forward { step, phase: Phase::Clearing { .. }, since, setbacks, asked },
-                Event::Cleared { .. },
-            ) => running(Position::Forward { step, phase: Phase::Decided, since, setbacks, asked }),
             (Position::Forward { step, .. }, Event::Confirmed { output, .. }) => {
                 self.outputs.insert(name, output);
                 forward(step + 1, at)

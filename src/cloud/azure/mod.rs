@@ -23,6 +23,8 @@ mod settings;
 mod transport;
 
 pub use client::AzureCloud;
+#[cfg(feature = "sim")]
+pub(crate) use project::scale_set as scale_set_from_json;
 pub use settings::{AzureSettings, AzureSetupError, Credential, Timeouts};
 
 #[cfg(test)]

@@ -18,14 +18,14 @@ const RUN_TAG: &str = "kamino-wf-run";
 
 /// A resource that lacks what every such resource has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(crate) enum Unreadable {
     #[error("the answer has no {0}")]
     Missing(&'static str),
     #[error(transparent)]
     Id(#[from] BadName),
 }
 
-pub(super) fn scale_set(json: &Value) -> Result<ScaleSet, Unreadable> {
+pub(crate) fn scale_set(json: &Value) -> Result<ScaleSet, Unreadable> {
     let properties = &json["properties"];
     let machine = &properties["virtualMachineProfile"];
     let storage = &machine["storageProfile"];

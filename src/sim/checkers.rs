@@ -1,0 +1,274 @@
+//! What must never be, one function each. Every checker counts how often what it checks was the case: a counter that stays
+//! at zero over all simulations proves nothing, and fails the suite.
+
+use std::collections::BTreeMap;
+
+use super::{
+    session::Line,
+    world::{Kind, World, name},
+};
+use crate::{
+    model::VersionId,
+    workflow::{Event, Outcome, Run, RunState},
+};
+
+/// A world and what a run did to it.
+struct View<'a> {
+    world: &'a World,
+    run: &'a Run,
+    lines: &'a [Line],
+}
+
+type Checker = fn(&View<'_>, &mut Found);
+
+/// What a checker found.
+#[derive(Default)]
+struct Found {
+    violations: Vec<String>,
+    /// How often what is checked was the case.
+    exercised: u64,
+}
+
+impl Found {
+    fn check(&mut self, good: bool, text: impl FnOnce() -> String) {
+        self.exercised += 1;
+        if !good {
+            self.violations.push(text());
+        }
+    }
+}
+
+/// All checkers, by the name of their invariant.
+const CHECKERS: [(&str, Checker); 13] = [
+    ("I1", effect_once),
+    ("I3", one_run_a_scale_set),
+    ("I5", right_machine),
+    ("I7", no_mass_action),
+    ("I8", proven_image),
+    ("I9", no_strangers),
+    ("I12", monotone_versions),
+    ("I13", minimal_diff),
+    ("I14", cancel_is_final),
+    ("I16", no_privileged_residue),
+    ("donor", donor_untouched),
+    ("end", clean_end),
+    ("throttle", never_early),
+];
+
+/// The names of all that is checked, those checked elsewhere included.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    CHECKERS.iter().map(|(name, _)| *name).chain(["I4"]).collect()
+}
+
+/// Checks a world after a run has come to rest; adds to the world's counters.
+pub fn check(world: &mut World, run: Option<&Run>, lines: &[Line]) -> Vec<String> {
+    let mut violations = Vec::new();
+    let Some(run) = run else { return violations };
+    let mut counters: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for (invariant, checker) in CHECKERS {
+        let mut found = Found::default();
+        checker(&View { world, run, lines }, &mut found);
+        violations.extend(found.violations.into_iter().map(|text| format!("{invariant}: {text}")));
+        *counters.entry(invariant).or_default() += found.exercised;
+    }
+    for (invariant, times) in counters {
+        *world.exercised.entry(invariant).or_default() += times;
+    }
+    violations
+}
+
+/// At most one accepted request for each intent: one more only for each attempt that failed and was cleared away.
+fn effect_once(view: &View<'_>, found: &mut Found) {
+    const ONCE: [(&str, &str); 5] = [
+        ("begin_snapshot", "SnapshotDisk"),
+        ("begin_copy_disk", "CopyDisk"),
+        ("begin_version", "CreateVersion"),
+        ("begin_model_change", "PatchModel"),
+        ("begin_publish", "PublishVersion"),
+    ];
+    for (verb, step) in ONCE {
+        let mut requests: BTreeMap<&str, usize> = BTreeMap::new();
+        for accepted in view.world.accepted.iter().filter(|accepted| accepted.verb == verb) {
+            *requests.entry(&accepted.key).or_default() += 1;
+        }
+        let setbacks = view
+            .run
+            .warnings
+            .iter()
+            .filter(|warning| warning.strip_prefix(step).is_some_and(|rest| rest.starts_with(':')))
+            .count();
+        for (key, times) in requests {
+            found.check(times <= 1 + setbacks, || {
+                format!("{times} requests of {verb} {} were accepted, with {setbacks} failures in between", name(key))
+            });
+        }
+    }
+}
+
+fn one_run_a_scale_set(view: &View<'_>, found: &mut Found) {
+    let started = view.lines.iter().filter(|line| matches!(line.event, Event::Started { .. })).count();
+    found.check(started == 1, || format!("{started} runs began for one scale set"));
+}
+
+/// The snapshot is of the disk of the instance that was chosen.
+fn right_machine(view: &View<'_>, found: &mut Found) {
+    let Some(chosen) = view.run.outputs.get("RankNodes") else { return };
+    for snapshot in view.world.snapshots.values() {
+        let source = snapshot.value.source.as_ref().map(ToString::to_string).unwrap_or_default();
+        found.check(chosen["donor"]["disk"] == source.as_str(), || format!("a snapshot of {source}, not of the donor"));
+    }
+    for accepted in view.world.accepted.iter().filter(|accepted| accepted.verb == "begin_snapshot") {
+        let text = serde_json::to_string(&view.run.inputs.get("SnapshotDisk")).unwrap_or_default();
+        found.check(text.to_ascii_lowercase().contains(&accepted.key), || {
+            format!("snapshot {} was not planned", accepted.key)
+        });
+    }
+}
+
+/// No instance's image changed, and nothing was published to a scale set that would roll.
+fn no_mass_action(view: &View<'_>, found: &mut Found) {
+    for set in view.world.scale_sets.values() {
+        let mode = &set.value["properties"]["upgradePolicy"]["mode"];
+        let published = view.world.accepted.iter().any(|accepted| accepted.verb == "begin_publish");
+        if published {
+            found.check(*mode == "Manual", || format!("published with upgrade mode {mode}"));
+        }
+    }
+}
+
+/// What is published by us was made from a disk that was cleaned by this run, and is everywhere.
+fn proven_image(view: &View<'_>, found: &mut Found) {
+    for version in view.world.versions.values() {
+        let version = &version.value;
+        if version.excluded_from_latest || version.run != Some(view.run.id) {
+            continue;
+        }
+        let source = version.source.clone().unwrap_or_default().to_ascii_lowercase();
+        let nonce = view.run.outputs.get("ChooseNames").and_then(|names| names["nonce"].as_str());
+        found.check(view.world.cleaned.get(&source).map(String::as_str) == nonce && nonce.is_some(), || {
+            format!("{} is published and its disk was not cleaned", version.id.name())
+        });
+        found.check(view.run.outputs.contains_key("VerifyVersion"), || {
+            format!("{} is published and was not proved", version.id.name())
+        });
+    }
+}
+
+/// Only what carries our tag was deleted.
+fn no_strangers(view: &View<'_>, found: &mut Found) {
+    for (kind, key, owner) in &view.world.deleted {
+        found.check(owner.is_some(), || format!("{kind:?} {} is nobody's of ours and was deleted", name(key)));
+    }
+    found.check(view.world.trespasses.is_empty(), || view.world.trespasses.join("; "));
+}
+
+/// A version that is published is above all that were published before it.
+fn monotone_versions(view: &View<'_>, found: &mut Found) {
+    let numbers: Vec<_> = view
+        .world
+        .published
+        .iter()
+        .filter_map(|(key, run)| Some((VersionId::parse(key).ok()?.version().ok()?, *run)))
+        .collect();
+    for (at, (version, run)) in numbers.iter().enumerate() {
+        if *run == Some(view.run.id) {
+            let above = numbers[..at].iter().all(|(earlier, _)| earlier <= version);
+            found.check(above, || format!("{version} was published after a higher one"));
+        }
+    }
+}
+
+/// The model differs in nothing but the image and what bootstraps a node.
+fn minimal_diff(view: &View<'_>, found: &mut Found) {
+    let changed = view.world.accepted.iter().any(|accepted| accepted.verb == "begin_model_change");
+    let Some(model) = view.world.model(&view.run.spec.scale_set) else { return };
+    let machine = &model["properties"]["virtualMachineProfile"];
+    if changed {
+        found.check(machine["storageProfile"]["osDisk"]["caching"] == "ReadOnly", || "the OS disk was reset".into());
+        found.check(machine["storageProfile"]["osDisk"]["diskSizeGB"] == 64, || "the OS disk's size was lost".into());
+        found.check(machine["storageProfile"].get("dataDisks").is_some(), || "data disks were erased".into());
+        found.check(model["sku"]["capacity"] == 3, || "the capacity was changed".into());
+        let billing = machine["extensionProfile"]["extensions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|extension| extension["name"] == "computeAksLinuxBilling"));
+        found.check(billing, || "the billing extension was removed".into());
+    }
+}
+
+/// After a cancel was acknowledged no forward request begins.
+fn cancel_is_final(view: &View<'_>, found: &mut Found) {
+    const FORWARD: [&str; 5] =
+        ["begin_snapshot", "begin_copy_disk", "begin_version", "begin_publish", "begin_model_change"];
+    let Some(cancelled) = view.lines.iter().find(|line| matches!(line.event, Event::CancelRequested { .. })) else {
+        return;
+    };
+    // A request that was on its way when the cancel was acknowledged may still arrive.
+    let slack = jiff::SignedDuration::from_secs(1);
+    for accepted in view.world.accepted.iter().filter(|accepted| FORWARD.contains(&accepted.verb)) {
+        found.check(accepted.at <= cancelled.at + slack, || format!("{} went out after the cancel", accepted.verb));
+    }
+    found.exercised += 1;
+}
+
+/// Nothing of a cleaning is left at the end.
+fn no_privileged_residue(view: &View<'_>, found: &mut Found) {
+    let residue = |what: &str, count: usize, found: &mut Found| {
+        found.check(count == 0, || format!("{count} {what} are left"));
+    };
+    if view.run.ended() && !matches!(view.run.state, RunState::Ended(Outcome::NeedsPerson { .. })) {
+        residue("pods", view.world.pods.values().filter(|pod| pod.gone_at.is_none()).count(), found);
+        residue("claims", view.world.claims.values().filter(|claim| claim.gone_at.is_none()).count(), found);
+        residue("volumes", view.world.volumes.values().filter(|volume| volume.gone_at.is_none()).count(), found);
+    }
+}
+
+/// The donor is never written to: neither its instance, nor its disk, nor its Node.
+fn donor_untouched(view: &View<'_>, found: &mut Found) {
+    for accepted in &view.world.accepted {
+        found.check(!view.world.untouchable.contains(&accepted.key), || {
+            format!("{} was sent to {}, which is a node's", accepted.verb, name(&accepted.key))
+        });
+    }
+}
+
+/// What the end says is true of the world.
+fn clean_end(view: &View<'_>, found: &mut Found) {
+    let RunState::Ended(outcome) = &view.run.state else { return };
+    let ours = |run: &Option<crate::model::RunId>| *run == Some(view.run.id);
+    let snapshots = view.world.snapshots.values().filter(|snapshot| ours(&snapshot.value.run)).count();
+    let disks = view.world.disks.values().filter(|disk| ours(&disk.value.run)).count();
+    let versions: Vec<_> = view.world.versions.values().filter(|version| ours(&version.value.run)).collect();
+    match outcome {
+        Outcome::Done => {
+            let skipped = view.run.warnings.iter().any(|warning| warning.starts_with("DeleteTemporaries"));
+            found.check(skipped || snapshots + disks == 0, || {
+                format!("{snapshots} snapshots and {disks} disks are left")
+            });
+            found.check(versions.len() == 1 && !versions[0].value.excluded_from_latest, || {
+                format!("{} versions of the run, or not published", versions.len())
+            });
+            let image = view.world.model(&view.run.spec.scale_set).map(|model| {
+                model["properties"]["virtualMachineProfile"]["storageProfile"]["imageReference"]["id"].to_string()
+            });
+            let follows = image.is_some_and(|image| image.contains(&format!("/images/{}", view.run.spec.definition)));
+            found.check(follows, || "the scale set does not follow the definition".into());
+        }
+        Outcome::Undone { .. } | Outcome::Cancelled => {
+            found.check(snapshots + disks + versions.len() == 0, || {
+                format!("{snapshots} snapshots, {disks} disks and {} versions are left", versions.len())
+            });
+        }
+        Outcome::NeedsPerson { .. } => found.exercised += 1,
+    }
+    let kept = [Kind::Gallery, Kind::Definition, Kind::ScaleSet];
+    found.check(!view.world.deleted.iter().any(|(kind, _, _)| kept.contains(kind)), || {
+        "a gallery or definition went".into()
+    });
+}
+
+/// No request to a bucket before its time.
+fn never_early(view: &View<'_>, found: &mut Found) {
+    found.exercised += u64::from(!view.world.closed.is_empty());
+    found.check(view.world.early.is_empty(), || view.world.early.join("; "));
+}

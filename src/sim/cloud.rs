@@ -1,0 +1,654 @@
+//! The `Cloud` port of the simulated world, with Azure's habits: it answers 200 and "updating", forgets what it was just
+//! told, resets what a partial PATCH leaves out, and does nothing for a snapshot whose name exists.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::world::{Accepted as Entry, Effect, Kind, Resource, Shared, World, name};
+use crate::{
+    cloud::{
+        Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Gallery,
+        Instance, Limiter, ModelChange, NewVersion, Operation, OperationState, Provisioning, Replication, ScaleSet,
+        Snapshot, SnapshotSpec, Version, azure::scale_set_from_json,
+    },
+    model::{
+        DefinitionId, DiskId, GalleryId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId, VersionId,
+    },
+};
+
+/// What Azure says in seconds when it has had enough.
+const RETRY_AFTER: u64 = 1200;
+
+/// One process' way to the world.
+#[derive(Debug, Clone)]
+pub struct SimCloud {
+    shared: Arc<Shared>,
+    limiter: Arc<Limiter>,
+}
+
+/// A call: which, to what, rationed how.
+struct Call {
+    what: String,
+    verb: &'static str,
+    kind: CallKind,
+    key: String,
+    subscription: String,
+    mutates: bool,
+}
+
+impl Call {
+    fn read(verb: &'static str, kind: CallKind, id: &ResourceId) -> Self {
+        Self {
+            what: format!("{verb} {}", id.name()),
+            verb,
+            kind,
+            key: id.key(),
+            subscription: id.subscription().to_owned(),
+            mutates: false,
+        }
+    }
+
+    fn write(verb: &'static str, kind: CallKind, id: &ResourceId) -> Self {
+        Self { mutates: true, ..Self::read(verb, kind, id) }
+    }
+}
+
+impl SimCloud {
+    /// The port of a process that has this limiter.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, limiter: Arc<Limiter>) -> Self {
+        Self { shared, limiter }
+    }
+
+    /// The raw model of a scale set, as Azure shows it.
+    #[must_use]
+    pub fn raw_scale_set(&self, id: &ScaleSetId) -> Option<Value> {
+        self.shared.world().model(id).cloned()
+    }
+
+    async fn call<T>(
+        &self,
+        call: Call,
+        act: impl FnOnce(&mut World) -> Result<T, CloudError> + Send,
+    ) -> Result<T, CloudError> {
+        let Call { what, verb, kind, key, subscription, mutates } = call;
+        let bucket = Bucket { subscription, kind };
+        let now = self.shared.world().now();
+        if let Some(retry_after) = self.limiter.wait(&bucket, now) {
+            return Err(CloudError::Throttled { what, bucket, retry_after });
+        }
+        self.shared.crash.point(&format!("{verb}: before")).await;
+        self.latency().await;
+        let (answer, lost) = {
+            let mut world = self.shared.world();
+            let now = world.now();
+            let arrived = arrive(&mut world, &what, &bucket, mutates, now);
+            if let Err(error) = arrived {
+                (Err(error), false)
+            } else {
+                {
+                    let answer = act(&mut world);
+                    if mutates {
+                        let outcome = answer.as_ref().map_or_else(ToString::to_string, |_| "accepted".to_owned());
+                        world.note(format!("azure {what}: {outcome}"));
+                        if answer.is_ok() {
+                            world.accepted.push(Entry { verb, key, at: now });
+                        }
+                    }
+                    let world = &mut *world;
+                    let chance = world.faults.lost_answers;
+                    let lost = mutates && answer.is_ok() && world.faults.strikes(chance, &mut world.rng);
+                    if lost {
+                        world.note(format!("azure {what}: the answer is lost"));
+                    }
+                    (answer, lost)
+                }
+            }
+        };
+        self.shared.crash.point(&format!("{verb}: in")).await;
+        self.latency().await;
+        self.shared.crash.point(&format!("{verb}: after")).await;
+        if lost {
+            return Err(CloudError::Uncertain { what, detail: "connection reset".into() });
+        }
+        if let Err(CloudError::Throttled { bucket, retry_after, .. }) = &answer {
+            let until = self.shared.world().now().checked_add(*retry_after).unwrap_or(Timestamp::MAX);
+            self.limiter.close(bucket, until);
+        }
+        answer
+    }
+
+    async fn latency(&self) {
+        let span = {
+            let mut world = self.shared.world();
+            let millis = world.rng.u64(10..120);
+            Duration::from_millis(millis).mul_f64(world.scale)
+        };
+        tokio::time::sleep(span).await;
+    }
+
+    async fn delete(
+        &self,
+        verb: &'static str,
+        call_kind: CallKind,
+        kind: Kind,
+        id: &ResourceId,
+    ) -> Result<Accepted, CloudError> {
+        let key = id.key();
+        let what = format!("{verb} {}", id.name());
+        self.call(Call::write(verb, call_kind, id), |world| {
+            if world.untouchable.contains(&key) {
+                world.trespasses.push(format!("{verb} {key}"));
+            }
+            let busy = |message: &str| CloudError::Busy {
+                what: what.clone(),
+                code: "Conflict".into(),
+                message: message.into(),
+            };
+            let (exists, running) = match kind {
+                Kind::Disk => {
+                    (world.disks.contains_key(&key), world.disks.get(&key).is_some_and(|r| r.operation.is_some()))
+                }
+                Kind::Snapshot => (
+                    world.snapshots.contains_key(&key),
+                    world.snapshots.get(&key).is_some_and(|r| r.operation.is_some()),
+                ),
+                Kind::Version => {
+                    (world.versions.contains_key(&key), world.versions.get(&key).is_some_and(|r| r.operation.is_some()))
+                }
+                Kind::ScaleSet | Kind::Gallery | Kind::Definition => (false, false),
+            };
+            if !exists {
+                return Ok(Accepted::default());
+            }
+            if running {
+                return Err(busy("another operation is in progress"));
+            }
+            if kind == Kind::Disk && world.disks.get(&key).is_some_and(|disk| disk.value.managed) {
+                return Err(busy("disk is attached to a virtual machine"));
+            }
+            let (number, operation) = world.begin(kind, &key, Effect::Delete, 5..90);
+            match kind {
+                Kind::Disk => {
+                    busy_with(world.disks.get_mut(&key), number, |disk| disk.provisioning = Provisioning::Running);
+                }
+                Kind::Snapshot => {
+                    busy_with(world.snapshots.get_mut(&key), number, |s| s.provisioning = Provisioning::Running);
+                }
+                Kind::Version => {
+                    busy_with(world.versions.get_mut(&key), number, |v| v.provisioning = Provisioning::Running);
+                }
+                Kind::ScaleSet | Kind::Gallery | Kind::Definition => {}
+            }
+            Ok(accepted(operation, Some(10), world.scale))
+        })
+        .await
+    }
+
+    /// Changes a scale set's model as Azure does: at once, and "updating".
+    pub async fn patch_scale_set(
+        &self,
+        id: &ScaleSetId,
+        if_match: Option<&str>,
+        body: &Value,
+    ) -> Result<Accepted, CloudError> {
+        let key = id.key();
+        let what = format!("patch scale set {}", id.name());
+        let if_match = if_match.map(str::to_owned);
+        self.call(Call::write("begin_model_change", CallKind::ScaleSetWrite, id.id()), |world| {
+            let Some(set) = world.scale_sets.get_mut(&key) else {
+                return Err(gone(&what, "ResourceNotFound"));
+            };
+            if set.operation.is_some() {
+                return Err(CloudError::Busy {
+                    what,
+                    code: "OperationNotAllowed".into(),
+                    message: "in progress".into(),
+                });
+            }
+            if if_match.is_some_and(|tag| Some(tag.as_str()) != set.value["etag"].as_str()) {
+                return Err(CloudError::Preempted { what, code: "PreconditionFailed".into(), message: "etag".into() });
+            }
+            apply_patch(&mut set.value, body);
+            if let Some(data) =
+                body.pointer("/properties/virtualMachineProfile/osProfile/customData").and_then(Value::as_str)
+            {
+                world.custom_data.insert(key.clone(), data.to_owned());
+            }
+            let (number, operation) = world.begin(Kind::ScaleSet, &key, Effect::Make, 20..60);
+            if let Some(set) = world.scale_sets.get_mut(&key) {
+                set.value["properties"]["provisioningState"] = "Updating".into();
+                let etag = set.value["etag"].as_str().unwrap_or("\"0\"").trim_matches('"').parse().unwrap_or(0_u64) + 1;
+                set.value["etag"] = format!("\"{etag}\"").into();
+                set.operation = Some(number);
+            }
+            Ok(accepted(operation, None, world.scale))
+        })
+        .await
+    }
+
+    /// Begins the making of a resource that is not there.
+    fn make<T: Clone>(
+        world: &mut World,
+        kind: Kind,
+        key: &str,
+        value: T,
+        map: impl Fn(&mut World) -> &mut std::collections::BTreeMap<String, Resource<T>>,
+        seconds: std::ops::Range<u64>,
+        told: Option<u64>,
+    ) -> Accepted {
+        let (number, operation) = world.begin(kind, key, Effect::Make, seconds);
+        let chance = world.faults.stale_reads;
+        let stale = world.faults.strikes(chance, &mut world.rng);
+        let now = world.now();
+        let visible = if stale { now + world.span(5..40) } else { now };
+        map(world).insert(key.to_owned(), Resource { value, operation: Some(number), visible });
+        accepted(operation, told, world.scale)
+    }
+}
+
+/// What happens on the way in.
+fn arrive(world: &mut World, what: &str, bucket: &Bucket, mutates: bool, now: Timestamp) -> Result<(), CloudError> {
+    let throttled = |retry_after| CloudError::Throttled { what: what.to_owned(), bucket: bucket.clone(), retry_after };
+    if let Some(until) = world.closed.get(bucket).copied()
+        && until > now
+    {
+        world.early.push(format!("{what} came before {until}"));
+        return Err(throttled(Duration::from_secs(RETRY_AFTER).mul_f64(world.scale)));
+    }
+    *world.exercised.entry("throttle: requests let in").or_default() += 1;
+    let chance = world.faults.throttles;
+    if world.faults.strikes(chance, &mut world.rng) {
+        let retry_after = Duration::from_secs(RETRY_AFTER).mul_f64(world.scale);
+        world.closed.insert(bucket.clone(), now.checked_add(retry_after).unwrap_or(Timestamp::MAX));
+        world.note(format!("azure {what}: 429, Retry-After {}", retry_after.as_secs()));
+        return Err(throttled(retry_after));
+    }
+    let chance = world.faults.lost_requests;
+    if mutates && world.faults.strikes(chance, &mut world.rng) {
+        world.note(format!("azure {what}: the request is lost"));
+        return Err(CloudError::Uncertain { what: what.to_owned(), detail: "timed out".into() });
+    }
+    Ok(())
+}
+
+fn accepted(operation: Operation, told: Option<u64>, scale: f64) -> Accepted {
+    Accepted {
+        operation: Some(operation),
+        retry_after: told.map(|seconds| Duration::from_secs(seconds).mul_f64(scale)),
+        request_id: None,
+    }
+}
+
+fn gone(what: &str, code: &str) -> CloudError {
+    CloudError::Gone { what: what.to_owned(), code: code.into(), message: "not found".into() }
+}
+
+fn refused(what: &str, message: &str) -> CloudError {
+    CloudError::Refused { what: what.to_owned(), code: "BadRequest".into(), message: message.into() }
+}
+
+fn busy_with<T>(resource: Option<&mut Resource<T>>, number: usize, change: impl FnOnce(&mut T)) {
+    if let Some(resource) = resource {
+        resource.operation = Some(number);
+        change(&mut resource.value);
+    }
+}
+
+/// A partial storage profile resets what it leaves out (Azure/azure-rest-api-specs#10373, #13164).
+fn apply_patch(model: &mut Value, body: &Value) {
+    let patch = &body["properties"]["virtualMachineProfile"];
+    if let Some(storage) = patch.get("storageProfile") {
+        let before = model["properties"]["virtualMachineProfile"]["storageProfile"].clone();
+        let mut after = storage.clone();
+        if let Some(disk) = after.get_mut("osDisk").and_then(Value::as_object_mut) {
+            for field in ["osType", "createOption", "name"] {
+                if let Some(value) = before["osDisk"].get(field) {
+                    disk.insert(field.into(), value.clone());
+                }
+            }
+        } else {
+            after["osDisk"] =
+                json!({ "osType": before["osDisk"]["osType"], "createOption": "FromImage", "caching": "None" });
+        }
+        model["properties"]["virtualMachineProfile"]["storageProfile"] = after;
+    }
+    if let Some(extensions) = patch.get("extensionProfile") {
+        model["properties"]["virtualMachineProfile"]["extensionProfile"] = extensions.clone();
+    }
+    if let Some(policy) = body["properties"].get("upgradePolicy") {
+        model["properties"]["upgradePolicy"] = policy.clone();
+    }
+}
+
+/// Looks at a resource, and at the operation on it: `None` while a fresh one can't be seen.
+fn see<T: Clone>(world: &mut World, find: impl Fn(&World) -> Option<&Resource<T>>) -> Option<T> {
+    let resource = find(world)?;
+    let (visible, operation) = (resource.visible, resource.operation);
+    if visible > world.now() {
+        return None;
+    }
+    if let Some(number) = operation {
+        world.look(number);
+    }
+    find(world).map(|resource| resource.value.clone())
+}
+
+#[async_trait]
+impl Cloud for SimCloud {
+    async fn scale_set(&self, id: &ScaleSetId) -> Result<Option<ScaleSet>, CloudError> {
+        let key = id.key();
+        self.call(Call::read("scale_set", CallKind::ScaleSetRead, id.id()), |world| {
+            Ok(see(world, |world| world.scale_sets.get(&key)).and_then(|model| scale_set_from_json(&model).ok()))
+        })
+        .await
+    }
+
+    async fn scale_sets(&self, subscription: &str) -> Result<Vec<ScaleSet>, CloudError> {
+        let call = Call {
+            what: "scale_sets".into(),
+            verb: "scale_sets",
+            kind: CallKind::ScaleSetList,
+            key: String::new(),
+            subscription: subscription.to_owned(),
+            mutates: false,
+        };
+        self.call(call, |world| {
+            Ok(world.scale_sets.values().filter_map(|set| scale_set_from_json(&set.value).ok()).collect())
+        })
+        .await
+    }
+
+    async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, CloudError> {
+        let key = id.key();
+        self.call(Call::read("instance", CallKind::InstanceRead, id.id()), |world| {
+            Ok(world.instances.get(&key).cloned())
+        })
+        .await
+    }
+
+    async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError> {
+        self.call(Call::read("instances", CallKind::InstanceRead, id.id()), |world| {
+            Ok(world.instances.values().filter(|instance| instance.id.scale_set() == *id).cloned().collect())
+        })
+        .await
+    }
+
+    async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {
+        let key = id.key();
+        self.call(Call::read("disk", CallKind::DiskRead, id.id()), |world| {
+            Ok(see(world, |world| world.disks.get(&key)))
+        })
+        .await
+    }
+
+    async fn snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, CloudError> {
+        let key = id.key();
+        self.call(Call::read("snapshot", CallKind::SnapshotRead, id.id()), |world| {
+            Ok(see(world, |world| world.snapshots.get(&key)))
+        })
+        .await
+    }
+
+    async fn gallery(&self, id: &GalleryId) -> Result<Option<Gallery>, CloudError> {
+        let key = id.key();
+        self.call(Call::read("gallery", CallKind::GalleryRead, id.id()), |world| {
+            Ok(see(world, |world| world.galleries.get(&key)))
+        })
+        .await
+    }
+
+    async fn definition(&self, id: &DefinitionId) -> Result<Option<Definition>, CloudError> {
+        let key = id.key();
+        self.call(Call::read("definition", CallKind::GalleryRead, id.id()), |world| {
+            Ok(see(world, |world| world.definitions.get(&key)))
+        })
+        .await
+    }
+
+    async fn version(&self, id: &VersionId) -> Result<Option<Version>, CloudError> {
+        let key = id.key();
+        self.call(Call::read("version", CallKind::VersionRead, id.id()), |world| {
+            Ok(see(world, |world| world.versions.get(&key)))
+        })
+        .await
+    }
+
+    async fn versions(&self, id: &DefinitionId) -> Result<Vec<Version>, CloudError> {
+        let key = id.key();
+        self.call(Call::read("versions", CallKind::VersionRead, id.id()), |world| {
+            if !world.definitions.contains_key(&key) {
+                return Err(gone("versions", "ParentResourceNotFound"));
+            }
+            let prefix = format!("{key}/versions/");
+            let now = world.now();
+            let visible = world.versions.iter().filter(|(key, found)| key.starts_with(&prefix) && found.visible <= now);
+            Ok(visible.map(|(_, found)| Version { replication: Replication::Unknown, ..found.value.clone() }).collect())
+        })
+        .await
+    }
+
+    async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError> {
+        let subscription = operation.0.split('/').nth(4).unwrap_or_default().to_owned();
+        let call = Call {
+            what: "operation".into(),
+            verb: "operation",
+            kind: CallKind::OperationRead,
+            key: String::new(),
+            subscription,
+            mutates: false,
+        };
+        self.call(call, |world| {
+            let Some(number) = world.jobs.iter().position(|job| job.url == operation.0) else {
+                return Ok(OperationState::Unknown);
+            };
+            world.look(number);
+            let scale = world.scale;
+            let Some(job) = world.jobs.get(number) else { return Ok(OperationState::Unknown) };
+            Ok(match (&job.fails, job.finished) {
+                (_, false) => OperationState::Running(Some(Duration::from_secs(30).mul_f64(scale))),
+                (None, true) => OperationState::Succeeded,
+                (Some((code, message)), true) => {
+                    OperationState::Failed { code: code.clone(), message: message.clone() }
+                }
+            })
+        })
+        .await
+    }
+
+    async fn begin_snapshot(&self, want: &SnapshotSpec) -> Result<Accepted, CloudError> {
+        let key = want.id.key();
+        let what = format!("begin_snapshot {}", want.id.name());
+        self.call(Call::write("begin_snapshot", CallKind::SnapshotWrite, want.id.id()), |world| {
+            if let Some(found) = world.snapshots.get(&key) {
+                // Same name, same source: Azure says yes and does nothing (Azure/azure-cli#28879).
+                return if found.value.source.as_ref() == Some(&want.source) {
+                    Ok(Accepted::default())
+                } else {
+                    Err(refused(&what, "changing property 'sourceResourceId' is not allowed for an existing disk"))
+                };
+            }
+            let Some(disk) = world.disks.get(&want.source.key()).map(|disk| disk.value.clone()) else {
+                return Err(gone(&what, "NotFound"));
+            };
+            let snapshot = Snapshot {
+                id: want.id.clone(),
+                provisioning: Provisioning::Running,
+                source: Some(want.source.clone()),
+                created: Some(world.now()),
+                size_gib: disk.size_gib,
+                run: run_of(&want.tags),
+            };
+            Ok(Self::make(world, Kind::Snapshot, &key, snapshot, |world| &mut world.snapshots, 5..60, Some(5)))
+        })
+        .await
+    }
+
+    async fn begin_delete_snapshot(&self, id: &SnapshotId) -> Result<Accepted, CloudError> {
+        self.delete("begin_delete_snapshot", CallKind::SnapshotWrite, Kind::Snapshot, id.id()).await
+    }
+
+    async fn begin_copy_disk(&self, want: &DiskCopy) -> Result<Accepted, CloudError> {
+        let key = want.id.key();
+        let what = format!("begin_copy_disk {}", want.id.name());
+        self.call(Call::write("begin_copy_disk", CallKind::DiskWrite, want.id.id()), |world| {
+            if world.untouchable.contains(&key) {
+                world.trespasses.push(format!("begin_copy_disk {key}"));
+            }
+            if world.disks.contains_key(&key) {
+                return Ok(Accepted::default());
+            }
+            let Some(source) = world.snapshots.get(&want.source.key()).map(|found| found.value.clone()) else {
+                return Err(gone(&what, "NotFound"));
+            };
+            if source.provisioning != Provisioning::Succeeded {
+                return Err(CloudError::Busy {
+                    what,
+                    code: "Conflict".into(),
+                    message: "the snapshot is not ready".into(),
+                });
+            }
+            let unique_id = format!("{:032x}", world.rng.u128(..));
+            let disk = Disk {
+                id: want.id.clone(),
+                unique_id,
+                location: want.location.clone(),
+                zone: want.zone.clone(),
+                provisioning: Provisioning::Running,
+                state: DiskState::Unattached,
+                managed: false,
+                size_gib: source.size_gib,
+                sku: want.sku.clone(),
+                generation: want.generation.clone(),
+                architecture: want.architecture,
+                security_type: want.security_type.clone(),
+                source: Some(want.source.to_string()),
+                run: run_of(&want.tags),
+            };
+            Ok(Self::make(world, Kind::Disk, &key, disk, |world| &mut world.disks, 10..120, Some(5)))
+        })
+        .await
+    }
+
+    async fn begin_delete_disk(&self, id: &DiskId) -> Result<Accepted, CloudError> {
+        self.delete("begin_delete_disk", CallKind::DiskWrite, Kind::Disk, id.id()).await
+    }
+
+    async fn begin_gallery(&self, id: &GalleryId, location: &Region) -> Result<Accepted, CloudError> {
+        let key = id.key();
+        self.call(Call::write("begin_gallery", CallKind::GalleryWrite, id.id()), |world| {
+            if world.galleries.contains_key(&key) {
+                return Ok(Accepted::default());
+            }
+            let gallery = Gallery { id: id.clone(), location: location.clone(), provisioning: Provisioning::Running };
+            Ok(Self::make(world, Kind::Gallery, &key, gallery, |world| &mut world.galleries, 5..30, Some(10)))
+        })
+        .await
+    }
+
+    async fn begin_definition(&self, want: &DefinitionSpec) -> Result<Accepted, CloudError> {
+        let key = want.id.key();
+        let what = format!("begin_definition {}", want.id.name());
+        self.call(Call::write("begin_definition", CallKind::GalleryWrite, want.id.id()), |world| {
+            if !world.galleries.contains_key(&want.id.gallery().key()) {
+                return Err(gone(&what, "ParentResourceNotFound"));
+            }
+            if let Some(found) = world.definitions.get(&key) {
+                return if found.value.spec == *want {
+                    Ok(Accepted::default())
+                } else {
+                    Err(refused(&what, "changing property 'galleryImage.properties' is not allowed"))
+                };
+            }
+            let definition = Definition { spec: want.clone(), generalized: true, provisioning: Provisioning::Running };
+            Ok(Self::make(world, Kind::Definition, &key, definition, |world| &mut world.definitions, 5..30, Some(10)))
+        })
+        .await
+    }
+
+    async fn begin_version(&self, want: &NewVersion) -> Result<Accepted, CloudError> {
+        let key = want.id.key();
+        let what = format!("begin_version {}", want.id.name());
+        self.call(Call::write("begin_version", CallKind::VersionWrite, want.id.id()), |world| {
+            if !world.definitions.contains_key(&want.id.definition().key()) {
+                return Err(gone(&what, "ParentResourceNotFound"));
+            }
+            if let Some(found) = world.versions.get(&key) {
+                return if found.value.source.as_deref() == Some(want.source.as_str()) {
+                    Ok(Accepted::default())
+                } else {
+                    Err(refused(&what, "changing property 'storageProfile.osDiskImage.source.id' is not allowed"))
+                };
+            }
+            let Some(disk) = world.disks.get(&want.source.key()).map(|disk| disk.value.clone()) else {
+                return Err(gone(&what, "NotFound"));
+            };
+            if disk.managed || disk.state != DiskState::Unattached || disk.provisioning != Provisioning::Succeeded {
+                return Err(CloudError::Busy { what, code: "Conflict".into(), message: "the disk is in use".into() });
+            }
+            let version = Version {
+                id: want.id.clone(),
+                provisioning: Provisioning::Running,
+                replication: Replication::InProgress(0),
+                excluded_from_latest: true,
+                regions: want.regions.clone(),
+                source: Some(want.source.to_string()),
+                size_gib: Some(disk.size_gib),
+                created: Some(world.now()),
+                tags: want.tags.clone(),
+                run: run_of(&want.tags),
+            };
+            Ok(Self::make(world, Kind::Version, &key, version, |world| &mut world.versions, 300..2400, Some(60)))
+        })
+        .await
+    }
+
+    async fn begin_publish(&self, id: &VersionId, published: bool) -> Result<Accepted, CloudError> {
+        let key = id.key();
+        let what = format!("begin_publish {} {published}", id.name());
+        self.call(Call::write("begin_publish", CallKind::VersionWrite, id.id()), |world| {
+            let Some(found) = world.versions.get(&key) else { return Err(gone(&what, "ResourceNotFound")) };
+            if found.operation.is_some() {
+                return Err(CloudError::Busy { what, code: "Conflict".into(), message: "in progress".into() });
+            }
+            let owner = found.value.run;
+            let faults = std::mem::replace(&mut world.faults, super::Faults::none());
+            let (number, operation) = world.begin(Kind::Version, &key, Effect::Make, 10..90);
+            world.faults = faults;
+            if let Some(found) = world.versions.get_mut(&key) {
+                found.value.excluded_from_latest = !published;
+                found.value.provisioning = Provisioning::Running;
+                found.operation = Some(number);
+            }
+            if published {
+                world.published.push((key.clone(), owner));
+            }
+            Ok(accepted(operation, Some(15), world.scale))
+        })
+        .await
+    }
+
+    async fn begin_delete_version(&self, id: &VersionId) -> Result<Accepted, CloudError> {
+        if self.shared.world().referenced().contains(&id.key()) {
+            let mut world = self.shared.world();
+            let line = format!("delete of {} which is referenced", name(&id.key()));
+            world.trespasses.push(line);
+        }
+        self.delete("begin_delete_version", CallKind::VersionWrite, Kind::Version, id.id()).await
+    }
+
+    async fn begin_model_change(&self, want: &ModelChange) -> Result<Accepted, CloudError> {
+        let live = self
+            .raw_scale_set(&want.scale_set)
+            .ok_or_else(|| gone(&format!("model of {}", want.scale_set.name()), "ResourceNotFound"))?;
+        let etag = live["etag"].as_str().map(str::to_owned);
+        self.patch_scale_set(&want.scale_set, etag.as_deref(), &want.body(&live)).await
+    }
+}
+
+fn run_of(tags: &crate::cloud::Tags) -> Option<RunId> {
+    tags.get("kamino-wf-run").and_then(|text| uuid::Uuid::try_parse(text).ok()).map(RunId)
+}

@@ -1,0 +1,230 @@
+//! The `Cluster` port of the simulated world. Reads are consistent, as an API server's are.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::{
+    scene::cluster_id,
+    world::{Object, Pod, Shared, World},
+};
+use crate::{
+    cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Node, Owned, PodPhase},
+    model::NodeName,
+};
+
+/// One process' way to the world.
+#[derive(Debug, Clone)]
+pub struct SimCluster {
+    shared: Arc<Shared>,
+}
+
+impl SimCluster {
+    /// The port of a process.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    async fn call<T>(
+        &self,
+        verb: &'static str,
+        name: &str,
+        mutates: bool,
+        act: impl FnOnce(&mut World) -> Result<T, ClusterError> + Send,
+    ) -> Result<T, ClusterError> {
+        let what = format!("{verb} {name}");
+        self.shared.crash.point(&format!("{verb}: before")).await;
+        self.latency().await;
+        let (answer, lost) = {
+            let mut world = self.shared.world();
+            let answer = act(&mut world);
+            if mutates {
+                let outcome = answer.as_ref().map_or_else(ToString::to_string, |_| "accepted".to_owned());
+                world.note(format!("kubernetes {what}: {outcome}"));
+            }
+            let world = &mut *world;
+            let chance = world.faults.lost_answers;
+            let lost = mutates && answer.is_ok() && world.faults.strikes(chance, &mut world.rng);
+            (answer, lost)
+        };
+        self.shared.crash.point(&format!("{verb}: in")).await;
+        self.latency().await;
+        self.shared.crash.point(&format!("{verb}: after")).await;
+        if lost {
+            return Err(ClusterError::Uncertain { what, detail: "connection reset".into() });
+        }
+        answer
+    }
+
+    async fn latency(&self) {
+        let span = {
+            let mut world = self.shared.world();
+            let millis = world.rng.u64(2..30);
+            Duration::from_millis(millis).mul_f64(world.scale)
+        };
+        tokio::time::sleep(span).await;
+    }
+}
+
+fn owned(object: &Object) -> Owned {
+    Owned { uid: object.uid.clone(), run: Some(object.run.clone()), deleting: object.gone_at.is_some() }
+}
+
+fn check_uid(what: &str, found: &str, given: &str) -> Result<(), ClusterError> {
+    if found == given {
+        Ok(())
+    } else {
+        Err(ClusterError::Preempted {
+            what: what.into(),
+            message: format!("uid is {found}, precondition says {given}"),
+        })
+    }
+}
+
+fn not_found(what: &str) -> ClusterError {
+    ClusterError::Gone { what: what.into(), message: "not found".into() }
+}
+
+#[async_trait]
+impl Cluster for SimCluster {
+    async fn cluster_id(&self) -> Result<String, ClusterError> {
+        self.call("cluster_id", "", false, |_| Ok(cluster_id())).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
+        self.call("nodes", "", false, |world| {
+            let now = world.now();
+            Ok(world.nodes.iter().map(|node| Node { lease_renewed: Some(now), ..node.clone() }).collect())
+        })
+        .await
+    }
+
+    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
+        self.call("node", name.as_str(), false, |world| Ok(world.nodes.iter().find(|node| node.name == *name).cloned()))
+            .await
+    }
+
+    async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError> {
+        let path = format!("{namespace}/{name}");
+        self.call("cleaning", &path, false, |world| {
+            let pod = world.pods.get(&path).map(|pod| {
+                let phase = world.phase(pod);
+                let report = (phase == PodPhase::Succeeded).then(|| {
+                    json!({ "run": pod.spec.run.short(), "nonce": pod.spec.nonce, "profile": pod.spec.profile,
+                            "verdict": "clean", "erased": 1234, "trimmed": true })
+                    .to_string()
+                });
+                CleaningPod {
+                    owned: Owned {
+                        uid: pod.uid.clone(),
+                        run: Some(pod.spec.run.short()),
+                        deleting: pod.gone_at.is_some(),
+                    },
+                    exit_code: match &phase {
+                        PodPhase::Succeeded => Some(0),
+                        PodPhase::Failed(_) => Some(137),
+                        PodPhase::Pending(_) | PodPhase::Running => None,
+                    },
+                    phase,
+                    report,
+                    node: Some("pool1-vmss000002".into()),
+                }
+            });
+            Ok(CleaningView {
+                volume: world.volumes.get(name).map(owned),
+                claim: world.claims.get(&path).map(owned),
+                pod,
+            })
+        })
+        .await
+    }
+
+    async fn create_volume(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
+        let what = format!("create volume {}", want.name);
+        self.call("create_volume", &want.name, true, |world| {
+            if world.volumes.contains_key(&want.name) {
+                return Err(ClusterError::Exists { what });
+            }
+            let object = Object { run: want.run.short(), uid: uid(world), gone_at: None };
+            world.volumes.insert(want.name.clone(), object);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn create_claim(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
+        let path = format!("{}/{}", want.namespace, want.name);
+        self.call("create_claim", &path, true, |world| {
+            if world.claims.contains_key(&path) {
+                return Err(ClusterError::Exists { what: format!("create claim {path}") });
+            }
+            let object = Object { run: want.run.short(), uid: uid(world), gone_at: None };
+            world.claims.insert(path.clone(), object);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn create_pod(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
+        let path = format!("{}/{}", want.namespace, want.name);
+        self.call("create_pod", &path, true, |world| {
+            if world.pods.contains_key(&path) {
+                return Err(ClusterError::Exists { what: format!("create pod {path}") });
+            }
+            let runs_at = world.now() + world.span(10..60);
+            let ends_at = runs_at + world.span(3..60);
+            let chance = world.faults.killed_pods;
+            let killed = {
+                let World { faults, rng, .. } = world;
+                faults.strikes(chance, rng)
+            };
+            // While a pod is there its disk is not free, whatever was promised before.
+            world.detaching.remove(&want.disk.key());
+            let pod = Pod { spec: want.clone(), uid: uid(world), runs_at, ends_at, killed, gone_at: None };
+            world.pods.insert(path.clone(), pod);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete_pod(&self, namespace: &str, name: &str, given: &str) -> Result<(), ClusterError> {
+        let path = format!("{namespace}/{name}");
+        self.call("delete_pod", &path, true, |world| {
+            let gone_at = world.now() + world.span(1..5);
+            let pod = world.pods.get_mut(&path).ok_or_else(|| not_found(&path))?;
+            check_uid(&path, &pod.uid, given)?;
+            pod.gone_at.get_or_insert(gone_at);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete_claim(&self, namespace: &str, name: &str, given: &str) -> Result<(), ClusterError> {
+        let path = format!("{namespace}/{name}");
+        self.call("delete_claim", &path, true, |world| {
+            let gone_at = world.now() + world.span(1..3);
+            let claim = world.claims.get_mut(&path).ok_or_else(|| not_found(&path))?;
+            check_uid(&path, &claim.uid, given)?;
+            claim.gone_at.get_or_insert(gone_at);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete_volume(&self, name: &str, given: &str) -> Result<(), ClusterError> {
+        self.call("delete_volume", name, true, |world| {
+            let gone_at = world.now() + world.span(1..3);
+            let volume = world.volumes.get_mut(name).ok_or_else(|| not_found(name))?;
+            check_uid(name, &volume.uid, given)?;
+            volume.gone_at.get_or_insert(gone_at);
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn uid(world: &mut World) -> String {
+    uuid::Builder::from_random_bytes(world.rng.u128(..).to_be_bytes()).into_uuid().to_string()
+}

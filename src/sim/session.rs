@@ -1,0 +1,277 @@
+//! Runs the real engine, steps and journal over a simulated world: one process after another until the run is at rest.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use super::{SimCloud, SimCluster, SimDisk, checkers, scene, scene::Scene, world::Shared};
+use crate::{
+    clock::Clock,
+    cloud::Limiter,
+    model::RunId,
+    store::Journal,
+    workflow::{Driver, Engine, EngineError, Event, Pace, Parts, Run, Summary, events, load},
+};
+
+/// What a run did, as its journal says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// When.
+    pub at: Timestamp,
+    /// The stage and step that it is about, before the event.
+    pub step: Option<String>,
+    /// What happened.
+    pub event: Event,
+    /// How many processes there had been before.
+    pub process: u64,
+}
+
+/// When a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stop {
+    /// When no run moves by itself any more.
+    #[default]
+    AtRest,
+    /// When this many points were passed: as if the power went for good.
+    AtPoint(u64),
+}
+
+/// How a session ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The run.
+    pub run: Option<Run>,
+    /// In one line.
+    pub summary: Option<Summary>,
+    /// What should never have been.
+    pub violations: Vec<String>,
+    /// Crashes on the way.
+    pub crashes: u64,
+    /// Crash points passed.
+    pub points: u64,
+    /// The world's log and the run's events, one line each, in order.
+    pub log: Vec<String>,
+}
+
+/// Is told every line as it becomes durable.
+pub type Watcher = Arc<dyn Fn(&Run, &Line) + Send + Sync>;
+
+/// A simulation.
+#[expect(missing_debug_implementations, reason = "the watcher has none")]
+pub struct Session {
+    /// The world.
+    pub shared: Arc<Shared>,
+    /// The disk under the journal.
+    pub disk: Arc<SimDisk>,
+    scene: Scene,
+    lines: Arc<Mutex<Vec<Line>>>,
+    watcher: Watcher,
+    /// A person cancels the run when this many points were passed.
+    pub cancel_at: Option<u64>,
+    /// Processes that may die before the simulation gives up.
+    pub crashes_max: u64,
+}
+
+impl Session {
+    /// A simulation of a scene. Inside a current-thread runtime with paused time.
+    #[must_use]
+    pub fn new(scene: Scene) -> Self {
+        let shared = Shared::new(scene.world());
+        Self {
+            shared,
+            disk: Arc::default(),
+            scene,
+            lines: Arc::default(),
+            watcher: Arc::new(|_, _| {}),
+            cancel_at: None,
+            crashes_max: 10_000,
+        }
+    }
+
+    /// Lines go to `watcher` too.
+    #[must_use]
+    pub fn watched(mut self, watcher: Watcher) -> Self {
+        self.watcher = watcher;
+        self
+    }
+
+    /// The lines so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<Line> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs to the end, over all crashes.
+    pub async fn run(&self, stop: Stop) -> Result<Outcome, EngineError> {
+        let mut violations = Vec::new();
+        loop {
+            let crash = &self.shared.crash;
+            let finished = tokio::select! {
+                biased;
+                () = crash.died() => None,
+                () = self.stopped(stop) => Some(Ok(())),
+                result = self.process(&mut violations) => Some(result),
+            };
+            match finished {
+                // A store error of a process that has died is the crash itself.
+                Some(Err(_)) | None if crash.crashed() => {
+                    let place = crash.place();
+                    self.shared.world().note(format!("crash at {place}"));
+                    self.disk.power_cut();
+                    crash.restart();
+                    if crash.crashes() > self.crashes_max {
+                        violations.push(format!("still not at rest after {} crashes", crash.crashes()));
+                        return self.outcome(violations).await;
+                    }
+                }
+                Some(Err(error)) => return Err(error),
+                Some(Ok(())) | None => return self.outcome(violations).await,
+            }
+        }
+    }
+
+    async fn stopped(&self, stop: Stop) {
+        match stop {
+            Stop::AtRest => std::future::pending().await,
+            Stop::AtPoint(point) => self.shared.crash.reached(point).await,
+        }
+    }
+
+    /// One process, from opening the store to rest.
+    async fn process(&self, violations: &mut Vec<String>) -> Result<(), EngineError> {
+        let clock = self.shared.world().clock.clone();
+        let tree = self.disk.tree(Arc::clone(&self.shared.crash));
+        let (journal, committer) = Journal::open(tree, clock.new_id())?;
+        let life = async {
+            self.check_journal(&journal, violations).await?;
+            let engine = Arc::new(self.engine(&journal).await?);
+            let started = !journal.heads().await?.is_empty();
+            if !started && let Err(rejected) = engine.start(scene::spec(&self.scene), "simulated operator").await? {
+                violations.push(format!("the first run was rejected: {rejected}"));
+            }
+            let person = async {
+                if let (Some(point), Some(id)) = (self.cancel_at, self.run_id(&journal).await) {
+                    self.shared.crash.reached(point).await;
+                    let answer = engine.cancel(id, "simulated operator").await;
+                    self.shared.world().note(format!("cancel: {answer:?}"));
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                biased;
+                () = person => Ok(()),
+                result = Driver::new(Arc::clone(&engine)).run_to_rest() => result,
+            }
+        };
+        tokio::select! {
+            biased;
+            result = committer.run() => result.map_err(EngineError::from),
+            result = life => result,
+        }
+    }
+
+    async fn engine(&self, journal: &Journal) -> Result<Engine, EngineError> {
+        let limiter = Arc::new(Limiter::default());
+        let clock = self.shared.world().clock.clone();
+        let (lines, watcher, crash) =
+            (Arc::clone(&self.lines), Arc::clone(&self.watcher), Arc::clone(&self.shared.crash));
+        let world = Arc::clone(&self.shared);
+        Engine::open(Parts {
+            cloud: Arc::new(SimCloud::new(Arc::clone(&self.shared), Arc::clone(&limiter))),
+            cluster: Arc::new(SimCluster::new(Arc::clone(&self.shared))),
+            clock: Arc::new(clock),
+            journal: journal.clone(),
+            limiter,
+            pace: Pace::default(),
+            release: env!("CARGO_PKG_VERSION").into(),
+            observer: Box::new(move |run, event| {
+                let step = about(run, event);
+                world.world().note(format!("run {} {} {}", run.id, step.as_deref().unwrap_or("-"), text(event)));
+                let line = Line { at: event.at(), step, event: event.clone(), process: crash.crashes() };
+                watcher(run, &line);
+                lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }),
+        })
+        .await
+    }
+
+    /// I4: what was acknowledged is there after a crash, in order and unchanged.
+    async fn check_journal(&self, journal: &Journal, violations: &mut Vec<String>) -> Result<(), EngineError> {
+        let acknowledged: Vec<Event> = self.lines().into_iter().map(|line| line.event).collect();
+        let stored = match self.run_id(journal).await {
+            Some(id) => events(journal, id.0).await?.map(|(_, events)| events).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        if !acknowledged.is_empty() {
+            *self.shared.world().exercised.entry("I4").or_default() += 1;
+        }
+        if !stored.starts_with(&acknowledged) {
+            violations.push(format!("I4: {} events were acknowledged, and the store holds others", acknowledged.len()));
+        }
+        // Durable though never acknowledged: the process died in between. They happened.
+        for event in stored.iter().skip(acknowledged.len()) {
+            let line = Line { at: event.at(), step: None, event: event.clone(), process: self.shared.crash.crashes() };
+            self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+        Ok(())
+    }
+
+    async fn run_id(&self, journal: &Journal) -> Option<RunId> {
+        journal.heads().await.ok()?.first().map(|head| RunId(head.run))
+    }
+
+    async fn outcome(&self, mut violations: Vec<String>) -> Result<Outcome, EngineError> {
+        // A look by nobody: not through a process that could die.
+        let quiet = Arc::new(super::Crash::default());
+        let (journal, committer) = Journal::open(self.disk.tree(quiet), uuid::Uuid::nil())?;
+        let read = async {
+            let Some(id) = self.run_id(&journal).await else { return Ok(None) };
+            load(&journal, id).await
+        };
+        let run = tokio::select! {
+            biased;
+            result = committer.run() => { result?; None }
+            result = read => result?.map(|(run, _)| run),
+        };
+        let mut world = self.shared.world();
+        violations.extend(checkers::check(&mut world, run.as_ref(), &self.lines()));
+        Ok(Outcome {
+            summary: run.as_ref().map(Summary::of),
+            run,
+            violations,
+            crashes: self.shared.crash.crashes(),
+            points: self.shared.crash.passed(),
+            log: world.log.clone(),
+        })
+    }
+}
+
+/// The step that an event is about: one that ended a step is about that one.
+fn about(run: &Run, event: &Event) -> Option<String> {
+    let back = i64::from(matches!(event, Event::StepUndone { .. }))
+        - i64::from(matches!(event, Event::Confirmed { .. } | Event::Skipped { .. }));
+    let at = i64::try_from(run.position()?.step()).ok()?;
+    run.plan.get(usize::try_from(at + back).ok()?).map(|step| step.name.clone())
+}
+
+/// An event in a few words.
+fn text(event: &Event) -> String {
+    match event {
+        Event::Waiting { why, until, .. } => format!("waiting until {until}: {why}"),
+        Event::SetBack { why, .. }
+        | Event::Skipped { why, .. }
+        | Event::NotAsked { why, .. }
+        | Event::Parked { why, .. }
+        | Event::Undoing { why, .. } => format!("{}: {why}", event.kind()),
+        Event::Asking { attempt, .. } => format!("asking (attempt {attempt})"),
+        Event::Ended { outcome, .. } => format!("ended: {outcome:?}"),
+        Event::Started { .. }
+        | Event::Decided { .. }
+        | Event::Asked { .. }
+        | Event::Cleared { .. }
+        | Event::Confirmed { .. }
+        | Event::StepUndone { .. }
+        | Event::Resumed { .. }
+        | Event::CancelRequested { .. } => event.kind().to_owned(),
+    }
+}

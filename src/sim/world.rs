@@ -1,0 +1,431 @@
+//! What there is: resources, operations, nodes, pods, and the log of all that happened to them.
+//!
+//! An operation is at an end when its time has come *and* somebody has looked at least three times: whoever believes the
+//! first answer is wrong.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use fastrand::Rng;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::{Faults, SimClock, crash::Crash};
+use crate::{
+    clock::Clock,
+    cloud::{
+        Bucket, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Operation, Provisioning, Replication,
+        Snapshot, Version,
+    },
+    cluster::{CleaningSpec, Node, PodPhase},
+    model::{RunId, ScaleSetId},
+};
+
+/// Looks that every operation takes at least.
+const LOOKS_MIN: u32 = 3;
+
+/// A resource and what is being done to it.
+#[derive(Debug, Clone)]
+pub struct Resource<T> {
+    /// As it will be read.
+    pub value: T,
+    /// The operation under way.
+    pub operation: Option<usize>,
+    /// Reads before this answer 404.
+    pub visible: Timestamp,
+}
+
+/// What an operation does at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The resource is made, or changed.
+    Make,
+    /// The resource goes.
+    Delete,
+}
+
+/// The kinds of resource that operations are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    ScaleSet,
+    Disk,
+    Snapshot,
+    Gallery,
+    Definition,
+    Version,
+}
+
+/// A long-running operation.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its URL: long and signed, as Azure's are.
+    pub url: String,
+    /// What it is about.
+    pub kind: Kind,
+    /// The resource's key.
+    pub key: String,
+    /// What it does at its end.
+    pub effect: Effect,
+    /// Not at an end before.
+    pub due: Timestamp,
+    /// How often somebody looked.
+    pub looks: u32,
+    /// It will fail, with this code and message.
+    pub fails: Option<(String, String)>,
+    /// At an end.
+    pub finished: bool,
+}
+
+/// A pod that cleans.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// What it was made from.
+    pub spec: CleaningSpec,
+    /// Its uid.
+    pub uid: String,
+    /// When it will run.
+    pub runs_at: Timestamp,
+    /// When it will end.
+    pub ends_at: Timestamp,
+    /// It will be killed half-way.
+    pub killed: bool,
+    /// Set when it is being deleted: gone after this.
+    pub gone_at: Option<Timestamp>,
+}
+
+/// A claim or a volume.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// The run in its label.
+    pub run: String,
+    /// Its uid.
+    pub uid: String,
+    /// Set when it is being deleted: gone after this.
+    pub gone_at: Option<Timestamp>,
+}
+
+/// An accepted mutating request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Which verb, as in `begin_snapshot`.
+    pub verb: &'static str,
+    /// The resource's key.
+    pub key: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Everything there is.
+#[derive(Debug)]
+pub struct World {
+    /// The world's time.
+    pub clock: SimClock,
+    /// Chance.
+    pub rng: Rng,
+    /// What goes wrong now and then.
+    pub faults: Faults,
+    /// Stretches or shrinks every duration.
+    pub scale: f64,
+    /// Scale sets: raw models, as Azure shows them.
+    pub scale_sets: BTreeMap<String, Resource<Value>>,
+    /// Custom data, which is never shown.
+    pub custom_data: BTreeMap<String, String>,
+    /// Instances by key.
+    pub instances: BTreeMap<String, Instance>,
+    /// Disks.
+    pub disks: BTreeMap<String, Resource<Disk>>,
+    /// When a disk stops saying that it is attached.
+    pub detaching: BTreeMap<String, Timestamp>,
+    /// Disks whose content was cleaned, with the nonce of the cleaning.
+    pub cleaned: BTreeMap<String, String>,
+    /// Snapshots.
+    pub snapshots: BTreeMap<String, Resource<Snapshot>>,
+    /// Galleries.
+    pub galleries: BTreeMap<String, Resource<Gallery>>,
+    /// Definitions.
+    pub definitions: BTreeMap<String, Resource<Definition>>,
+    /// Versions.
+    pub versions: BTreeMap<String, Resource<Version>>,
+    /// Operations, by number.
+    pub jobs: Vec<Job>,
+    /// Nodes.
+    pub nodes: Vec<Node>,
+    /// Pods by namespace/name.
+    pub pods: BTreeMap<String, Pod>,
+    /// Claims by namespace/name.
+    pub claims: BTreeMap<String, Object>,
+    /// Volumes by name.
+    pub volumes: BTreeMap<String, Object>,
+    /// Buckets that Azure has closed.
+    pub closed: BTreeMap<Bucket, Timestamp>,
+    /// Requests to a closed bucket: each is a violation.
+    pub early: Vec<String>,
+    /// Accepted mutating requests, oldest first.
+    pub accepted: Vec<Accepted>,
+    /// Every version name that was ever published, in order, with its run.
+    pub published: Vec<(String, Option<RunId>)>,
+    /// Keys of resources that were deleted, with the owner that they had.
+    pub deleted: Vec<(Kind, String, Option<RunId>)>,
+    /// Writes to what is not ours: each is a violation.
+    pub trespasses: Vec<String>,
+    /// What happened, a line each.
+    pub log: Vec<String>,
+    /// Lines that have been looked at by checkers, by checker: how often what they check was the case.
+    pub exercised: BTreeMap<&'static str, u64>,
+    /// Keys of donors' disks and instances: nothing may be written to them.
+    pub untouchable: BTreeSet<String>,
+}
+
+impl World {
+    /// A line in the log.
+    pub fn note(&mut self, line: impl AsRef<str>) {
+        let elapsed = self.clock.elapsed();
+        self.log.push(format!("{:>9.3} {}", elapsed.as_secs_f64(), line.as_ref()));
+    }
+
+    /// The world's time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A duration between two bounds, in seconds, by chance and scale.
+    pub fn span(&mut self, seconds: std::ops::Range<u64>) -> SignedDuration {
+        let seconds = self.rng.u64(seconds);
+        let scaled = Duration::from_secs(seconds).mul_f64(self.scale);
+        SignedDuration::try_from(scaled).unwrap_or_default()
+    }
+
+    /// Begins an operation on a resource.
+    pub fn begin(
+        &mut self,
+        kind: Kind,
+        key: &str,
+        effect: Effect,
+        seconds: std::ops::Range<u64>,
+    ) -> (usize, Operation) {
+        let due = self.now() + self.span(seconds);
+        let chance = self.faults.failures;
+        // Deletions that fail are another story, and scale sets may say Failed and have applied the change.
+        let fails = (effect == Effect::Make && self.faults.strikes(chance, &mut self.rng))
+            .then(|| ("InternalExecutionError".to_owned(), "an internal execution error occurred".to_owned()));
+        let number = self.jobs.len();
+        let family = match kind {
+            Kind::ScaleSet => "operations",
+            Kind::Disk | Kind::Snapshot => "DiskOperations",
+            Kind::Gallery | Kind::Definition | Kind::Version => "capsOperations",
+        };
+        let subscription = key.split('/').nth(2).unwrap_or_default();
+        let url = format!(
+            "https://management.azure.com/subscriptions/{subscription}/providers/Microsoft.Compute/locations/westus/{family}/\
+             {number:08}-{:016x}?api-version=2024-07-01&t=638602581384722287&c={}&s=U-LpxAqZ{number}&h=jExK5M",
+            self.rng.u64(..),
+            "MIIHhz".repeat(400),
+        );
+        let job = Job { url: url.clone(), kind, key: key.to_owned(), effect, due, looks: 0, fails, finished: false };
+        self.jobs.push(job);
+        (number, Operation(url))
+    }
+
+    /// Somebody looks at an operation: it may come to its end.
+    pub fn look(&mut self, number: usize) {
+        let now = self.now();
+        let Some(job) = self.jobs.get_mut(number) else { return };
+        if job.finished {
+            return;
+        }
+        job.looks += 1;
+        if job.due > now || job.looks < LOOKS_MIN {
+            return;
+        }
+        job.finished = true;
+        let job = job.clone();
+        self.finish(&job);
+    }
+
+    fn finish(&mut self, job: &Job) {
+        let outcome = if job.fails.is_some() { "failed" } else { "done" };
+        self.note(format!("{:?} {} {outcome}: {}", job.kind, verb(&job.effect), name(&job.key)));
+        let provisioning = if job.fails.is_some() { Provisioning::Failed } else { Provisioning::Succeeded };
+        let key = &job.key;
+        if job.effect == Effect::Delete {
+            let owner = self.owner(job.kind, key);
+            match job.kind {
+                Kind::ScaleSet => drop(self.scale_sets.remove(key)),
+                Kind::Disk => drop(self.disks.remove(key)),
+                Kind::Snapshot => drop(self.snapshots.remove(key)),
+                Kind::Gallery => drop(self.galleries.remove(key)),
+                Kind::Definition => drop(self.definitions.remove(key)),
+                Kind::Version => drop(self.versions.remove(key)),
+            }
+            self.deleted.push((job.kind, key.clone(), owner));
+            return;
+        }
+        match job.kind {
+            Kind::ScaleSet => {
+                if let Some(set) = self.scale_sets.get_mut(key) {
+                    // Azure calls some updates failed that were applied (kamino's own experience).
+                    let state = if job.fails.is_some() { "Failed" } else { "Succeeded" };
+                    set.value["properties"]["provisioningState"] = state.into();
+                    set.operation = None;
+                }
+            }
+            Kind::Disk => settle(self.disks.get_mut(key), |disk| disk.provisioning = provisioning),
+            Kind::Snapshot => settle(self.snapshots.get_mut(key), |snapshot| snapshot.provisioning = provisioning),
+            Kind::Gallery => {
+                settle(self.galleries.get_mut(key), |gallery| gallery.provisioning = Provisioning::Succeeded);
+            }
+            Kind::Definition => {
+                settle(self.definitions.get_mut(key), |definition| definition.provisioning = Provisioning::Succeeded);
+            }
+            Kind::Version => settle(self.versions.get_mut(key), |version| {
+                version.provisioning = provisioning;
+                if version.provisioning == Provisioning::Succeeded {
+                    version.replication = Replication::Completed;
+                    version.size_gib = version.size_gib.or(Some(30));
+                }
+            }),
+        }
+    }
+
+    /// The run that owns a resource.
+    #[must_use]
+    pub fn owner(&self, kind: Kind, key: &str) -> Option<RunId> {
+        match kind {
+            Kind::Disk => self.disks.get(key)?.value.run,
+            Kind::Snapshot => self.snapshots.get(key)?.value.run,
+            Kind::Version => self.versions.get(key)?.value.run,
+            Kind::ScaleSet | Kind::Gallery | Kind::Definition => None,
+        }
+    }
+
+    /// What happens by itself as time passes: pods run and end, disks come free, objects go.
+    pub fn pass(&mut self) {
+        let now = self.now();
+        let ended: Vec<Pod> = self
+            .pods
+            .values()
+            .filter(|pod| pod.ends_at <= now && !pod.killed && pod.gone_at.is_none())
+            .cloned()
+            .collect();
+        for pod in ended {
+            self.cleaned.insert(pod.spec.disk.key(), pod.spec.nonce.clone());
+        }
+        let gone = |at: &Option<Timestamp>| at.is_some_and(|at| at <= now);
+        let left: Vec<(String, String)> = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| gone(&pod.gone_at))
+            .map(|(name, pod)| (name.clone(), pod.spec.disk.key()))
+            .collect();
+        for (pod, disk) in left {
+            self.pods.remove(&pod);
+            // Azure goes on calling a disk attached for minutes after its pod has gone.
+            let until = now + self.span(60..300);
+            self.detaching.insert(disk, until);
+        }
+        self.claims.retain(|_, object| !gone(&object.gone_at));
+        self.volumes.retain(|_, object| !gone(&object.gone_at));
+        let free: Vec<String> =
+            self.detaching.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        for key in free {
+            self.detaching.remove(&key);
+            if let Some(disk) = self.disks.get_mut(&key) {
+                disk.value.state = DiskState::Unattached;
+                disk.value.managed = false;
+            }
+        }
+        let attached: Vec<String> =
+            self.pods.values().filter(|pod| pod.runs_at <= now).map(|pod| pod.spec.disk.key()).collect();
+        for key in attached {
+            if let Some(disk) = self.disks.get_mut(&key) {
+                disk.value.state = DiskState::Attached;
+                disk.value.managed = true;
+            }
+        }
+    }
+
+    /// Where a pod is in its life.
+    #[must_use]
+    pub fn phase(&self, pod: &Pod) -> PodPhase {
+        let now = self.now();
+        if now < pod.runs_at {
+            PodPhase::Pending("waiting for the volume to be attached".into())
+        } else if now < pod.ends_at {
+            PodPhase::Running
+        } else if pod.killed {
+            PodPhase::Failed("container was killed (137)".into())
+        } else {
+            PodPhase::Succeeded
+        }
+    }
+
+    /// The versions that somebody refers to.
+    #[must_use]
+    pub fn referenced(&self) -> BTreeSet<String> {
+        let instances = self.instances.values().filter_map(|instance| match &instance.image {
+            ImageRef::Version(id) => Some(id.key()),
+            ImageRef::Definition(_) | ImageRef::Other(_) => None,
+        });
+        let sets = self.scale_sets.values().filter_map(|set| {
+            let id =
+                set.value.pointer("/properties/virtualMachineProfile/storageProfile/imageReference/id")?.as_str()?;
+            Some(id.to_ascii_lowercase())
+        });
+        instances.chain(sets).collect()
+    }
+
+    /// The raw model of a scale set.
+    #[must_use]
+    pub fn model(&self, id: &ScaleSetId) -> Option<&Value> {
+        self.scale_sets.get(&id.key()).map(|set| &set.value)
+    }
+}
+
+fn settle<T>(resource: Option<&mut Resource<T>>, change: impl FnOnce(&mut T)) {
+    if let Some(resource) = resource {
+        change(&mut resource.value);
+        resource.operation = None;
+    }
+}
+
+fn verb(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Make => "make",
+        Effect::Delete => "delete",
+    }
+}
+
+/// The last two parts of a key: enough for people.
+#[must_use]
+pub(super) fn name(key: &str) -> &str {
+    let cut = key.rmatch_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
+    &key[cut..]
+}
+
+/// The world and its crash points, shared by all ports.
+#[derive(Debug)]
+pub struct Shared {
+    world: Mutex<World>,
+    /// Where processes die.
+    pub crash: Arc<Crash>,
+}
+
+impl Shared {
+    /// A shared world.
+    #[must_use]
+    pub fn new(world: World) -> Arc<Self> {
+        Arc::new(Self { world: Mutex::new(world), crash: Arc::default() })
+    }
+
+    /// The world, with time passed.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        world.pass();
+        world
+    }
+}

@@ -1,0 +1,140 @@
+//! A whole update on the simulated world: nominal, crashed at every point, cancelled at every point, on bad days by seed.
+
+#![expect(clippy::expect_used, reason = "a test says what should have held")]
+
+use std::collections::BTreeMap;
+
+use kamino_wf::{
+    model::Profile,
+    sim::{Faults, Outcome, Scene, Session, Stop, checkers},
+    workflow::{self, RunState},
+};
+
+/// Runs `body` under paused time, all on one thread.
+fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime can be built");
+    runtime.block_on(body())
+}
+
+fn run(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> (Outcome, BTreeMap<&'static str, u64>) {
+    simulated(async || {
+        let mut session = Session::new(scene.clone());
+        prepare(&mut session);
+        let outcome = session.run(Stop::AtRest).await.expect("the store never fails for good");
+        let exercised = session.shared.world().exercised.clone();
+        (outcome, exercised)
+    })
+}
+
+fn done(outcome: &Outcome) -> bool {
+    outcome.run.as_ref().is_some_and(|run| run.state == RunState::Ended(workflow::Outcome::Done))
+}
+
+#[test]
+fn a_nominal_update_ends_well_with_one_of_everything() {
+    for profile in [Profile::Kubeadm, Profile::AksEngine] {
+        for adopted in [false, true] {
+            let scene = Scene { profile, adopted, ..Scene::nominal() };
+            let (outcome, _) = run(&scene, |_| {});
+            assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+            assert!(done(&outcome), "{:#?}\n{}", outcome.summary, outcome.log.join("\n"));
+        }
+    }
+}
+
+/// The points of the nominal update, each with its name.
+fn points(scene: &Scene) -> Vec<String> {
+    simulated(async || {
+        let session = Session::new(scene.clone());
+        session.shared.crash.trace();
+        session.run(Stop::AtRest).await.expect("the nominal update ends");
+        session.shared.crash.traced()
+    })
+}
+
+#[test]
+fn a_crash_at_any_point_of_the_nominal_update_changes_nothing() {
+    let scene = Scene::nominal();
+    let places = points(&scene);
+    println!("{} crash points in the nominal update", places.len());
+    assert!(places.len() >= 200, "only {} crash points", places.len());
+    let mut exercised: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for (number, place) in (1_u64..).zip(&places) {
+        let (outcome, counters) = run(&scene, |session| session.shared.crash.arm(number));
+        assert_eq!(outcome.crashes, 1, "point {number} ({place}) must be passed");
+        assert!(outcome.violations.is_empty(), "crash at point {number} ({place}): {:#?}", outcome.violations);
+        assert!(
+            done(&outcome),
+            "crash at point {number} ({place}): {:#?}\n{}",
+            outcome.summary,
+            outcome.log.join("\n")
+        );
+        for (name, times) in counters {
+            *exercised.entry(name).or_default() += times;
+        }
+    }
+    for name in ["I1", "I3", "I4", "I5", "I7", "I8", "I9", "I12", "I13", "I16", "donor", "end"] {
+        assert!(exercised.get(name).is_some_and(|times| *times > 0), "{name} was never exercised: {exercised:?}");
+    }
+}
+
+#[test]
+fn a_cancel_at_any_point_leaves_nothing_or_is_refused() {
+    let scene = Scene::nominal();
+    let places = points(&scene);
+    let mut ends: BTreeMap<String, u64> = BTreeMap::new();
+    for (number, place) in (1_u64..).zip(&places) {
+        let (outcome, _) = run(&scene, |session| session.cancel_at = Some(number));
+        assert!(
+            outcome.violations.is_empty(),
+            "cancel at point {number} ({place}): {:#?}\n{}",
+            outcome.violations,
+            outcome.log.join("\n")
+        );
+        let state = outcome.summary.map(|summary| summary.state).unwrap_or_default();
+        assert!(["cancelled", "done"].contains(&state.as_str()), "cancel at point {number} ({place}) ended {state}");
+        *ends.entry(state).or_default() += 1;
+    }
+    println!("cancelled at each of {} points: {ends:?}", places.len());
+    assert!(ends.len() == 2, "some must be cancelled, and some be past the point of no return: {ends:?}");
+}
+
+#[test]
+fn bad_days_break_nothing() {
+    let mut exercised: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut ends: BTreeMap<String, u64> = BTreeMap::new();
+    for seed in 0..300 {
+        let scene = Scene::of_seed(seed, Faults::bad_day());
+        let (outcome, counters) = run(&scene, |session| {
+            if seed % 3 == 1 {
+                session.shared.crash.arm_every(20 + seed % 50);
+            }
+            if seed % 5 == 2 {
+                session.cancel_at = Some(seed * 7 % 400);
+            }
+        });
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
+        *ends.entry(outcome.summary.map(|summary| summary.state).unwrap_or_default()).or_default() += 1;
+        for (name, times) in counters {
+            *exercised.entry(name).or_default() += times;
+        }
+    }
+    println!("300 seeds ended: {ends:?}; exercised: {exercised:?}");
+    for name in checkers::names() {
+        assert!(exercised.get(name).is_some_and(|times| *times > 0), "{name} was never exercised: {exercised:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log_to_the_last_byte() {
+    for seed in [1, 7, 42] {
+        let scene = Scene::of_seed(seed, Faults::bad_day());
+        let (first, _) = run(&scene, |session| session.shared.crash.arm_every(33));
+        let (second, _) = run(&scene, |session| session.shared.crash.arm_every(33));
+        assert_eq!(first.log, second.log, "seed {seed}");
+    }
+}
