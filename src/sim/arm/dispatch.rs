@@ -9,7 +9,7 @@ use super::{
     render,
     target::Target,
 };
-use crate::cloud::{Accepted, CloudError, OperationState};
+use crate::cloud::{Accepted, Cloud as _, CloudError, OperationState};
 
 type Answered = Result<Answer, CloudError>;
 
@@ -32,30 +32,30 @@ impl State {
         let found = match target {
             Target::ScaleSet(id) => {
                 // The port's read decides whether it is there and whether it may be asked now.
-                let found = self.world.scale_set(id).await?;
-                found.and_then(|_| self.world.raw_scale_set(id)).map(render::scale_set)
+                let found = self.port().scale_set(id).await?;
+                found.and_then(|_| self.port().raw_scale_set(id)).map(render::scale_set)
             }
             Target::ScaleSets(subscription) => {
-                let all = self.world.scale_sets(subscription).await?;
-                let raw = all.iter().filter_map(|set| self.world.raw_scale_set(&set.id)).map(render::scale_set);
+                let all = self.port().scale_sets(subscription).await?;
+                let raw = all.iter().filter_map(|set| self.port().raw_scale_set(&set.id)).map(render::scale_set);
                 return Ok(self.page(asked, raw.collect()));
             }
-            Target::Instance(id) => self.world.instance(id).await?.as_ref().map(render::instance),
+            Target::Instance(id) => self.port().instance(id).await?.as_ref().map(render::instance),
             Target::Instances(id) => {
-                let all = self.world.instances(id).await?;
+                let all = self.port().instances(id).await?;
                 return Ok(self.page(asked, all.iter().map(render::instance).collect()));
             }
-            Target::Disk(id) => self.world.disk(id).await?.as_ref().map(render::disk),
-            Target::Snapshot(id) => self.world.snapshot(id).await?.as_ref().map(render::snapshot),
-            Target::Gallery(id) => self.world.gallery(id).await?.as_ref().map(render::gallery),
-            Target::Definition(id) => self.world.definition(id).await?.as_ref().map(render::definition),
+            Target::Disk(id) => self.port().disk(id).await?.as_ref().map(render::disk),
+            Target::Snapshot(id) => self.port().snapshot(id).await?.as_ref().map(render::snapshot),
+            Target::Gallery(id) => self.port().gallery(id).await?.as_ref().map(render::gallery),
+            Target::Definition(id) => self.port().definition(id).await?.as_ref().map(render::definition),
             Target::Version(id) => {
                 let expanded =
                     asked.query.get("$expand").is_some_and(|it| it.eq_ignore_ascii_case("ReplicationStatus"));
-                self.world.version(id).await?.map(|version| render::version(&version, expanded))
+                self.port().version(id).await?.map(|version| render::version(&version, expanded))
             }
             Target::Versions(id) => {
-                let all = self.world.versions(id).await?;
+                let all = self.port().versions(id).await?;
                 return Ok(self.page(asked, all.iter().map(|it| render::version(it, false)).collect()));
             }
             Target::Operation(guid) => return self.operation(asked, guid).await,
@@ -67,23 +67,23 @@ impl State {
         let body = &asked.body;
         let accepted = match target {
             Target::Snapshot(id) => match read::snapshot(id.clone(), body) {
-                Ok(want) => self.world.begin_snapshot(&want).await?,
+                Ok(want) => self.port().begin_snapshot(&want).await?,
                 Err(field) => return Ok(invalid(&field)),
             },
             Target::Disk(id) => match read::disk(id.clone(), body) {
-                Ok(want) => self.world.begin_copy_disk(&want).await?,
+                Ok(want) => self.port().begin_copy_disk(&want).await?,
                 Err(field) => return Ok(invalid(&field)),
             },
             Target::Gallery(id) => match read::gallery(body) {
-                Ok(location) => self.world.begin_gallery(id, &location).await?,
+                Ok(location) => self.port().begin_gallery(id, &location).await?,
                 Err(field) => return Ok(invalid(&field)),
             },
             Target::Definition(id) => match read::definition(id.clone(), body) {
-                Ok(want) => self.world.begin_definition(&want).await?,
+                Ok(want) => self.port().begin_definition(&want).await?,
                 Err(field) => return Ok(invalid(&field)),
             },
             Target::Version(id) => match read::version(id.clone(), body) {
-                Ok(want) => self.world.begin_version(&want).await?,
+                Ok(want) => self.port().begin_version(&want).await?,
                 Err(field) => return Ok(invalid(&field)),
             },
             Target::ScaleSet(_)
@@ -105,10 +105,10 @@ impl State {
         let accepted = match target {
             Target::ScaleSet(id) => {
                 let if_match = asked.headers.get("if-match").and_then(|value| value.to_str().ok());
-                self.world.patch_scale_set(id, if_match, &asked.body).await?
+                self.port().patch_scale_set(id, if_match, &asked.body).await?
             }
             Target::Version(id) => match read::published(&asked.body) {
-                Ok(published) => self.world.begin_publish(id, published).await?,
+                Ok(published) => self.port().begin_publish(id, published).await?,
                 Err(field) => return Ok(invalid(&field)),
             },
             Target::ScaleSets(_)
@@ -121,15 +121,28 @@ impl State {
             | Target::Versions(_)
             | Target::Operation(_) => return Ok(not_simulated()),
         };
-        let body = json!({ "properties": { "provisioningState": "Updating" } });
+        let body = match target {
+            // The whole model, as recorded: `Updating`, with a 200.
+            Target::ScaleSet(id) => self.port().raw_scale_set(id).map_or(Value::Null, render::scale_set),
+            Target::ScaleSets(_)
+            | Target::Instance(_)
+            | Target::Instances(_)
+            | Target::Disk(_)
+            | Target::Snapshot(_)
+            | Target::Gallery(_)
+            | Target::Definition(_)
+            | Target::Version(_)
+            | Target::Versions(_)
+            | Target::Operation(_) => json!({ "properties": { "provisioningState": "Updating" } }),
+        };
         Ok(self.begun(asked, target, StatusCode::OK, body, accepted))
     }
 
     async fn delete(&self, asked: &Asked<'_>, target: &Target) -> Answered {
         let accepted = match target {
-            Target::Snapshot(id) => self.world.begin_delete_snapshot(id).await?,
-            Target::Disk(id) => self.world.begin_delete_disk(id).await?,
-            Target::Version(id) => self.world.begin_delete_version(id).await?,
+            Target::Snapshot(id) => self.port().begin_delete_snapshot(id).await?,
+            Target::Disk(id) => self.port().begin_delete_disk(id).await?,
+            Target::Version(id) => self.port().begin_delete_version(id).await?,
             Target::ScaleSet(_)
             | Target::ScaleSets(_)
             | Target::Instance(_)
@@ -165,7 +178,7 @@ impl State {
             }
             None => return Ok(not_found(asked)),
         };
-        let (status, error) = match self.world.operation(&operation).await? {
+        let (status, error) = match self.port().operation(&operation).await? {
             OperationState::Unknown => return Ok(not_found(asked)),
             OperationState::Running(told) => {
                 let headers = pause(told.unwrap_or(self.poll_after));

@@ -4,28 +4,24 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::Response;
-use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    backend::Backend,
     faults::{Faults, Injection},
-    handle::{Cut, State},
+    handle::State,
     identity::Identity,
     operations::Operations,
     request_log::{Logged, RequestLog},
     tls,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, sim::Shared};
 
 /// Where the face listens and what it writes.
 #[derive(Debug, Clone)]
@@ -69,7 +65,7 @@ pub struct ArmFace {
 
 impl ArmFace {
     /// Starts to listen.
-    pub async fn serve(world: Arc<dyn Backend>, clock: Arc<dyn Clock>, options: &ArmOptions) -> io::Result<Self> {
+    pub async fn serve(world: Arc<Shared>, clock: Arc<dyn Clock>, options: &ArmOptions) -> io::Result<Self> {
         if !options.listen.ip().is_loopback() {
             return Err(io::Error::other(format!("{} is no loopback address", options.listen)));
         }
@@ -86,6 +82,7 @@ impl ArmFace {
             faults: Faults::default(),
             identity: Identity::new(options.token_lifetime),
             operations: Operations::default(),
+            running: Mutex::default(),
         });
         let mut server = JoinSet::new();
         server.spawn(accept(listener, acceptor, Arc::clone(&state)));
@@ -139,7 +136,7 @@ impl ArmFace {
 }
 
 /// The face as a process of its own: says on stdout where it is, in one line of JSON, and stays.
-pub async fn run(world: Arc<dyn Backend>, clock: Arc<dyn Clock>, options: ArmOptions) -> io::Result<()> {
+pub async fn run(world: Arc<Shared>, clock: Arc<dyn Clock>, options: ArmOptions) -> io::Result<()> {
     let face = ArmFace::serve(world, clock, &options).await?;
     println!("{}", serde_json::json!({ "url": face.url(), "ca": options.ca_path }));
     face.ended().await;
@@ -167,13 +164,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>)
 async fn connection(stream: tokio::net::TcpStream, acceptor: TlsAcceptor, state: Arc<State>) {
     // A client that does not know the authority yet, or that goes away, is no matter of ours.
     let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(move |request| {
-        let state = Arc::clone(&state);
-        async move {
-            let answer: Result<Response<Full<Bytes>>, Cut> = state.handle(request).await;
-            answer
-        }
-    });
+    let service = service_fn(move |request| Arc::clone(&state).take(request));
     // An error of the service closes the connection without an answer: that is what `Cut` is for.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

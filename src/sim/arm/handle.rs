@@ -1,22 +1,32 @@
 //! One request: who asks, what of, what the world says, and how Azure would put it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts,
+};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
-    backend::Backend,
     faults::{Fault, Faults},
     identity::{Identity, parameters},
     operations::Operations,
     request_log::{Effect, Logged, RequestLog},
     target::Target,
 };
-use crate::{clock::Clock, cloud::CloudError};
+use crate::{
+    clock::Clock,
+    cloud::{CloudError, Limiter},
+    sim::{Shared, SimCloud},
+};
 
 /// The longest request that is read.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
@@ -26,9 +36,12 @@ const REQUEST_BYTES_MAX: usize = 4 << 20;
 #[error("the simulated network cut the connection")]
 pub(super) struct Cut;
 
+/// What goes on the wire, if anything does.
+pub(super) type Answered = Result<Response<Full<Bytes>>, Cut>;
+
 /// All that a request needs.
 pub(super) struct State {
-    pub(super) world: Arc<dyn Backend>,
+    pub(super) world: Arc<Shared>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) base: String,
     pub(super) page_size: usize,
@@ -37,6 +50,7 @@ pub(super) struct State {
     pub(super) faults: Faults,
     pub(super) identity: Identity,
     pub(super) operations: Operations,
+    pub(super) running: Mutex<JoinSet<()>>,
 }
 
 /// An answer before it is put on the wire.
@@ -66,9 +80,25 @@ pub(super) struct Asked<'a> {
 }
 
 impl State {
-    pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Cut> {
+    /// Reads a request to its end, and has it done by a task of its own: what has arrived is done, whether or not
+    /// somebody still waits for the answer.
+    pub(super) async fn take(self: Arc<Self>, request: Request<Incoming>) -> Answered {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, REQUEST_BYTES_MAX).collect().await.map_err(|_| Cut)?.to_bytes();
+        let (tell, answer) = oneshot::channel();
+        {
+            let state = Arc::clone(&self);
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            while running.try_join_next().is_some() {}
+            running.spawn(async move {
+                // Nobody may be there to hear it.
+                let _ = tell.send(state.handle(head, body).await);
+            });
+        }
+        answer.await.unwrap_or(Err(Cut))
+    }
+
+    async fn handle(&self, head: Parts, body: Bytes) -> Answered {
         let path = head.uri.path().to_owned();
         if Identity::owns(&path) {
             if let Some(Fault::CutBefore | Fault::CutAfter) = self.faults.strike(head.method.as_str(), &path) {
@@ -140,6 +170,11 @@ impl State {
 }
 
 impl State {
+    /// The world's port with an empty memory: whoever comes too early is seen by the world itself.
+    pub(super) fn port(&self) -> SimCloud {
+        SimCloud::new(Arc::clone(&self.world), Arc::new(Limiter::default()))
+    }
+
     fn log(&self, asked: &Asked<'_>, path: &str, target: Option<&Target>, answer: Option<&Answer>) {
         let header = |name: &str| asked.headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let signed = matches!(target, Some(Target::Operation(_)));

@@ -3,7 +3,6 @@
 //! It translates and adds the habits of the wire: signed operation URLs, 200 with `Updating`, pages, mixed case, words and
 //! fields of a later year, cut connections. What happens to a resource is the world's business alone.
 
-mod backend;
 mod dispatch;
 mod face;
 mod faults;
@@ -16,7 +15,6 @@ mod request_log;
 mod target;
 mod tls;
 
-pub use backend::Backend;
 pub use face::{ArmFace, ArmOptions, run};
 pub use faults::{Fault, Injection};
 pub use request_log::{Effect, Logged};
