@@ -7,3 +7,4 @@ mod requests;
 mod secrets;
 mod stage;
 mod troubles;
+mod update;

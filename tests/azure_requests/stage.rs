@@ -49,12 +49,15 @@ impl Clock for HandClock {
     }
 }
 
+/// The world's pace: what takes Azure a minute takes 30 ms.
+pub(crate) const PACE: f64 = 0.0005;
+
 /// A world, its face, and the real adapter before it.
 pub(crate) struct Stage {
     pub(crate) scene: Scene,
     pub(crate) shared: Arc<Shared>,
     pub(crate) face: ArmFace,
-    pub(crate) azure: AzureCloud,
+    pub(crate) azure: Arc<AzureCloud>,
     pub(crate) clock: Arc<HandClock>,
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) token_file: PathBuf,
@@ -67,7 +70,14 @@ impl Stage {
     }
 
     pub(crate) async fn with(options: impl FnOnce(&mut ArmOptions), settings: impl FnOnce(&mut AzureSettings)) -> Self {
-        let scene = Scene { adopted: true, scale: 0.0005, ..Scene::nominal() };
+        Self::on(Scene { adopted: true, scale: PACE, ..Scene::nominal() }, options, settings).await
+    }
+
+    pub(crate) async fn on(
+        scene: Scene,
+        options: impl FnOnce(&mut ArmOptions),
+        settings: impl FnOnce(&mut AzureSettings),
+    ) -> Self {
         let world = scene.world();
         let world_clock = world.clock.clone();
         let shared = Shared::new(world);
@@ -95,7 +105,7 @@ impl Stage {
         let clock = Arc::new(HandClock { inner: world_clock, ahead: Mutex::default() });
         let limiter = Arc::new(Limiter::default());
         let port: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
-        let azure = AzureCloud::new(&azure, Arc::clone(&limiter), port).expect("an adapter");
+        let azure = Arc::new(AzureCloud::new(&azure, Arc::clone(&limiter), port).expect("an adapter"));
         Self { scene, shared, face, azure, clock, limiter, token_file, dir }
     }
 
