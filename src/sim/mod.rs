@@ -3,6 +3,7 @@
 //! A product feature (`kamino-wf simulate`) and a test instrument. Production code never learns that it is simulated.
 //! `world` is what survives a crash of ours; a `Process` is what doesn't. Nothing here is in the container image.
 
+pub mod arm;
 pub mod checkers;
 mod clock;
 mod cloud;

@@ -70,7 +70,13 @@ impl Tokens {
     /// A token for ARM, from the cache while it is good.
     pub(super) async fn token(&self) -> Result<SecretString, TokenError> {
         let credential = Arc::clone(&*self.current.read().await);
-        match credential.get_token(&[&self.scope], None).await {
+        // One caller fetches and the others wait for it: none of them longer than for a request.
+        let scopes = [self.scope.as_str()];
+        let fetched = tokio::time::timeout(self.settings.timeouts.request, credential.get_token(&scopes, None)).await;
+        let Ok(fetched) = fetched else {
+            return Err(TokenError::Unreachable("the authority did not answer in time".into()));
+        };
+        match fetched {
             Ok(token) => Ok(SecretString::from(token.token.secret().to_owned())),
             Err(error) => Err(classify(&error)),
         }

@@ -1,10 +1,10 @@
 //! The Azure adapter: the only place that names an Azure crate (docs/adr/0004-azure-crates.md).
 //!
 //! ```text
-//! cloud ──> arm ──> transport ──> Azure        credential ──> transport ──> Entra
-//!   │        └────> credential
-//!   ├──> bodies, project    what is sent and what is read, as pure functions over raw JSON
-//!   └──> classify           every answer that is no success, as a CloudError; feeds the limiter
+//! requests ──> client ──> arm ──> transport ──> Azure
+//!     │           │        └────> credential ──> transport ──> Entra
+//!     │           └──> classify    every answer that is no success, as a CloudError; feeds the limiter
+//!     └──> bodies, project         what is sent and what is read, as pure functions over raw JSON
 //! ```
 //!
 //! Absent on purpose: retries (the engine has them), `.await` on a generated request builder (its pollers send the PUT
@@ -18,6 +18,7 @@ mod credential;
 mod operation;
 mod project;
 mod redact;
+mod requests;
 mod settings;
 mod transport;
 
@@ -31,13 +32,18 @@ mod tests {
     /// A builder that is awaited sends its PUT again and again; one that goes through `sent!` is sent once.
     #[test]
     fn generated_builders_are_only_ever_sent() {
-        let source = include_str!("client.rs");
+        let source = include_str!("requests.rs");
         for (at, _) in source.match_indices("_client()") {
             let before = &source[..at];
             assert!(before.rfind("sent!(") > before.rfind(".await"), "outside sent!: {}", &source[at - 60..at]);
         }
-        for other in [include_str!("arm.rs"), include_str!("operation.rs"), include_str!("credential.rs")] {
-            assert!(!other.contains("_client()"), "generated builders are for client.rs");
+        for other in [
+            include_str!("client.rs"),
+            include_str!("arm.rs"),
+            include_str!("operation.rs"),
+            include_str!("credential.rs"),
+        ] {
+            assert!(!other.contains("_client()"), "generated builders are for requests.rs");
         }
     }
 }

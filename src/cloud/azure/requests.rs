@@ -1,0 +1,299 @@
+//! The `Cloud` port over the resource manager: which call each method is.
+
+use async_trait::async_trait;
+use azure_mgmt_compute::package_2024_07_01::{Client, models};
+use futures_util::{FutureExt as _, TryFutureExt as _};
+use serde_json::Value;
+
+use super::{
+    arm::Generated,
+    bodies,
+    client::{AzureCloud, Call, How, unreadable},
+    operation, project,
+};
+use crate::{
+    cloud::{
+        Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance,
+        ModelChange, NewVersion, Operation, OperationState, ScaleSet, Snapshot, SnapshotSpec, Version,
+    },
+    model::{DefinitionId, DiskId, GalleryId, InstanceId, Region, ResourceId, ScaleSetId, SnapshotId, VersionId},
+};
+
+/// What the generated client asks for; lists have no `.send()` there, so they say it themselves.
+const SCALE_SETS_API: &str = "2024-07-01";
+const GALLERIES_API: &str = "2023-07-03";
+
+/// `client.method(args)` of the generated client, sent once. The only form in which its builders are used.
+macro_rules! sent {
+    (|$client:ident| $builder:expr) => {
+        &|$client: Client| $builder.send().map_ok(drop).boxed()
+    };
+}
+
+impl AzureCloud {
+    /// A scale set's model as Azure shows it.
+    async fn model(&self, id: &ScaleSetId) -> Result<Option<Value>, CloudError> {
+        let (subscription, group, name) = plain(id);
+        let call = Call::new("GET", "scale set", id, CallKind::ScaleSetRead);
+        let send: Generated<'_> = sent!(|it| it.virtual_machine_scale_sets_client().get(&group, &name, &subscription));
+        self.read(&call, How::Generated(send)).await
+    }
+
+    /// A version as Azure shows it, with its replication.
+    async fn raw_version(&self, id: &VersionId) -> Result<Option<Value>, CloudError> {
+        let (subscription, group, version) = plain(id);
+        let [gallery, image] = parents(id);
+        let call = Call::new("GET", "version", id, CallKind::VersionRead);
+        let send: Generated<'_> = sent!(|it| it
+            .gallery_image_versions_client()
+            .get(&subscription, &group, &gallery, &image, &version)
+            .expand("ReplicationStatus"));
+        self.read(&call, How::Generated(send)).await
+    }
+}
+
+/// Subscription, resource group and the leaf's name: what generated methods take.
+fn plain(id: &ResourceId) -> (String, String, String) {
+    (id.subscription().to_owned(), id.resource_group().to_owned(), id.name().to_owned())
+}
+
+/// The names of a gallery and of a definition in it.
+fn parents(id: &ResourceId) -> [String; 2] {
+    let names = id.names();
+    [0, 1].map(|at| names.get(at).copied().unwrap_or_default().to_owned())
+}
+
+/// What generated methods want of a body that ours takes the place of.
+fn stand_in(location: &Region) -> models::Resource {
+    models::Resource::new(location.0.clone())
+}
+
+fn gone(what: String, message: &str) -> CloudError {
+    CloudError::Gone { what, code: "ResourceNotFound".into(), message: message.to_owned() }
+}
+
+#[async_trait]
+impl Cloud for AzureCloud {
+    async fn scale_set(&self, id: &ScaleSetId) -> Result<Option<ScaleSet>, CloudError> {
+        let found = self.model(id).await?;
+        let call = Call::new("GET", "scale set", id, CallKind::ScaleSetRead);
+        found.map(|json| project::scale_set(&json).map_err(|error| unreadable(&call, &error))).transpose()
+    }
+
+    async fn scale_sets(&self, subscription: &str) -> Result<Vec<ScaleSet>, CloudError> {
+        let call = Call {
+            what: format!("GET scale sets of subscription {subscription}"),
+            bucket: Bucket { subscription: subscription.to_owned(), kind: CallKind::ScaleSetList },
+            run: None,
+            body: None,
+        };
+        let path = format!(
+            "/subscriptions/{subscription}/providers/Microsoft.Compute/virtualMachineScaleSets?api-version={SCALE_SETS_API}"
+        );
+        self.list(call, &path, project::scale_set).await
+    }
+
+    async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, CloudError> {
+        let (subscription, group, instance) = plain(id);
+        let [set, _] = parents(id);
+        let call = Call::new("GET", "instance", id, CallKind::InstanceRead);
+        let send: Generated<'_> =
+            sent!(|it| it.virtual_machine_scale_set_v_ms_client().get(&group, &set, &instance, &subscription));
+        self.read_as(call, send, project::instance).await
+    }
+
+    async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError> {
+        let call = Call::new("GET", "instances of scale set", id, CallKind::InstanceRead);
+        let path = format!("{id}/virtualMachines?api-version={SCALE_SETS_API}");
+        self.list(call, &path, project::instance).await
+    }
+
+    async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {
+        let (subscription, group, name) = plain(id);
+        let call = Call::new("GET", "disk", id, CallKind::DiskRead);
+        self.read_as(call, sent!(|it| it.disks_client().get(&subscription, &group, &name)), project::disk).await
+    }
+
+    async fn snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, CloudError> {
+        let (subscription, group, name) = plain(id);
+        let call = Call::new("GET", "snapshot", id, CallKind::SnapshotRead);
+        self.read_as(call, sent!(|it| it.snapshots_client().get(&subscription, &group, &name)), project::snapshot).await
+    }
+
+    async fn gallery(&self, id: &GalleryId) -> Result<Option<Gallery>, CloudError> {
+        let (subscription, group, name) = plain(id);
+        let call = Call::new("GET", "gallery", id, CallKind::GalleryRead);
+        self.read_as(call, sent!(|it| it.galleries_client().get(&subscription, &group, &name)), project::gallery).await
+    }
+
+    async fn definition(&self, id: &DefinitionId) -> Result<Option<Definition>, CloudError> {
+        let (subscription, group, _) = plain(id);
+        let [gallery, image] = parents(id);
+        let call = Call::new("GET", "definition", id, CallKind::GalleryRead);
+        let send: Generated<'_> = sent!(|it| it.gallery_images_client().get(&subscription, &group, &gallery, &image));
+        self.read_as(call, send, project::definition).await
+    }
+
+    async fn version(&self, id: &VersionId) -> Result<Option<Version>, CloudError> {
+        let found = self.raw_version(id).await?;
+        let call = Call::new("GET", "version", id, CallKind::VersionRead);
+        found.map(|json| project::version(&json).map_err(|error| unreadable(&call, &error))).transpose()
+    }
+
+    async fn versions(&self, id: &DefinitionId) -> Result<Vec<Version>, CloudError> {
+        let call = Call::new("GET", "versions of definition", id, CallKind::VersionRead);
+        let path = format!("{id}/versions?api-version={GALLERIES_API}");
+        self.list(call, &path, project::version).await
+    }
+
+    async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError> {
+        let Ok(url) = self.arm.own(&operation.0) else {
+            tracing::warn!("an operation's URL on another host is not asked: the resource decides");
+            return Ok(OperationState::Unknown);
+        };
+        let mut segments = url.path().split('/').skip_while(|part| !part.eq_ignore_ascii_case("subscriptions"));
+        let call = Call {
+            what: "GET operation".into(),
+            bucket: Bucket {
+                subscription: segments.nth(1).unwrap_or("unknown").to_owned(),
+                kind: CallKind::OperationRead,
+            },
+            run: None,
+            body: None,
+        };
+        match self.exchange(&call, How::Url(&url)).await {
+            Ok(reply) => Ok(operation::state(&reply, self.now())),
+            Err(CloudError::Gone { .. }) => Ok(OperationState::Unknown),
+            // A URL whose signature Azure does not take any more says nothing about the resource either.
+            Err(CloudError::Refused { code, message, .. }) => {
+                tracing::warn!(code, message, "an operation's URL was refused: the resource decides");
+                Ok(OperationState::Unknown)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn begin_snapshot(&self, want: &SnapshotSpec) -> Result<Accepted, CloudError> {
+        let (subscription, group, name) = plain(&want.id);
+        let body = bodies::snapshot(want);
+        let call = Call::new("PUT", "snapshot", &want.id, CallKind::SnapshotWrite).of(project::run(&want.tags));
+        let stand_in = models::Snapshot::new(stand_in(&want.location));
+        let send: Generated<'_> =
+            sent!(|it| it.snapshots_client().create_or_update(&subscription, &group, &name, stand_in.clone()));
+        self.begin(call.with(&body), send).await
+    }
+
+    async fn begin_delete_snapshot(&self, id: &SnapshotId) -> Result<Accepted, CloudError> {
+        let (subscription, group, name) = plain(id);
+        let call = Call::new("DELETE", "snapshot", id, CallKind::SnapshotWrite);
+        self.begin_delete(call, sent!(|it| it.snapshots_client().delete(&subscription, &group, &name))).await
+    }
+
+    async fn begin_copy_disk(&self, want: &DiskCopy) -> Result<Accepted, CloudError> {
+        let (subscription, group, name) = plain(&want.id);
+        let body = bodies::disk_copy(want);
+        let call = Call::new("PUT", "disk", &want.id, CallKind::DiskWrite).of(project::run(&want.tags));
+        let stand_in = models::Disk::new(stand_in(&want.location));
+        let send: Generated<'_> =
+            sent!(|it| it.disks_client().create_or_update(&subscription, &group, &name, stand_in.clone()));
+        self.begin(call.with(&body), send).await
+    }
+
+    async fn begin_delete_disk(&self, id: &DiskId) -> Result<Accepted, CloudError> {
+        let (subscription, group, name) = plain(id);
+        let call = Call::new("DELETE", "disk", id, CallKind::DiskWrite);
+        self.begin_delete(call, sent!(|it| it.disks_client().delete(&subscription, &group, &name))).await
+    }
+
+    async fn begin_gallery(&self, id: &GalleryId, location: &Region) -> Result<Accepted, CloudError> {
+        let (subscription, group, name) = plain(id);
+        let body = bodies::gallery(location);
+        let call = Call::new("PUT", "gallery", id, CallKind::GalleryWrite);
+        let stand_in = models::Gallery::new(stand_in(location));
+        let send: Generated<'_> =
+            sent!(|it| it.galleries_client().create_or_update(&subscription, &group, &name, stand_in.clone()));
+        self.begin(call.with(&body), send).await
+    }
+
+    async fn begin_definition(&self, want: &DefinitionSpec) -> Result<Accepted, CloudError> {
+        let (subscription, group, _) = plain(&want.id);
+        let [gallery, image] = parents(&want.id);
+        let body = bodies::definition(want);
+        let call = Call::new("PUT", "definition", &want.id, CallKind::GalleryWrite);
+        let stand_in = models::GalleryImage::new(stand_in(&want.location));
+        let send: Generated<'_> = sent!(|it| it.gallery_images_client().create_or_update(
+            &subscription,
+            &group,
+            &gallery,
+            &image,
+            stand_in.clone()
+        ));
+        self.begin(call.with(&body), send).await
+    }
+
+    async fn begin_version(&self, want: &NewVersion) -> Result<Accepted, CloudError> {
+        let (subscription, group, version) = plain(&want.id);
+        let [gallery, image] = parents(&want.id);
+        let body = bodies::version(want);
+        let call = Call::new("PUT", "version", &want.id, CallKind::VersionWrite).of(project::run(&want.tags));
+        let stand_in = models::GalleryImageVersion::new(stand_in(&want.location));
+        let send: Generated<'_> = sent!(|it| it.gallery_image_versions_client().create_or_update(
+            &subscription,
+            &group,
+            &gallery,
+            &image,
+            &version,
+            stand_in.clone()
+        ));
+        self.begin(call.with(&body), send).await
+    }
+
+    async fn begin_publish(&self, id: &VersionId, published: bool) -> Result<Accepted, CloudError> {
+        let call = Call::new("PATCH", "version", id, CallKind::VersionWrite);
+        let Some(live) = self.raw_version(id).await? else { return Err(gone(call.what, "the version is not there")) };
+        let (subscription, group, version) = plain(id);
+        let [gallery, image] = parents(id);
+        let body = bodies::publish(&live, published);
+        let run = project::version(&live).ok().and_then(|version| version.run);
+        let send: Generated<'_> = sent!(|it| it.gallery_image_versions_client().update(
+            &subscription,
+            &group,
+            &gallery,
+            &image,
+            &version,
+            models::GalleryImageVersionUpdate::new()
+        ));
+        self.begin(call.of(run).with(&body), send).await
+    }
+
+    async fn begin_delete_version(&self, id: &VersionId) -> Result<Accepted, CloudError> {
+        let (subscription, group, version) = plain(id);
+        let [gallery, image] = parents(id);
+        let call = Call::new("DELETE", "version", id, CallKind::VersionWrite);
+        let send: Generated<'_> =
+            sent!(|it| it.gallery_image_versions_client().delete(&subscription, &group, &gallery, &image, &version));
+        self.begin_delete(call, send).await
+    }
+
+    async fn begin_model_change(&self, want: &ModelChange) -> Result<Accepted, CloudError> {
+        let id = &want.scale_set;
+        let call = Call::new("PATCH", "scale set", id, CallKind::ScaleSetWrite).of(Some(want.run));
+        let Some(live) = self.model(id).await? else { return Err(gone(call.what, "the scale set is not there")) };
+        let (subscription, group, name) = plain(id);
+        let body = want.body(&live);
+        let etag = live["etag"].as_str().map(ToOwned::to_owned);
+        let send: Generated<'_> = sent!(|it| {
+            let update = it.virtual_machine_scale_sets_client().update(
+                &group,
+                &name,
+                models::VirtualMachineScaleSetUpdate::new(),
+                &subscription,
+            );
+            match &etag {
+                Some(etag) => update.if_match(etag),
+                None => update,
+            }
+        });
+        self.begin(call.with(&body), send).await
+    }
+}

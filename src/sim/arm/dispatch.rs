@@ -1,0 +1,235 @@
+//! What is asked of the world, and its answers in Azure's form.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{
+    handle::{Answer, Asked, State, pause},
+    read::{self, BadField},
+    render,
+    target::Target,
+};
+use crate::cloud::{Accepted, Cloud as _, CloudError, OperationState};
+
+type Answered = Result<Answer, CloudError>;
+
+impl State {
+    pub(super) async fn dispatch(&self, asked: &Asked<'_>, target: Option<&Target>) -> Answered {
+        let Some(target) = target else {
+            let message = "The requested path is not simulated.";
+            return Ok(Answer::error(StatusCode::NOT_FOUND, "InvalidResourceType", message));
+        };
+        match *asked.method {
+            Method::GET => self.get(asked, target).await,
+            Method::PUT => self.put_resource(asked, target).await,
+            Method::PATCH => self.patch(asked, target).await,
+            Method::DELETE => self.delete(asked, target).await,
+            _ => Ok(not_simulated()),
+        }
+    }
+
+    async fn get(&self, asked: &Asked<'_>, target: &Target) -> Answered {
+        let found = match target {
+            Target::ScaleSet(id) => {
+                // The port's read decides whether it is there and whether it may be asked now.
+                let found = self.port().scale_set(id).await?;
+                found.and_then(|_| self.port().raw_scale_set(id)).map(render::scale_set)
+            }
+            Target::ScaleSets(subscription) => {
+                let all = self.port().scale_sets(subscription).await?;
+                let raw = all.iter().filter_map(|set| self.port().raw_scale_set(&set.id)).map(render::scale_set);
+                return Ok(self.page(asked, raw.collect()));
+            }
+            Target::Instance(id) => self.port().instance(id).await?.as_ref().map(render::instance),
+            Target::Instances(id) => {
+                let all = self.port().instances(id).await?;
+                return Ok(self.page(asked, all.iter().map(render::instance).collect()));
+            }
+            Target::Disk(id) => self.port().disk(id).await?.as_ref().map(render::disk),
+            Target::Snapshot(id) => self.port().snapshot(id).await?.as_ref().map(render::snapshot),
+            Target::Gallery(id) => self.port().gallery(id).await?.as_ref().map(render::gallery),
+            Target::Definition(id) => self.port().definition(id).await?.as_ref().map(render::definition),
+            Target::Version(id) => {
+                let expanded =
+                    asked.query.get("$expand").is_some_and(|it| it.eq_ignore_ascii_case("ReplicationStatus"));
+                self.port().version(id).await?.map(|version| render::version(&version, expanded))
+            }
+            Target::Versions(id) => {
+                let all = self.port().versions(id).await?;
+                return Ok(self.page(asked, all.iter().map(|it| render::version(it, false)).collect()));
+            }
+            Target::Operation(guid) => return self.operation(asked, guid).await,
+        };
+        Ok(found.map_or_else(|| not_found(asked), Answer::ok))
+    }
+
+    async fn put_resource(&self, asked: &Asked<'_>, target: &Target) -> Answered {
+        let body = &asked.body;
+        let accepted = match target {
+            Target::Snapshot(id) => match read::snapshot(id.clone(), body) {
+                Ok(want) => self.port().begin_snapshot(&want).await?,
+                Err(field) => return Ok(invalid(&field)),
+            },
+            Target::Disk(id) => match read::disk(id.clone(), body) {
+                Ok(want) => self.port().begin_copy_disk(&want).await?,
+                Err(field) => return Ok(invalid(&field)),
+            },
+            Target::Gallery(id) => match read::gallery(body) {
+                Ok(location) => self.port().begin_gallery(id, &location).await?,
+                Err(field) => return Ok(invalid(&field)),
+            },
+            Target::Definition(id) => match read::definition(id.clone(), body) {
+                Ok(want) => self.port().begin_definition(&want).await?,
+                Err(field) => return Ok(invalid(&field)),
+            },
+            Target::Version(id) => match read::version(id.clone(), body) {
+                Ok(want) => self.port().begin_version(&want).await?,
+                Err(field) => return Ok(invalid(&field)),
+            },
+            Target::ScaleSet(_)
+            | Target::ScaleSets(_)
+            | Target::Instance(_)
+            | Target::Instances(_)
+            | Target::Versions(_)
+            | Target::Operation(_) => return Ok(not_simulated()),
+        };
+        let disks = matches!(target, Target::Snapshot(_) | Target::Disk(_));
+        let status = if disks { StatusCode::ACCEPTED } else { StatusCode::CREATED };
+        let mut echo = body.clone();
+        echo["id"] = json!(asked.path_and_query.split('?').next());
+        echo["properties"]["provisioningState"] = json!("Creating");
+        Ok(self.begun(asked, target, status, echo, accepted))
+    }
+
+    async fn patch(&self, asked: &Asked<'_>, target: &Target) -> Answered {
+        let accepted = match target {
+            Target::ScaleSet(id) => {
+                let if_match = asked.headers.get("if-match").and_then(|value| value.to_str().ok());
+                self.port().patch_scale_set(id, if_match, &asked.body).await?
+            }
+            Target::Version(id) => match read::published(&asked.body) {
+                Ok(published) => self.port().begin_publish(id, published).await?,
+                Err(field) => return Ok(invalid(&field)),
+            },
+            Target::ScaleSets(_)
+            | Target::Instance(_)
+            | Target::Instances(_)
+            | Target::Disk(_)
+            | Target::Snapshot(_)
+            | Target::Gallery(_)
+            | Target::Definition(_)
+            | Target::Versions(_)
+            | Target::Operation(_) => return Ok(not_simulated()),
+        };
+        let body = match target {
+            // The whole model, as recorded: `Updating`, with a 200.
+            Target::ScaleSet(id) => self.port().raw_scale_set(id).map_or(Value::Null, render::scale_set),
+            Target::ScaleSets(_)
+            | Target::Instance(_)
+            | Target::Instances(_)
+            | Target::Disk(_)
+            | Target::Snapshot(_)
+            | Target::Gallery(_)
+            | Target::Definition(_)
+            | Target::Version(_)
+            | Target::Versions(_)
+            | Target::Operation(_) => json!({ "properties": { "provisioningState": "Updating" } }),
+        };
+        Ok(self.begun(asked, target, StatusCode::OK, body, accepted))
+    }
+
+    async fn delete(&self, asked: &Asked<'_>, target: &Target) -> Answered {
+        let accepted = match target {
+            Target::Snapshot(id) => self.port().begin_delete_snapshot(id).await?,
+            Target::Disk(id) => self.port().begin_delete_disk(id).await?,
+            Target::Version(id) => self.port().begin_delete_version(id).await?,
+            Target::ScaleSet(_)
+            | Target::ScaleSets(_)
+            | Target::Instance(_)
+            | Target::Instances(_)
+            | Target::Gallery(_)
+            | Target::Definition(_)
+            | Target::Versions(_)
+            | Target::Operation(_) => return Ok(not_simulated()),
+        };
+        Ok(self.begun(asked, target, StatusCode::ACCEPTED, Value::Null, accepted))
+    }
+
+    /// An accepted request: where it is from now on, and when to look again. Without an operation it is done already.
+    fn begun(&self, asked: &Asked<'_>, target: &Target, status: StatusCode, body: Value, accepted: Accepted) -> Answer {
+        let Some(operation) = accepted.operation else { return Answer::ok(body) };
+        let subscription = asked.path_and_query.split('/').nth(2).unwrap_or_default();
+        let urls = self.operations.give(&self.base, subscription, target, operation, self.clock.new_id());
+        let mut headers = pause(accepted.retry_after.unwrap_or(self.poll_after));
+        headers.push(("azure-asyncoperation", urls.status));
+        // Scale sets and galleries name no Location for a PUT or PATCH; deletions and disks do.
+        if status == StatusCode::ACCEPTED {
+            headers.push(("location", urls.monitor));
+        }
+        Answer { status, headers, body }
+    }
+
+    async fn operation(&self, asked: &Asked<'_>, guid: &str) -> Answered {
+        let (operation, monitor) = match self.operations.find(guid, asked.path_and_query) {
+            Some(Ok(found)) => found,
+            Some(Err(())) => {
+                let message = "The signature of the operation's URL does not match.";
+                return Ok(Answer::error(StatusCode::BAD_REQUEST, "InvalidOperationSignature", message));
+            }
+            None => return Ok(not_found(asked)),
+        };
+        let (status, error) = match self.port().operation(&operation).await? {
+            OperationState::Unknown => return Ok(not_found(asked)),
+            OperationState::Running(told) => {
+                let headers = pause(told.unwrap_or(self.poll_after));
+                return Ok(if monitor {
+                    Answer { status: StatusCode::ACCEPTED, headers, body: Value::Null }
+                } else {
+                    Answer { status: StatusCode::OK, headers, body: json!({ "name": guid, "status": "InProgress" }) }
+                });
+            }
+            OperationState::Succeeded => ("Succeeded", Value::Null),
+            OperationState::Failed { code, message } => ("Failed", json!({ "code": code, "message": message })),
+        };
+        if monitor && error.is_null() {
+            return Ok(Answer::ok(Value::Null));
+        }
+        // Of a failed operation the status URL says so with a 200, and so does its Location here.
+        let end = self.clock.now().to_string();
+        let mut body = json!({ "name": guid, "startTime": end, "endTime": end, "status": status });
+        if error.is_object() {
+            body["error"] = error;
+        }
+        Ok(Answer::ok(body))
+    }
+
+    /// One page of a list, and where the next one is.
+    fn page(&self, asked: &Asked<'_>, mut all: Vec<Value>) -> Answer {
+        let skip = asked.query.get("$skiptoken").and_then(|token| token.parse().ok()).unwrap_or(0);
+        let rest = all.split_off(all.len().min(skip));
+        let more = rest.len() > self.page_size;
+        let mut body = json!({ "value": rest.into_iter().take(self.page_size).collect::<Vec<_>>() });
+        if more {
+            let path = asked.path_and_query.split('?').next().unwrap_or_default();
+            let version = asked.query.get("api-version").map_or("", String::as_str);
+            let next = skip + self.page_size;
+            body["nextLink"] = json!(format!("{}{path}?api-version={version}&%24skiptoken={next}", self.base));
+        }
+        Answer::ok(body)
+    }
+}
+
+fn not_found(asked: &Asked<'_>) -> Answer {
+    let path = asked.path_and_query.split('?').next().unwrap_or_default();
+    let message = format!("The Resource '{path}' was not found.");
+    Answer::error(StatusCode::NOT_FOUND, "ResourceNotFound", &message)
+}
+
+fn not_simulated() -> Answer {
+    Answer::error(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "This call is not simulated.")
+}
+
+fn invalid(field: &BadField) -> Answer {
+    let message = format!("The value of parameter {} is invalid.", field.0);
+    Answer::error(StatusCode::BAD_REQUEST, "InvalidParameter", &message)
+}

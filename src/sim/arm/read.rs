@@ -1,0 +1,126 @@
+//! Request bodies as the port's words. What is missing or odd is Azure's `InvalidParameter`.
+
+use serde_json::Value;
+
+use crate::{
+    cloud::{Architecture, DefinitionSpec, DiskCopy, NewVersion, Plan, SnapshotSpec, Tags},
+    model::{DefinitionId, DiskId, Region, SnapshotId, VersionId},
+};
+
+/// The field that can't be read.
+#[derive(Debug)]
+pub(super) struct BadField(pub(super) &'static str);
+
+fn text(body: &Value, pointer: &'static str) -> Result<String, BadField> {
+    body.pointer(pointer).and_then(Value::as_str).map(ToOwned::to_owned).ok_or(BadField(pointer))
+}
+
+fn id<T: std::str::FromStr>(body: &Value, pointer: &'static str) -> Result<T, BadField> {
+    text(body, pointer)?.parse().map_err(|_| BadField(pointer))
+}
+
+fn region(body: &Value) -> Result<Region, BadField> {
+    text(body, "/location").map(Region)
+}
+
+fn tags(body: &Value) -> Tags {
+    let tags = body["tags"].as_object().into_iter().flatten();
+    tags.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+fn architecture(body: &Value, pointer: &str) -> Architecture {
+    match body.pointer(pointer).and_then(Value::as_str) {
+        Some("Arm64") => Architecture::Arm64,
+        Some(_) | None => Architecture::X64,
+    }
+}
+
+/// Only `Copy`: what anything else would do is not simulated.
+fn copies(body: &Value) -> Result<(), BadField> {
+    let option = text(body, "/properties/creationData/createOption")?;
+    if option == "Copy" { Ok(()) } else { Err(BadField("/properties/creationData/createOption")) }
+}
+
+pub(super) fn snapshot(name: SnapshotId, body: &Value) -> Result<SnapshotSpec, BadField> {
+    copies(body)?;
+    Ok(SnapshotSpec {
+        id: name,
+        source: id(body, "/properties/creationData/sourceResourceId")?,
+        location: region(body)?,
+        generation: text(body, "/properties/hyperVGeneration")?,
+        tags: tags(body),
+    })
+}
+
+pub(super) fn disk(name: DiskId, body: &Value) -> Result<DiskCopy, BadField> {
+    copies(body)?;
+    Ok(DiskCopy {
+        id: name,
+        source: id(body, "/properties/creationData/sourceResourceId")?,
+        location: region(body)?,
+        zone: body["zones"][0].as_str().map(ToOwned::to_owned),
+        sku: text(body, "/sku/name")?,
+        generation: text(body, "/properties/hyperVGeneration")?,
+        architecture: architecture(body, "/properties/supportedCapabilities/architecture"),
+        security_type: text(body, "/properties/securityProfile/securityType").ok(),
+        tags: tags(body),
+    })
+}
+
+pub(super) fn gallery(body: &Value) -> Result<Region, BadField> {
+    region(body)
+}
+
+pub(super) fn definition(name: DefinitionId, body: &Value) -> Result<DefinitionSpec, BadField> {
+    if text(body, "/properties/osState")? != "Generalized" || text(body, "/properties/osType")? != "Linux" {
+        return Err(BadField("/properties/osState"));
+    }
+    let feature = |name: &str| {
+        let mut features = body["properties"]["features"].as_array().into_iter().flatten();
+        let found = features.find(|feature| feature["name"] == name)?;
+        found["value"].as_str().map(ToOwned::to_owned)
+    };
+    let plan = body.pointer("/properties/purchasePlan").map(|_| {
+        let plan = Plan {
+            name: text(body, "/properties/purchasePlan/name")?,
+            publisher: text(body, "/properties/purchasePlan/publisher")?,
+            product: text(body, "/properties/purchasePlan/product")?,
+        };
+        Ok(plan)
+    });
+    Ok(DefinitionSpec {
+        id: name,
+        location: region(body)?,
+        generation: text(body, "/properties/hyperVGeneration")?,
+        architecture: architecture(body, "/properties/architecture"),
+        security_type: feature("SecurityType"),
+        disk_controllers: feature("DiskControllerTypes"),
+        plan: plan.transpose()?,
+        publisher: text(body, "/properties/identifier/publisher")?,
+        offer: text(body, "/properties/identifier/offer")?,
+        sku: text(body, "/properties/identifier/sku")?,
+    })
+}
+
+pub(super) fn version(name: VersionId, body: &Value) -> Result<NewVersion, BadField> {
+    let profile = &body["properties"]["publishingProfile"];
+    if profile["excludeFromLatest"] != true {
+        return Err(BadField("/properties/publishingProfile/excludeFromLatest"));
+    }
+    let regions = profile["targetRegions"].as_array().into_iter().flatten();
+    Ok(NewVersion {
+        id: name,
+        location: region(body)?,
+        regions: regions.filter_map(|region| region["name"].as_str()).map(|name| Region(name.to_owned())).collect(),
+        replicas: profile["replicaCount"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+        storage: text(body, "/properties/publishingProfile/storageAccountType")?,
+        source: id(body, "/properties/storageProfile/osDiskImage/source/id")?,
+        tags: tags(body),
+    })
+}
+
+/// What a version's PATCH asks for: to be published, or not to be.
+pub(super) fn published(body: &Value) -> Result<bool, BadField> {
+    let pointer = "/properties/publishingProfile/excludeFromLatest";
+    body.pointer(pointer).and_then(Value::as_bool).map(|excluded| !excluded).ok_or(BadField(pointer))
+}

@@ -1,0 +1,96 @@
+//! What a path names. Azure does not mind the case of a path, and neither do the ids' types.
+
+use crate::model::{DefinitionId, DiskId, GalleryId, InstanceId, ScaleSetId, SnapshotId, VersionId};
+
+/// What a request is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    ScaleSet(ScaleSetId),
+    ScaleSets(String),
+    Instance(InstanceId),
+    Instances(ScaleSetId),
+    Disk(DiskId),
+    Snapshot(SnapshotId),
+    Gallery(GalleryId),
+    Definition(DefinitionId),
+    Version(VersionId),
+    Versions(DefinitionId),
+    /// By its guid.
+    Operation(String),
+}
+
+impl Target {
+    pub(super) fn parse(path: &str) -> Option<Self> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let is = |at: usize, word: &str| parts.get(at).is_some_and(|part| part.eq_ignore_ascii_case(word));
+        if is(0, "subscriptions") && is(2, "providers") && is(3, "microsoft.compute") {
+            return match parts.len() {
+                5 if is(4, "virtualmachinescalesets") => Some(Self::ScaleSets(parts[1].to_owned())),
+                8 if is(4, "locations") => Some(Self::Operation(parts[7].to_owned())),
+                _ => None,
+            };
+        }
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        if parts.len() % 2 == 1 {
+            return match parts.last() {
+                Some(last) if last.eq_ignore_ascii_case("virtualmachines") => {
+                    ScaleSetId::parse(parent).ok().map(Self::Instances)
+                }
+                Some(last) if last.eq_ignore_ascii_case("versions") => {
+                    DefinitionId::parse(parent).ok().map(Self::Versions)
+                }
+                Some(_) | None => None,
+            };
+        }
+        let one = ScaleSetId::parse(path).map(Self::ScaleSet);
+        one.or_else(|_| InstanceId::parse(path).map(Self::Instance))
+            .or_else(|_| DiskId::parse(path).map(Self::Disk))
+            .or_else(|_| SnapshotId::parse(path).map(Self::Snapshot))
+            .or_else(|_| GalleryId::parse(path).map(Self::Gallery))
+            .or_else(|_| DefinitionId::parse(path).map(Self::Definition))
+            .or_else(|_| VersionId::parse(path).map(Self::Version))
+            .ok()
+    }
+
+    /// The API version that this kind of resource is asked with; any will do for operations.
+    pub(super) fn api_version(&self) -> Option<&'static str> {
+        match self {
+            Self::ScaleSet(_) | Self::ScaleSets(_) | Self::Instance(_) | Self::Instances(_) => Some("2024-07-01"),
+            Self::Disk(_) | Self::Snapshot(_) => Some("2024-03-02"),
+            Self::Gallery(_) | Self::Definition(_) | Self::Version(_) | Self::Versions(_) => Some("2023-07-03"),
+            Self::Operation(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_any_case_name_the_same_thing() {
+        let group = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/g/providers/Microsoft.Compute";
+        let sub = "/subscriptions/00000000-1111-2222-3333-444444444444/providers/Microsoft.Compute";
+        let rows = [
+            (format!("{group}/virtualMachineScaleSets/p"), "ScaleSet("),
+            (format!("{group}/virtualMachineScaleSets/p/virtualMachines"), "Instances("),
+            (format!("{group}/virtualMachineScaleSets/p/virtualmachines/0"), "Instance("),
+            (format!("{group}/disks/d"), "Disk("),
+            (format!("{group}/snapshots/s"), "Snapshot("),
+            (format!("{group}/galleries/g/images/d/versions/1.2.3"), "Version("),
+            (format!("{group}/galleries/g/images/d/versions"), "Versions("),
+            (format!("{group}/galleries/g/images/d"), "Definition("),
+            (format!("{group}/galleries/g"), "Gallery("),
+            (format!("{sub}/virtualMachineScaleSets"), "ScaleSets("),
+            (format!("{sub}/locations/westus/DiskOperations/1-2"), "Operation("),
+        ];
+        for (path, kind) in rows {
+            for path in [path.clone(), path.to_uppercase(), path.to_lowercase()] {
+                let target = format!("{:?}", Target::parse(&path).expect("a target"));
+                assert!(target.starts_with(kind), "{path}: {target}");
+            }
+        }
+        assert_eq!(Target::parse(&format!("{group}/virtualMachines/v")), None);
+        assert_eq!(Target::parse("/"), None);
+    }
+}

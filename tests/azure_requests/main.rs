@@ -1,0 +1,10 @@
+//! The real adapter against the loopback ARM face: what goes over the wire, and what comes of what the wire does.
+
+#![cfg(feature = "sim")]
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests, outside of test functions")]
+
+mod requests;
+mod secrets;
+mod stage;
+mod troubles;
+mod update;

@@ -1,0 +1,232 @@
+//! What each call sends, as goldens; and that what is read is what the world holds.
+
+use std::{sync::Arc, time::Duration};
+
+use kamino_wf::{
+    cloud::{Cloud as _, OperationState, Provisioning},
+    model::{Class, Region, VersionName},
+    sim::{
+        Scene, Shared,
+        arm::{ArmFace, ArmOptions, Effect, Logged, run as run_face},
+        spec,
+    },
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::stage::{Stage, run};
+
+/// What the face saw, without what differs from day to day.
+fn golden(requests: &[Logged]) -> Value {
+    let one = |it: &Logged| {
+        assert!(it.client_request_id.as_deref().is_some_and(|id| Uuid::try_parse(id).is_ok()), "{it:?}");
+        let mut parts: Vec<&str> = it.path.split('/').collect();
+        if it.path.contains("/locations/") {
+            let last = parts.len() - 1;
+            parts[last] = "[guid]";
+        }
+        let mut entry = json!({
+            "request": format!("{} {}", it.method, parts.join("/")),
+            "api-version": it.api_version,
+            "status": it.status,
+        });
+        let optional = [
+            ("query", Some(it.query.clone()).filter(|query| !query.is_empty()).map(Value::from)),
+            ("if-match", it.if_match.clone().map(Value::from)),
+            ("correlation", it.correlation_id.clone().map(Value::from)),
+            ("body", it.body.clone()),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                entry[name] = value;
+            }
+        }
+        entry
+    };
+    requests.iter().map(one).collect()
+}
+
+/// Compares what one call sent with its golden.
+macro_rules! golden {
+    ($stage:expr, $name:literal, $call:expr) => {{
+        let before = $stage.face.requests().len();
+        let answer = $call.await;
+        let seen = golden(&$stage.face.requests()[before..]);
+        insta::with_settings!({ snapshot_path => "../golden/azure", prepend_module_to_snapshot => false }, {
+            insta::assert_json_snapshot!($name, seen);
+        });
+        answer.expect($name)
+    }};
+}
+
+#[tokio::test]
+async fn what_each_call_sends() {
+    let stage = Stage::new().await;
+    let azure = &stage.azure;
+    let old = stage.definition().version(&VersionName::parse("2026.07.01000").expect("a version"));
+
+    golden!(stage, "scale_set", azure.scale_set(&stage.scale_set()));
+    golden!(stage, "scale_sets", azure.scale_sets(stage.scale_set().subscription()));
+    golden!(stage, "instance", azure.instance(&stage.instance()));
+    golden!(stage, "instances", azure.instances(&stage.scale_set()));
+    golden!(stage, "disk", azure.disk(&stage.donor_disk()));
+    golden!(stage, "snapshot", azure.snapshot(&stage.snapshot().id));
+    golden!(stage, "gallery", azure.gallery(&spec(&stage.scene).gallery));
+    golden!(stage, "definition", azure.definition(&stage.definition()));
+    golden!(stage, "version", azure.version(&old));
+    golden!(stage, "versions", azure.versions(&stage.definition()));
+
+    let accepted = golden!(stage, "begin_snapshot", azure.begin_snapshot(&stage.snapshot()));
+    assert!(accepted.retry_after.is_some() && accepted.request_id.is_some());
+    let operation = accepted.operation.expect("an operation");
+    golden!(stage, "operation", azure.operation(&operation));
+    stage
+        .until("the snapshot", async || {
+            let found = azure.snapshot(&stage.snapshot().id).await.expect("a look")?;
+            (found.provisioning == Provisioning::Succeeded).then_some(())
+        })
+        .await;
+    golden!(stage, "begin_copy_disk", azure.begin_copy_disk(&stage.copy()));
+    let gallery = stage.named("galleries", "second");
+    golden!(stage, "begin_gallery", azure.begin_gallery(&gallery, &Region("westeurope".into())));
+    golden!(stage, "begin_definition", azure.begin_definition(&stage.definition_spec("arm")));
+    stage
+        .until("the copy", async || {
+            let found = azure.disk(&stage.copy().id).await.expect("a look")?;
+            (found.provisioning == Provisioning::Succeeded).then_some(())
+        })
+        .await;
+    golden!(stage, "begin_version", azure.begin_version(&stage.version()));
+    golden!(stage, "begin_publish", azure.begin_publish(&old, false));
+    golden!(stage, "begin_model_change", azure.begin_model_change(&stage.model_change()));
+    golden!(stage, "begin_delete_snapshot", azure.begin_delete_snapshot(&stage.snapshot().id));
+    golden!(stage, "begin_delete_disk", azure.begin_delete_disk(&stage.copy().id));
+    let oldest = stage.definition().version(&VersionName::parse("2026.03.01").expect("a version"));
+    golden!(stage, "begin_delete_version", azure.begin_delete_version(&oldest));
+}
+
+/// Over the wire, with its pages, cases, long names and fields of a later year, the same comes out as without it.
+#[tokio::test]
+async fn the_adapter_reads_what_the_world_holds() {
+    let stage = Stage::new().await;
+    let (azure, direct) = (&stage.azure, stage.direct());
+    let set = azure.scale_set(&stage.scale_set()).await.expect("a look").expect("a scale set");
+    let mut plain = direct.scale_set(&stage.scale_set()).await.expect("a look").expect("a scale set");
+    assert_ne!(set.fingerprint, plain.fingerprint, "fields of a later year are watched too");
+    plain.fingerprint = set.fingerprint.clone();
+    assert_eq!(set, plain);
+    let subscription = set.id.subscription();
+    assert_eq!(azure.scale_sets(subscription).await.expect("a look").len(), 2);
+    let id = stage.scale_set();
+    assert_eq!(azure.instances(&id).await.expect("a look"), direct.instances(&id).await.expect("a look"));
+    let id = stage.instance();
+    assert_eq!(azure.instance(&id).await.expect("a look"), direct.instance(&id).await.expect("a look"));
+    let id = stage.donor_disk();
+    assert_eq!(azure.disk(&id).await.expect("a look"), direct.disk(&id).await.expect("a look"));
+    let id = spec(&stage.scene).gallery;
+    assert_eq!(azure.gallery(&id).await.expect("a look"), direct.gallery(&id).await.expect("a look"));
+    let id = stage.definition();
+    assert_eq!(azure.definition(&id).await.expect("a look"), direct.definition(&id).await.expect("a look"));
+    let versions = azure.versions(&id).await.expect("a look");
+    assert_eq!(versions, direct.versions(&id).await.expect("a look"));
+    assert_eq!(versions.len(), 6, "three pages of two");
+    let id = versions[5].id.clone();
+    assert_eq!(azure.version(&id).await.expect("a look"), direct.version(&id).await.expect("a look"));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_none_and_a_list_without_parent_is_gone() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.azure.snapshot(&stage.snapshot().id).await.expect("a look"), None);
+    assert_eq!(stage.azure.version(&stage.version().id).await.expect("a look"), None);
+    let nowhere = stage.definition_spec("nowhere").id;
+    let error = stage.azure.versions(&nowhere).await.expect_err("no parent");
+    assert_eq!(error.class(), Class::Gone);
+    let accepted = stage.azure.begin_delete_snapshot(&stage.snapshot().id).await.expect("gone already");
+    assert_eq!(accepted.operation, None);
+}
+
+#[tokio::test]
+async fn a_whole_image_goes_over_the_wire() {
+    let stage = Stage::new().await;
+    let azure = &stage.azure;
+    let (snapshot, copy, version) = (stage.snapshot(), stage.copy(), stage.version());
+
+    let operation = azure.begin_snapshot(&snapshot).await.expect("accepted").operation.expect("an operation");
+    let told = azure.operation(&operation).await.expect("a look");
+    let OperationState::Running(Some(pause)) = told else { panic!("{told:?}") };
+    assert!(pause < Duration::from_secs(1), "milliseconds are read: {pause:?}");
+    assert_eq!(stage.end_of(&operation).await, OperationState::Succeeded);
+    let taken = azure.snapshot(&snapshot.id).await.expect("a look").expect("a snapshot");
+    assert_eq!((taken.run, taken.source), (Some(run()), Some(snapshot.source)));
+
+    azure.begin_copy_disk(&copy).await.expect("accepted");
+    let disk = stage
+        .until("the copy", async || {
+            let found = azure.disk(&copy.id).await.expect("a look")?;
+            (found.provisioning == Provisioning::Succeeded).then_some(found)
+        })
+        .await;
+    assert_eq!((disk.zone, disk.security_type, disk.run), (copy.zone, copy.security_type, Some(run())));
+
+    azure.begin_version(&version).await.expect("accepted");
+    let made = stage
+        .until("the version", async || {
+            let found = azure.version(&version.id).await.expect("a look")?;
+            (found.provisioning == Provisioning::Succeeded).then_some(found)
+        })
+        .await;
+    assert!(made.excluded_from_latest, "nothing unproven is live");
+    assert_eq!((made.run, made.regions), (Some(run()), version.regions));
+
+    azure.begin_publish(&version.id, true).await.expect("accepted");
+    stage
+        .until("publication", async || {
+            let found = azure.version(&version.id).await.expect("a look")?;
+            (found.provisioning == Provisioning::Succeeded && !found.excluded_from_latest).then_some(())
+        })
+        .await;
+
+    let before = azure.scale_set(&stage.scale_set()).await.expect("a look").expect("a scale set");
+    azure.begin_model_change(&stage.model_change()).await.expect("accepted");
+    let after = azure.scale_set(&stage.scale_set()).await.expect("a look").expect("a scale set");
+    assert_eq!(after.provisioning, Provisioning::Running, "200, and updating");
+    let changed = before.fingerprint.diff(&after.fingerprint);
+    assert!(changed.iter().all(|part| stage.model_change().allows(part)), "{changed:?}");
+    let log = stage.face.requests();
+    assert!(log.iter().all(|it| it.effect != Effect::Refused), "{log:#?}");
+    assert!(stage.shared.world().early.is_empty());
+}
+
+#[tokio::test]
+async fn the_request_log_is_also_a_file() {
+    let stage = Stage::new().await;
+    stage.azure.begin_snapshot(&stage.snapshot()).await.expect("accepted");
+    let file = std::fs::read_to_string(stage.dir.path().join("requests.jsonl")).expect("a log");
+    let lines: Vec<Logged> = file.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    assert_eq!(lines, stage.face.requests());
+    assert_eq!((lines[0].seq, lines[0].effect), (1, Effect::Accepted));
+    assert!(!file.contains("first-federated-token"));
+}
+
+#[tokio::test]
+async fn the_face_runs_as_a_process_would_until_it_is_ended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let world = Scene::nominal().world();
+    let clock = Arc::new(world.clock.clone());
+    let options = ArmOptions::new(&dir.path().join("ca.pem"));
+    let served = tokio::time::timeout(Duration::from_millis(200), run_face(Shared::new(world), clock, options)).await;
+    assert!(served.is_err(), "it goes on");
+    assert!(std::fs::read_to_string(dir.path().join("ca.pem")).expect("a certificate").contains("BEGIN CERTIFICATE"));
+}
+
+#[tokio::test]
+async fn the_face_listens_on_loopback_only() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let world = Scene::nominal().world();
+    let clock = Arc::new(world.clock.clone());
+    let options =
+        ArmOptions { listen: "0.0.0.0:0".parse().expect("an address"), ..ArmOptions::new(&dir.path().join("ca")) };
+    let refused = ArmFace::serve(Shared::new(world), clock, &options).await;
+    assert!(refused.err().is_some_and(|error| error.to_string().contains("loopback")));
+}
