@@ -6,10 +6,14 @@
 //!                        └──────> store, clock ports        <── sled, system       | sim
 //! ```
 
+pub mod app;
 pub mod clean;
+pub mod cli;
 pub mod clock;
 pub mod cloud;
 pub mod cluster;
+pub mod config;
+pub mod http;
 pub mod model;
 pub mod permissions;
 pub mod policy;

@@ -1,3 +1,4 @@
+#![cfg(feature = "sim")]
 //! A whole update on the simulated world: nominal, crashed at every point, cancelled at every point, on bad days by seed.
 
 #![expect(clippy::expect_used, reason = "a test says what should have held")]

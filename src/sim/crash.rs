@@ -17,8 +17,8 @@ pub struct Crash {
 struct State {
     /// Points passed since the world began.
     passed: u64,
-    /// Crash at this one.
-    at: Option<u64>,
+    /// Crash at these.
+    at: Vec<u64>,
     /// Crash after each event of a run whose number is a multiple of this.
     every: Option<u64>,
     /// Events since the world began.
@@ -43,7 +43,12 @@ impl Crash {
 
     /// Crash at point number `at`, from 1.
     pub fn arm(&self, at: u64) {
-        self.state().at = Some(at);
+        self.state().at = vec![at];
+    }
+
+    /// Crash at two points, the second counted over both processes.
+    pub fn arm_both(&self, first: u64, second: u64) {
+        self.state().at = vec![first, second];
     }
 
     /// Crash after every `n`-th event of a run, as soon as it is recorded.
@@ -109,7 +114,7 @@ impl Crash {
         let takes_effect = state.mid_request
             && place.ends_with(": in")
             && ["begin_", "create_", "delete_"].iter().any(|verb| place.starts_with(verb));
-        let due = state.at == Some(passed) || takes_effect;
+        let due = state.at.contains(&passed) || takes_effect;
         if due {
             self.die(&mut state, place);
         }

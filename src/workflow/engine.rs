@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{
     delay::Pace,
+    describe::Description,
     plan::{self, OnFailure, Stage},
     recovery::{self, Recovery},
     run::{Event, IllegalEvent, Outcome, Position, Run, RunState},
@@ -314,6 +315,21 @@ impl Engine {
         Ok(Ok(()))
     }
 
+    /// All runs, oldest first.
+    pub async fn summaries(&self) -> Result<Vec<Summary>, EngineError> {
+        summaries(&self.journal).await
+    }
+
+    /// One run, step by step.
+    pub async fn describe(&self, id: RunId) -> Result<Result<Description, Rejected>, EngineError> {
+        describe(&self.journal, id).await
+    }
+
+    /// The run that a person means by some digits of its id.
+    pub async fn find(&self, given: &str) -> Result<Result<RunId, Rejected>, EngineError> {
+        Ok(find_run(&self.summaries().await?, given))
+    }
+
     fn cell(&self, id: RunId) -> Option<Arc<Cell>> {
         self.cells().get(&id).cloned()
     }
@@ -430,6 +446,45 @@ impl Engine {
 /// The step at an index of a run's plan, if this release has it.
 fn step_at(run: &Run, index: usize) -> Option<(&'static Stage, &'static dyn AnyStep)> {
     plan::find(plan::stages(run.spec.capture), run.plan.get(index)?)
+}
+
+/// All stored runs, oldest first.
+pub async fn summaries(journal: &Journal) -> Result<Vec<Summary>, EngineError> {
+    let mut summaries = Vec::new();
+    for head in journal.heads().await? {
+        let summary = serde_json::from_value(head.summary).map_err(|error| EngineError::Unreadable {
+            run: RunId(head.run),
+            seq: head.revision.0,
+            detail: format!("its head: {error}"),
+        })?;
+        summaries.push(summary);
+    }
+    Ok(summaries)
+}
+
+/// A stored run, step by step.
+pub async fn describe(journal: &Journal, id: RunId) -> Result<Result<Description, Rejected>, EngineError> {
+    Ok(match events(journal, id.0).await? {
+        Some((_, events)) => Ok(Description::of(id, events)?),
+        None => Err(Rejected::NoSuchRun(id.short())),
+    })
+}
+
+/// The run that a person means: the beginning of its short form, or its full id.
+pub fn find_run(summaries: &[Summary], given: &str) -> Result<RunId, Rejected> {
+    let given = given.to_ascii_lowercase();
+    let plain = given.replace('-', "");
+    let matches: Vec<&Summary> = summaries
+        .iter()
+        .filter(|summary| {
+            !given.is_empty() && (summary.run.starts_with(&given) || summary.id.0.simple().to_string() == plain)
+        })
+        .collect();
+    match matches[..] {
+        [one] => Ok(one.id),
+        [] => Err(Rejected::NoSuchRun(given)),
+        _ => Err(Rejected::Ambiguous { given, matches: matches.iter().map(|summary| summary.run.clone()).collect() }),
+    }
 }
 
 /// A stored run and its revision.

@@ -6,6 +6,7 @@
 //! run ends, or says what it waits for. What is not: that a request is sent only once when its answer was lost.
 
 mod delay;
+mod describe;
 mod driver;
 mod engine;
 mod plan;
@@ -17,8 +18,9 @@ mod summary;
 mod turn;
 
 pub use delay::Pace;
+pub use describe::{Description, StepView};
 pub use driver::Driver;
-pub use engine::{Engine, EngineError, Next, Observer, Parts, Rejected, events, load};
+pub use engine::{Engine, EngineError, Next, Observer, Parts, Rejected, describe, events, find_run, load, summaries};
 pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
 pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};
 pub use spec::RunSpec;

@@ -1,0 +1,234 @@
+//! The one place that builds real adapters, spawns tasks and joins them: if a task that must live ends, the process ends.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{net::UnixListener, time::timeout};
+use tracing::{info, warn};
+
+use crate::{
+    clock::{Clock, SystemClock},
+    cloud::{Limiter, azure::AzureCloud},
+    cluster::{Cluster as _, kubernetes::KubernetesCluster},
+    config::{Config, Pool},
+    http,
+    model::{Capture, DonorChoice, InstanceId, NodeName, RunId},
+    store::{Holder, Journal, StoreError, StoreGuard, open_dir},
+    workflow::{Driver, Engine, Event, Observer, Parts, Run, RunSpec, Summary},
+};
+
+/// This release.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
+/// Settings without which nothing can be sent.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no Azure credential is set: run with workload identity (AZURE_FEDERATED_TOKEN_FILE), or set azure.credential to \
+     client-secret with azure.secretFile or KAMINO_AZURE_CLIENT_SECRET"
+)]
+pub struct NoCredential;
+
+/// The store, opened by this process, and its control socket.
+#[derive(Debug)]
+pub struct OpenStore {
+    /// The way to the committer.
+    pub journal: Journal,
+    guard: StoreGuard,
+    listener: UnixListener,
+    socket: PathBuf,
+}
+
+/// Opens the store and its control socket. Within a runtime.
+pub fn open_store(dir: &Path) -> Result<OpenStore> {
+    let socket = http::socket_path(dir);
+    let holder = Holder {
+        pid: std::process::id(),
+        since: SystemClock.now(),
+        socket: Some(socket.clone()),
+        release: RELEASE.to_owned(),
+    };
+    let (journal, guard) = open_dir(dir, &holder)?;
+    // Ours by the store's lock: whatever lies there was left behind by a killed process.
+    match std::fs::remove_file(&socket) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("failed to replace the socket {}", socket.display())),
+    }
+    let listener = UnixListener::bind(&socket).with_context(|| {
+        format!(
+            "failed to listen on {}: sockets have at most 107 bytes of path, choose a shorter --store",
+            socket.display()
+        )
+    })?;
+    let only_us = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&socket, only_us).with_context(|| format!("failed to protect {}", socket.display()))?;
+    Ok(OpenStore { journal, guard, listener, socket })
+}
+
+/// The journal of a store that nobody holds, for reading.
+pub fn read_store(dir: &Path) -> Result<(Journal, StoreGuard), StoreError> {
+    let holder =
+        Holder { pid: std::process::id(), since: SystemClock.now(), socket: None, release: RELEASE.to_owned() };
+    open_dir(dir, &holder)
+}
+
+/// The real cluster.
+pub async fn cluster(config: &Config) -> Result<KubernetesCluster> {
+    Ok(KubernetesCluster::connect(&config.kubernetes).await?)
+}
+
+/// The engine over the real adapters.
+pub async fn engine(
+    config: &Config,
+    cluster: KubernetesCluster,
+    journal: Journal,
+    observer: Observer,
+) -> Result<Arc<Engine>> {
+    let settings = config.azure.clone().ok_or(NoCredential)?;
+    let limiter = Arc::new(Limiter::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let cloud = AzureCloud::new(&settings, Arc::clone(&limiter), Arc::clone(&clock))?;
+    let parts = Parts {
+        cloud: Arc::new(cloud),
+        cluster: Arc::new(cluster),
+        clock,
+        journal,
+        limiter,
+        pace: config.pace,
+        release: RELEASE.to_owned(),
+        observer,
+    };
+    Ok(Arc::new(Engine::open(parts).await?))
+}
+
+/// What a run is asked to do, from settings and what the person said.
+pub async fn spec(
+    config: &Config,
+    cluster: &KubernetesCluster,
+    pool: Option<&str>,
+    node: Option<NodeName>,
+    adopt: bool,
+) -> Result<RunSpec> {
+    let (pool, donor) = match (pool, node) {
+        (Some(pool), None) => (config.pool(pool)?, DonorChoice::Pool),
+        (pool, Some(node)) => {
+            let found = pool_of(config, cluster, &node).await?;
+            if pool.is_some_and(|name| name != found.name) {
+                bail!("node {node} belongs to pool {}, not to {}", found.name, pool.unwrap_or_default());
+            }
+            (found, DonorChoice::Node(node))
+        }
+        (None, None) => bail!("say which: --pool NAME or --node NAME"),
+    };
+    let clean_image = config.clean_image.clone().context(
+        "setting cleaning.image is not set: it is the image of the pod that cleans the copy, kamino-wf's own",
+    )?;
+    Ok(RunSpec {
+        scale_set: pool.scale_set.clone(),
+        donor,
+        capture: Capture::Live,
+        profile: pool.profile,
+        gallery: pool.gallery.clone(),
+        definition: pool.definition.clone(),
+        regions: pool.regions.clone(),
+        replicas: pool.replicas,
+        storage: pool.storage.clone(),
+        adopt,
+        min_ready_seconds: pool.min_ready.as_secs(),
+        keep_versions: pool.keep,
+        keep_seconds: pool.keep_for.as_secs(),
+        clean_namespace: config.clean_namespace.clone(),
+        clean_image,
+        cluster: cluster.cluster_id().await?,
+    })
+}
+
+async fn pool_of<'a>(config: &'a Config, cluster: &KubernetesCluster, node: &NodeName) -> Result<&'a Pool> {
+    let found = cluster.node(node).await?.with_context(|| format!("there is no node {node} in this cluster"))?;
+    let instance = InstanceId::parse(&found.provider_id)
+        .with_context(|| format!("node {node} is no instance of a Uniform scale set"))?;
+    config.pools.iter().find(|pool| pool.scale_set == instance.scale_set()).with_context(|| {
+        format!("node {node} belongs to scale set {}, and no pool in the settings has it", instance.scale_set().name())
+    })
+}
+
+/// For connections to the control socket to end.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Why driving came to its end.
+#[derive(Debug)]
+pub enum Drove {
+    /// No run moves by itself any more.
+    ToRest,
+    /// A signal, by its number.
+    Signal(i32),
+}
+
+/// Drives all open runs to rest, and answers on the control socket meanwhile. Says how the given run is then.
+pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(Drove, Summary)> {
+    let OpenStore { journal, guard, listener, socket } = store;
+    let router = http::router(Arc::clone(&engine));
+    let drove = {
+        let serving = axum::serve(listener, router).into_future();
+        let driving = Driver::new(engine).run_to_rest();
+        tokio::pin!(serving, driving);
+        tokio::select! {
+            biased;
+            ended = guard.ended() => {
+                ended.context("the store has ended")?;
+                bail!("the store has ended");
+            }
+            signal = signalled() => {
+                info!(signal, "asked to stop; every run goes on where it was");
+                Drove::Signal(signal)
+            }
+            rest = &mut driving => {
+                rest?;
+                Drove::ToRest
+            }
+            end = &mut serving => {
+                end.context("the control socket failed")?;
+                bail!("the control socket has stopped");
+            }
+        }
+    };
+    let summaries = crate::workflow::summaries(&journal).await?;
+    let summary = summaries.into_iter().find(|summary| summary.id == id);
+    drop(journal);
+    let _ = std::fs::remove_file(&socket);
+    // A connection that is still open holds the journal; the end of the process is as good as an orderly close.
+    match timeout(CLOSING, guard.ended()).await {
+        Ok(Ok(())) => guard.close()?,
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => warn!("the store was not closed in order: somebody is still connected"),
+    }
+    Ok((drove, summary.with_context(|| format!("run {id} is not in the store"))?))
+}
+
+/// Returns when the process is asked to stop.
+async fn signalled() -> i32 {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => 2,
+        _ = terminate.recv() => 15,
+    }
+}
+
+/// Tells a person on stderr what happens to runs, a line each.
+#[must_use]
+pub fn talking() -> Observer {
+    Box::new(|run: &Run, event: &Event| {
+        if let Some(line) = crate::cli::progress(run, event) {
+            eprintln!("{line}");
+        }
+    })
+}

@@ -1,0 +1,156 @@
+//! The commands and their arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::exit;
+use crate::{clean::cli::CleanArgs, config::Overrides, model::NodeName};
+
+/// Keeps the node image of self-managed Kubernetes pools on Azure VM scale sets fresh.
+///
+/// It takes the most recently rebooted healthy node of a pool, snapshots its OS disk while the node goes on working, cleans a
+/// copy of it, makes an image version of the copy, proves it, and makes new nodes start from it. Kill it anywhere: started
+/// again, it goes on, with one of everything.
+#[derive(Debug, Parser)]
+#[command(name = "kamino-wf", version, after_help = exit::TABLE, propagate_version = true)]
+pub struct Cli {
+    /// Settings file (YAML); /etc/kamino-wf/config.yaml if it is there.
+    #[arg(long, global = true, env = "KAMINO_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the store; settings say `store`.
+    #[arg(long, global = true, env = "KAMINO_STORE", value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Kubeconfig; in a pod its own service account is the default.
+    #[arg(long, global = true, env = "KAMINO_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig.
+    #[arg(long, global = true, env = "KAMINO_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
+    /// What to log on stderr, as in `info` or `kamino_wf=debug`.
+    #[arg(long, global = true, env = "KAMINO_LOG", value_name = "FILTER", default_value = "warn")]
+    pub(super) log: String,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+impl Cli {
+    /// What flags and variables say about settings.
+    pub(super) fn overrides(&self) -> Overrides {
+        Overrides {
+            config: self.config.clone(),
+            store: self.store.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Watch a whole update on a simulated cluster and cloud; nothing real is touched.
+    #[cfg(feature = "sim")]
+    Simulate(SimulateArgs),
+    /// Start an update of one pool.
+    ///
+    /// With --wait this process drives the run and ends when the run does; stopped and started again it goes on with it.
+    /// Without --wait the run is given to the process that holds the store, or recorded for the next one.
+    Start(StartArgs),
+    /// List runs, newest first.
+    List(OutputArgs),
+    /// Show one run: what it waits for, and its steps.
+    Describe(DescribeArgs),
+    /// Go on with a parked or waiting run now; without RUN and with --wait, with all open runs.
+    Resume(ResumeArgs),
+    /// Cancel a run: what it made is taken away again. Refused past the point of no return.
+    Cancel(RunArgs),
+    /// Clean a copy of a node's disk; runs in the cleaning pod.
+    Clean(CleanArgs),
+    /// Look after the store.
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Show the version.
+    Version(OutputArgs),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people.
+    Table,
+    /// For programs; stable, with apiVersion.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OutputArgs {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StartArgs {
+    /// The pool, by its name in the settings: its best node is the donor.
+    #[arg(long, value_name = "NAME", required_unless_present = "node")]
+    pub(super) pool: Option<String>,
+    /// The donor, by its node's name: this one or none.
+    #[arg(long, value_name = "NODE")]
+    pub(super) node: Option<NodeName>,
+    /// Allow the change of a scale set's model that can't be taken back, on the first run for it.
+    #[arg(long)]
+    pub(super) adopt: bool,
+    /// Drive the run in this process until it ends.
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DescribeArgs {
+    /// The run: the first digits of its id are enough.
+    pub(super) run: String,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The run: the first digits of its id are enough.
+    pub(super) run: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ResumeArgs {
+    /// The run: the first digits of its id are enough.
+    #[arg(required_unless_present = "wait")]
+    pub(super) run: Option<String>,
+    /// Drive it in this process until it ends.
+    #[arg(long)]
+    pub(super) wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Read every byte of the store and say what it holds and whether it is sound. Changes nothing.
+    Check(OutputArgs),
+}
+
+#[cfg(feature = "sim")]
+#[derive(Debug, Args)]
+pub(super) struct SimulateArgs {
+    /// Everything by chance comes from it: the same seed gives the same update to the last byte.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(super) seed: u64,
+    /// How much faster than real time to show it; 0 shows it at once.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1200)]
+    pub(super) speed: u32,
+    /// Let kamino-wf crash after every K-th thing it records, and start it again.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) crash_every: Option<u64>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}

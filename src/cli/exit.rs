@@ -1,0 +1,82 @@
+//! Exit codes: documented, stable, one meaning each.
+
+use std::process::ExitCode;
+
+use crate::workflow::Summary;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// As asked.
+    Ok,
+    /// It failed for a reason that has no code of its own.
+    Failed,
+    /// Arguments or settings that can't be used; nothing was touched.
+    Usage,
+    /// There is no such run, node or pool.
+    NotFound,
+    /// Another process or run is in the way, or the run's state does not allow it.
+    Conflict,
+    /// The run waits for a person.
+    NeedsPerson,
+    /// The run failed, and nothing of it is left.
+    Undone,
+    /// The run failed, and something of it is left.
+    LeftDirty,
+    /// The run was cancelled, and nothing of it is left.
+    Cancelled,
+    /// Stopped by a signal; the run goes on where it was.
+    Signal(i32),
+}
+
+/// For `--help`.
+pub(super) const TABLE: &str = "\
+Exit codes:
+  0    as asked
+  1    failed for another reason
+  2    arguments or settings that can't be used; nothing was touched
+  4    no such run, node or pool
+  5    another process or run is in the way, or the run's state does not allow it
+  6    the run waits for a person: describe says why, resume goes on
+  7    the run failed, and nothing of it is left
+  8    the run failed, and something of it is left: describe says what
+  9    the run was cancelled, and nothing of it is left
+  130, 143  stopped by SIGINT or SIGTERM; the run goes on where it was";
+
+impl Code {
+    /// The code of a run that has come to rest.
+    #[must_use]
+    pub fn of(summary: &Summary) -> Self {
+        match summary.state.as_str() {
+            "done" => Self::Ok,
+            "undone" => Self::Undone,
+            "cancelled" => Self::Cancelled,
+            "needs-person" => Self::LeftDirty,
+            "parked" => Self::NeedsPerson,
+            _ => Self::Failed,
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 4,
+            Self::Conflict => 5,
+            Self::NeedsPerson => 6,
+            Self::Undone => 7,
+            Self::LeftDirty => 8,
+            Self::Cancelled => 9,
+            Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(255),
+        }
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code.number())
+    }
+}

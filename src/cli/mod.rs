@@ -1,0 +1,13 @@
+//! The commands: what they are called, what they say, and with which code they end.
+
+mod args;
+mod exit;
+mod render;
+mod run;
+#[cfg(feature = "sim")]
+mod simulate;
+
+pub use args::Cli;
+pub use exit::Code;
+pub use render::progress;
+pub use run::main;

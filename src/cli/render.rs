@@ -1,0 +1,179 @@
+//! Runs as people read them: tables on stdout, a line per event on stderr.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::workflow::{Description, Event, Outcome, Run, Summary};
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    table
+}
+
+/// Lines without the spaces at their ends.
+fn text(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// A span in its two largest units, as in `2h 05m`.
+pub(super) fn span(span: SignedDuration) -> String {
+    let seconds = span.as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// The table of `list`, newest first.
+pub(super) fn list(summaries: &[Summary], now: Timestamp) -> String {
+    if summaries.is_empty() {
+        return "There are no runs yet; `kamino-wf start --pool NAME --wait` begins one.".into();
+    }
+    let mut table = table(&["RUN", "SCALE SET", "STATE", "STEP", "DONOR", "VERSION", "AGE", "WHY"]);
+    for summary in summaries.iter().rev() {
+        let why = match (&summary.why, summary.until) {
+            (Some(why), Some(until)) => format!("until {until:.0}: {why}"),
+            (Some(why), None) => why.clone(),
+            (None, _) => String::new(),
+        };
+        table.add_row([
+            summary.run.clone(),
+            summary.scale_set.name().to_owned(),
+            summary.state.clone(),
+            summary.step.clone().unwrap_or_else(|| "-".into()),
+            summary.donor.clone().unwrap_or_else(|| "-".into()),
+            summary.version.clone().unwrap_or_else(|| "-".into()),
+            span(now.duration_since(summary.started)),
+            cut(&why, 100),
+        ]);
+    }
+    text(&table)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}
+
+/// What `describe` prints.
+pub(super) fn describe(run: &Description, now: Timestamp) -> String {
+    let summary = &run.summary;
+    let mut lines = vec![
+        format!("Run        {}  ({})", summary.run, summary.id.0),
+        format!("Scale set  {}", summary.scale_set),
+        format!("Asked by   {}, {} ago, release {}", run.by, span(now.duration_since(summary.started)), run.release),
+        format!("Donor      {}", summary.donor.as_deref().unwrap_or("not chosen yet")),
+        format!("Version    {}", summary.version.as_deref().unwrap_or("not chosen yet")),
+        format!(
+            "State      {}{}",
+            summary.state,
+            summary.why.as_ref().map_or_else(String::new, |why| format!(": {why}"))
+        ),
+    ];
+    if let Some(until) = summary.until {
+        lines.push(format!("Next       {until:.0}, in {}", span(until.duration_since(now))));
+    }
+    match summary.state.as_str() {
+        "parked" => {
+            lines.push(format!("To go on   kamino-wf resume {run}   (or: kamino-wf cancel {run})", run = summary.run));
+        }
+        "needs-person" => lines.push("To go on   see docs/RUNBOOK.md, \"A run ended as needs-person\"".into()),
+        _ => {}
+    }
+    for warning in &run.warnings {
+        lines.push(format!("Warning    {warning}"));
+    }
+    lines.push(String::new());
+    let mut table = table(&["STAGE", "STEP", "STATE", "TOOK", "REQUESTS", "NOTE"]);
+    let mut stage = "";
+    for step in &run.steps {
+        let took = match (step.began, step.ended) {
+            (Some(began), Some(ended)) => span(ended.duration_since(began)),
+            (Some(began), None) if step.state == "current" => format!("{} so far", span(now.duration_since(began))),
+            (Some(_) | None, None) | (None, Some(_)) => "-".into(),
+        };
+        table.add_row([
+            if stage == step.stage { String::new() } else { step.stage.clone() },
+            step.step.clone(),
+            step.state.clone(),
+            took,
+            if step.requests == 0 { "-".into() } else { step.requests.to_string() },
+            cut(step.note.as_deref().unwrap_or_default(), 120),
+        ]);
+        stage = &step.stage;
+    }
+    lines.push(text(&table));
+    lines.join("\n")
+}
+
+/// An event in words, for somebody who watches; `None` for what only the journal needs.
+#[must_use]
+pub fn progress(run: &Run, event: &Event) -> Option<String> {
+    let words = words(run, event)?;
+    Some(format!("{:.0} {} {words}", event.at(), run.id))
+}
+
+/// The words of an event.
+pub(super) fn words(run: &Run, event: &Event) -> Option<String> {
+    let step = run.step_name().unwrap_or_default();
+    let ended = || {
+        let at = run.position().map(crate::workflow::Position::step)?;
+        run.plan.get(at.checked_sub(1)?).map(|step| step.name.as_str())
+    };
+    Some(match event {
+        Event::Started { by, .. } => format!("started by {by} for scale set {}", run.spec.scale_set.name()),
+        Event::Asking { attempt: 1, .. } => format!("{step}: asked"),
+        Event::Asking { attempt, .. } => format!("{step}: asked again ({attempt})"),
+        Event::Confirmed { output, .. } => {
+            let step = ended()?;
+            format!("{step}: {}", found(step, output))
+        }
+        Event::SetBack { why, .. } => format!("{step}: failed and will be tried again: {why}"),
+        Event::Waiting { why, until, .. } => format!("{step}: waiting until {until:.0}: {why}"),
+        Event::Skipped { why, .. } => format!("{}: left: {why}", ended()?),
+        Event::Undoing { why, .. } => format!("going back: {why}"),
+        Event::Parked { why, .. } => format!("{step}: a person is asked: {why}"),
+        Event::Resumed { by, .. } => format!("resumed by {by}"),
+        Event::CancelRequested { by, .. } => format!("cancelled by {by}"),
+        Event::Ended { outcome, .. } => match outcome {
+            Outcome::Done => "done: new nodes are made from the new image".into(),
+            Outcome::Undone { why } => format!("failed, and nothing of it is left: {why}"),
+            Outcome::Cancelled => "cancelled, and nothing of it is left".into(),
+            Outcome::NeedsPerson { why } => format!("failed, and something of it is left: {why}"),
+        },
+        Event::Decided { .. }
+        | Event::Asked { .. }
+        | Event::NotAsked { .. }
+        | Event::Cleared { .. }
+        | Event::StepUndone { .. } => return None,
+    })
+}
+
+/// What a step found or made, in words.
+fn found(step: &str, output: &serde_json::Value) -> String {
+    let text = |pointer: &str| output.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or("?").to_owned();
+    let last = |pointer: &str| text(pointer).rsplit('/').next().unwrap_or_default().to_owned();
+    match step {
+        "Preflight" => "nothing speaks against it".into(),
+        "RankNodes" => format!("the donor is {}, kernel {}", text("/donor/node"), text("/donor/kernel")),
+        "ChooseNames" => format!("the version will be {}", last("/version")),
+        "CleanCopy" => "the copy is clean, says the cleaner's report".into(),
+        "VerifyVersion" => "proved".into(),
+        "PublishVersion" => "new nodes may take it".into(),
+        "PatchModel" => match output["changed"].as_array() {
+            Some(parts) if parts.is_empty() => "the scale set followed the image already".into(),
+            Some(_) | None => "the scale set follows the image, and nothing else changed".into(),
+        },
+        "PlanPrune" => {
+            let gone =
+                output["verdicts"].as_array().map_or(0, |all| all.iter().filter(|v| v["delete"] == true).count());
+            format!("{gone} old versions may go")
+        }
+        _ => "done".into(),
+    }
+}

@@ -1,0 +1,325 @@
+//! Runs a command: settings, then the holder of the store, or the store itself.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    args::{Cli, Command, DescribeArgs, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
+    exit::Code,
+    render,
+};
+use crate::{
+    app::{self, Drove, NoCredential},
+    clock::{Clock, SystemClock},
+    config::{Config, ConfigError, check_variables},
+    http::{CallError, Client},
+    model::{BadName, RunId},
+    store::{Journal, StoreError, check_dir},
+    workflow::{Rejected, Summary, describe, find_run, summaries},
+};
+
+/// The API version of JSON output.
+const API_VERSION: &str = "kamino-wf/v1";
+
+/// Parses, runs, and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Clean(args) = cli.command {
+        return crate::clean::cli::run(args);
+    }
+    match prepare(&cli).and_then(|()| dispatch(cli)) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("kamino-wf: {error:#}");
+            code_of(&error).into()
+        }
+    }
+}
+
+/// Logging, and variables with a typo.
+fn prepare(cli: &Cli) -> Result<()> {
+    check_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
+    let filter = EnvFilter::try_new(&cli.log).map_err(|error| ConfigError::Bad {
+        setting: "--log".into(),
+        value: cli.log.clone(),
+        remedy: format!("expected a filter such as info or kamino_wf=debug ({error})"),
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// The exit code of an error, by who can do something about it.
+fn code_of(error: &anyhow::Error) -> Code {
+    for cause in error.chain() {
+        if cause.is::<ConfigError>() || cause.is::<BadName>() || cause.is::<NoCredential>() {
+            return Code::Usage;
+        }
+        if let Some(rejected) = cause.downcast_ref::<Rejected>() {
+            return match rejected {
+                Rejected::NoSuchRun(_) | Rejected::Ambiguous { .. } => Code::NotFound,
+                Rejected::Occupied { .. }
+                | Rejected::Ended { .. }
+                | Rejected::PastReturn { .. }
+                | Rejected::NotStopped { .. }
+                | Rejected::NeedsRelease { .. } => Code::Conflict,
+            };
+        }
+        if let Some(CallError::Refused(problem)) = cause.downcast_ref::<CallError>() {
+            return match problem.kind.as_str() {
+                "not-found" => Code::NotFound,
+                "conflict" => Code::Conflict,
+                _ => Code::Failed,
+            };
+        }
+        let store = cause.downcast_ref::<StoreError>();
+        if matches!(store, Some(StoreError::InUse { .. })) {
+            return Code::Conflict;
+        }
+    }
+    Code::Failed
+}
+
+fn dispatch(cli: Cli) -> Result<Code> {
+    let overrides = cli.overrides();
+    let config = || Config::load(overrides.clone(), &|name| std::env::var(name).ok());
+    match cli.command {
+        #[cfg(feature = "sim")]
+        Command::Simulate(args) => super::simulate::run(&args),
+        Command::Version(args) => {
+            match args.output {
+                Output::Table => println!("kamino-wf {}", app::RELEASE),
+                Output::Json => print_json(&json!({ "apiVersion": API_VERSION, "release": app::RELEASE }))?,
+            }
+            Ok(Code::Ok)
+        }
+        Command::Clean(args) => {
+            // Handled before anything else is prepared.
+            let _ = crate::clean::cli::run(args);
+            Ok(Code::Ok)
+        }
+        Command::Store(StoreCommand::Check(args)) => check(&config()?.store, args.output),
+        Command::List(args) => runtime()?.block_on(list(&config()?, args.output)),
+        Command::Describe(args) => runtime()?.block_on(describe_run(&config()?, &args)),
+        Command::Cancel(args) => runtime()?.block_on(cancel(&config()?, &args)),
+        Command::Start(args) => runtime()?.block_on(start(&config()?, &args)),
+        Command::Resume(args) => runtime()?.block_on(resume(&config()?, &args)),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")
+}
+
+pub(super) fn print_json(value: &serde_json::Value) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Who asks, as far as the system knows.
+fn asker() -> String {
+    let name = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
+    let user = name("USER").or_else(|| name("LOGNAME")).unwrap_or_else(|| "uid 0".into());
+    match name("HOSTNAME") {
+        Some(host) => format!("{user}@{host}"),
+        None => user,
+    }
+}
+
+/// Reading needs a store: without one there is nothing to say, and none is made.
+fn existing(store: &Path) -> Result<bool> {
+    store.join("db").try_exists().with_context(|| format!("failed to look for a store in {}", store.display()))
+}
+
+/// Reads a store that nobody holds.
+async fn reading<T>(store: &Path, read: impl AsyncFnOnce(&Journal) -> Result<T>) -> Result<T> {
+    let (journal, guard) = app::read_store(store)?;
+    let result = read(&journal).await;
+    drop(journal);
+    let closed = guard.close();
+    let result = result?;
+    closed?;
+    Ok(result)
+}
+
+async fn all_runs(config: &Config) -> Result<Vec<Summary>> {
+    if let Some(client) = Client::connect(&config.store).await? {
+        return Ok(client.list().await?);
+    }
+    if !existing(&config.store)? {
+        return Ok(Vec::new());
+    }
+    reading(&config.store, async |journal| Ok(summaries(journal).await?)).await
+}
+
+async fn list(config: &Config, output: Output) -> Result<Code> {
+    let runs = all_runs(config).await?;
+    match output {
+        Output::Table => println!("{}", render::list(&runs, SystemClock.now())),
+        Output::Json => print_json(&json!({ "apiVersion": API_VERSION, "kind": "RunList", "runs": runs }))?,
+    }
+    Ok(Code::Ok)
+}
+
+async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
+    let description = if let Some(client) = Client::connect(&config.store).await? {
+        client.describe(&args.run).await?
+    } else if existing(&config.store)? {
+        reading(&config.store, async |journal| {
+            let id = find_run(&summaries(journal).await?, &args.run)?;
+            Ok(describe(journal, id).await??)
+        })
+        .await?
+    } else {
+        return Err(Rejected::NoSuchRun(args.run.clone()).into());
+    };
+    match args.output {
+        Output::Table => println!("{}", render::describe(&description, SystemClock.now())),
+        Output::Json => {
+            let mut value = serde_json::to_value(&description)?;
+            value["apiVersion"] = API_VERSION.into();
+            value["kind"] = "Run".into();
+            print_json(&value)?;
+        }
+    }
+    Ok(Code::Ok)
+}
+
+async fn cancel(config: &Config, args: &RunArgs) -> Result<Code> {
+    if let Some(client) = Client::connect(&config.store).await? {
+        let started = client.cancel(&args.run, &asker()).await?;
+        eprintln!("run {} is being cancelled; `kamino-wf describe {}` shows how far it is", started.id, started.id);
+        return Ok(Code::Ok);
+    }
+    if !existing(&config.store)? {
+        return Err(Rejected::NoSuchRun(args.run.clone()).into());
+    }
+    let store = app::open_store(&config.store)?;
+    let cluster = app::cluster(config).await?;
+    let engine = app::engine(config, cluster, store.journal.clone(), app::talking()).await?;
+    let id = engine.find(&args.run).await??;
+    engine.cancel(id, &asker()).await??;
+    // Nobody else holds the store: what the run made is taken away here and now.
+    rest(engine, store, id).await
+}
+
+async fn start(config: &Config, args: &StartArgs) -> Result<Code> {
+    let cluster = app::cluster(config).await?;
+    let spec = app::spec(config, &cluster, args.pool.as_deref(), args.node.clone(), args.adopt).await?;
+    if let Some(client) = Client::connect(&config.store).await? {
+        let started = client.start(spec, &asker()).await?;
+        eprintln!("run {} is driven by the process that holds the store", started.id);
+        return say_run(started.id, args.output);
+    }
+    let store = app::open_store(&config.store)?;
+    let engine = app::engine(config, cluster, store.journal.clone(), app::talking()).await?;
+    let scale_set = spec.scale_set.clone();
+    let id = match engine.start(spec, &asker()).await? {
+        Ok(id) => id,
+        // Started before and interrupted: this is how it goes on.
+        Err(Rejected::Occupied { run, .. }) if args.wait => {
+            eprintln!("run {run} is open for scale set {}: going on with it", scale_set.name());
+            engine.find(&run).await??
+        }
+        Err(rejected) => return Err(rejected.into()),
+    };
+    if !args.wait {
+        eprintln!("run {id} is recorded and nothing drives it yet; `kamino-wf resume --wait` does");
+        return say_run(id, args.output);
+    }
+    say_run(id, args.output)?;
+    rest(engine, store, id).await
+}
+
+fn say_run(id: RunId, output: Output) -> Result<Code> {
+    match output {
+        Output::Table => println!("{id}"),
+        Output::Json => print_json(&json!({ "apiVersion": API_VERSION, "run": id.short(), "id": id.0 }))?,
+    }
+    Ok(Code::Ok)
+}
+
+async fn resume(config: &Config, args: &ResumeArgs) -> Result<Code> {
+    if let Some(client) = Client::connect(&config.store).await? {
+        let run = args.run.as_deref().context("say which run; the process that holds the store drives all of them")?;
+        let started = client.resume(run, &asker()).await?;
+        eprintln!("run {} goes on", started.id);
+        return Ok(Code::Ok);
+    }
+    if !existing(&config.store)? {
+        let given = args.run.clone().unwrap_or_else(|| "any".into());
+        return Err(Rejected::NoSuchRun(given).into());
+    }
+    let store = app::open_store(&config.store)?;
+    let cluster = app::cluster(config).await?;
+    let engine = app::engine(config, cluster, store.journal.clone(), app::talking()).await?;
+    let open: Vec<Summary> = engine.summaries().await?.into_iter().filter(Summary::open).collect();
+    let id = match &args.run {
+        Some(run) => {
+            let id = engine.find(run).await??;
+            let stopped =
+                open.iter().any(|summary| summary.id == id && summary.state != "running" && summary.state != "undoing");
+            // One that was only interrupted goes on by itself, once somebody drives it.
+            if stopped || !args.wait {
+                engine.resume(id, &asker()).await??;
+            }
+            id
+        }
+        None => match open.last() {
+            Some(summary) => summary.id,
+            None => return Err(Rejected::NoSuchRun("that is open".into()).into()),
+        },
+    };
+    if !args.wait {
+        eprintln!("run {id} will go on when something drives it; `kamino-wf resume --wait` does");
+        return Ok(Code::Ok);
+    }
+    rest(engine, store, id).await
+}
+
+/// Drives all open runs to rest, and ends as the given one did.
+async fn rest(engine: std::sync::Arc<crate::workflow::Engine>, store: app::OpenStore, id: RunId) -> Result<Code> {
+    match app::drive(engine, store, id).await? {
+        (Drove::Signal(signal), _) => Ok(Code::Signal(signal)),
+        (Drove::ToRest, summary) => {
+            let code = Code::of(&summary);
+            if code == Code::NeedsPerson {
+                eprintln!(
+                    "run {id} waits for a person: `kamino-wf describe {id}`, then `kamino-wf resume {id} --wait`"
+                );
+            }
+            Ok(code)
+        }
+    }
+}
+
+fn check(store: &Path, output: Output) -> Result<Code> {
+    let report = check_dir(store)?;
+    match output {
+        Output::Table => println!(
+            "The store in {} is sound: {} runs, {} records, {} facts, commit {}, {} bytes of data in {} bytes of files.",
+            store.display(),
+            report.runs,
+            report.records,
+            report.facts,
+            report.commit,
+            report.live_bytes,
+            report.file_bytes
+        ),
+        Output::Json => {
+            let mut value = serde_json::to_value(&report)?;
+            value["apiVersion"] = API_VERSION.into();
+            value["kind"] = "StoreCheck".into();
+            print_json(&value)?;
+        }
+    }
+    Ok(Code::Ok)
+}

@@ -1,0 +1,167 @@
+//! `kamino-wf simulate`: a whole update on the simulated world, as a newcomer can follow it.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::{
+    args::{Output, SimulateArgs},
+    exit::Code,
+    render,
+};
+use crate::{
+    sim::{Faults, Line, Outcome, Scene, Session, Stop, Watcher},
+    workflow::{Event, Run, find, stages},
+};
+
+/// Runs a simulation and prints its timeline.
+pub(super) fn run(args: &SimulateArgs) -> Result<Code> {
+    let scene = Scene::of_seed(args.seed, Faults::bad_day());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .context("failed to start the runtime")?;
+    let timeline =
+        Arc::new(Mutex::new(Timeline { start: scene.start, speed: args.speed, shown: None, stage: "", process: 0 }));
+    let watcher: Watcher = match args.output {
+        Output::Table => {
+            println!("{}", introduction(args, &scene));
+            let timeline = Arc::clone(&timeline);
+            Arc::new(move |run, line| timeline.lock().unwrap_or_else(PoisonError::into_inner).show(run, line))
+        }
+        Output::Json => Arc::new(|_, _| {}),
+    };
+    let outcome = runtime.block_on(async {
+        let session = Session::new(scene.clone()).watched(watcher);
+        if let Some(every) = args.crash_every {
+            session.shared.crash.arm_every(every);
+        }
+        session.run(Stop::AtRest).await
+    })?;
+    match args.output {
+        Output::Table => println!("\n{}", conclusion(&outcome)),
+        Output::Json => super::run::print_json(&json!({
+            "apiVersion": "kamino-wf/v1",
+            "kind": "Simulation",
+            "seed": args.seed,
+            "run": outcome.summary,
+            "crashes": outcome.crashes,
+            "violations": outcome.violations,
+            "log": outcome.log,
+        }))?,
+    }
+    let code = outcome.summary.as_ref().map_or(Code::Failed, Code::of);
+    Ok(if outcome.violations.is_empty() { code } else { Code::Failed })
+}
+
+fn introduction(args: &SimulateArgs, scene: &Scene) -> String {
+    let speed = if args.speed == 0 { "at once".into() } else { format!("{} times faster than real", args.speed) };
+    let crashes = args.crash_every.map_or_else(String::new, |every| {
+        format!("kamino-wf is killed after every {} it records, and started again.\n", ordinal(every))
+    });
+    let first = if scene.adopted {
+        "It follows the gallery's image already; old versions are there."
+    } else {
+        "It has never been updated before: its model will be changed."
+    };
+    format!(
+        "A simulated pool of three nodes (profile {}) on a simulated Azure, seed {}, shown {speed}.\n{first}\n\
+         This Azure has a bad day: answers get lost, reads are stale, operations fail, requests are throttled.\n{crashes}",
+        scene.profile, args.seed
+    )
+}
+
+fn ordinal(number: u64) -> String {
+    match number {
+        1 => "single thing that".into(),
+        2 => "2nd thing".into(),
+        3 => "3rd thing".into(),
+        _ => format!("{number}th thing"),
+    }
+}
+
+fn conclusion(outcome: &Outcome) -> String {
+    let mut lines = Vec::new();
+    if let Some(summary) = &outcome.summary {
+        let took = render::span(summary.moved.duration_since(summary.started));
+        let end = match summary.state.as_str() {
+            "done" => format!(
+                "Done: new nodes start from version {}, made from {}.",
+                summary.version.as_deref().unwrap_or("?"),
+                summary.donor.as_deref().unwrap_or("?")
+            ),
+            other => format!("The run is {other}: {}", summary.why.as_deref().unwrap_or("no reason")),
+        };
+        lines.push(format!("{end} It took {took} of simulated time and {} crashes.", outcome.crashes));
+    }
+    if outcome.violations.is_empty() {
+        lines.push(
+            "Checked: one of everything, nothing left behind, nothing unproven published, the donor never written to."
+                .into(),
+        );
+    } else {
+        lines.push("These invariants were violated, which is a bug; please report the seed:".into());
+        lines.extend(outcome.violations.iter().map(|violation| format!("  {violation}")));
+    }
+    lines.join("\n")
+}
+
+/// Prints events as they happen, faster than real time.
+struct Timeline {
+    start: Timestamp,
+    speed: u32,
+    shown: Option<Timestamp>,
+    stage: &'static str,
+    process: u64,
+}
+
+impl Timeline {
+    fn show(&mut self, run: &Run, line: &Line) {
+        self.pace(line.at);
+        if line.process > self.process {
+            let times = line.process - self.process;
+            println!(
+                "{:>9}  ✗ killed{}",
+                self.clock(line.at),
+                if times > 1 { format!(" {times} times") } else { String::new() }
+            );
+            self.process = line.process;
+        }
+        let Some(words) = render::words(run, &line.event) else { return };
+        let stage = run
+            .plan
+            .iter()
+            .find(|planned| Some(&planned.name) == line.step.as_ref())
+            .and_then(|planned| find(stages(run.spec.capture), planned))
+            .map(|(stage, _)| stage.name);
+        if let Some(stage) = stage.filter(|stage| *stage != self.stage && !matches!(line.event, Event::Ended { .. })) {
+            self.stage = stage;
+            println!("\n{stage}");
+        }
+        println!("{:>9}  {words}", self.clock(line.at));
+    }
+
+    fn clock(&self, at: Timestamp) -> String {
+        let seconds = at.duration_since(self.start).as_secs();
+        format!("{}:{:02}:{:02}", seconds / 3600, seconds % 3600 / 60, seconds % 60)
+    }
+
+    /// Lets real time pass between two lines, a second at most.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "simulated time stands still meanwhile; this is for the person who watches"
+    )]
+    fn pace(&mut self, at: Timestamp) {
+        let since = self.shown.replace(at).map_or(SignedDuration::ZERO, |shown| at.duration_since(shown));
+        if self.speed > 0 {
+            let pause = Duration::try_from(since).unwrap_or_default() / self.speed;
+            std::thread::sleep(pause.min(Duration::from_secs(1)));
+        }
+    }
+}

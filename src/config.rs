@@ -1,0 +1,476 @@
+//! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::SignedDuration;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::{
+    cloud::azure::{AzureSettings, Credential, Timeouts},
+    cluster::kubernetes::Access,
+    model::{GalleryId, Profile, Region, ScaleSetId},
+    workflow::Pace,
+};
+
+/// Settings that can't be used; each text names the setting, its value and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is missing or can't be read.
+    #[error("failed to read settings from {}: {detail}; name another with --config or KAMINO_CONFIG", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        detail: String,
+    },
+    /// The file is no YAML of ours.
+    #[error("settings in {} can't be used:\n{detail}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words, with the place.
+        detail: String,
+    },
+    /// A value that makes no sense.
+    #[error("setting {setting} is {value}: {remedy}")]
+    Bad {
+        /// The setting, as in `pools[0].keep`.
+        setting: String,
+        /// What it says.
+        value: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A variable that looks like ours and is not.
+    #[error("environment variable {0} is not one of kamino-wf's; it has {known}", known = VARIABLES.join(", "))]
+    UnknownVariable(String),
+}
+
+/// The variables that are read. Azure's own, which the workload identity webhook sets, are read besides.
+pub const VARIABLES: [&str; 6] = [
+    "KAMINO_CONFIG",
+    "KAMINO_STORE",
+    "KAMINO_KUBECONFIG",
+    "KAMINO_CONTEXT",
+    "KAMINO_AZURE_CLIENT_SECRET",
+    "KAMINO_LOG",
+];
+
+/// The settings as they stand in the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct File {
+    store: Option<PathBuf>,
+    #[serde(default)]
+    azure: AzureFile,
+    #[serde(default)]
+    kubernetes: KubernetesFile,
+    #[serde(default)]
+    polling: PollingFile,
+    #[serde(default)]
+    cleaning: CleaningFile,
+    #[serde(default)]
+    pools: Vec<PoolFile>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct AzureFile {
+    resource_manager: Option<String>,
+    authority: Option<String>,
+    audience: Option<String>,
+    ca_bundle: Option<PathBuf>,
+    credential: Option<CredentialKind>,
+    tenant: Option<String>,
+    client: Option<String>,
+    token_file: Option<PathBuf>,
+    secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CredentialKind {
+    WorkloadIdentity,
+    ClientSecret,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct KubernetesFile {
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct PollingFile {
+    first: Option<String>,
+    longest: Option<String>,
+    settle: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct CleaningFile {
+    namespace: Option<String>,
+    image: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct PoolFile {
+    name: String,
+    scale_set: String,
+    profile: String,
+    gallery: String,
+    definition: Option<String>,
+    #[serde(default)]
+    regions: Vec<String>,
+    replicas: Option<u32>,
+    storage: Option<String>,
+    min_ready: Option<String>,
+    keep: Option<u32>,
+    keep_for: Option<String>,
+}
+
+/// A pool whose image is kept fresh.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// What people call it.
+    pub name: String,
+    /// Its scale set.
+    pub scale_set: ScaleSetId,
+    /// Which kind of node it has.
+    pub profile: Profile,
+    /// Where its versions go.
+    pub gallery: GalleryId,
+    /// The image definition's name; the pool's own by default.
+    pub definition: String,
+    /// Target regions besides the gallery's own.
+    pub regions: Vec<Region>,
+    /// Copies of a version in each region; 1 by default.
+    pub replicas: u32,
+    /// `Standard_LRS` by default.
+    pub storage: String,
+    /// How long a donor must have been ready; an hour by default, so that a node that comes up badly shows it first.
+    pub min_ready: Duration,
+    /// How many published versions stay; 3 by default, at least 2.
+    pub keep: u32,
+    /// Versions younger than this stay; a day by default.
+    pub keep_for: Duration,
+}
+
+/// All settings, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The store's directory.
+    pub store: PathBuf,
+    /// Where Azure is and who we are there; `None` when no credential is set, which commands that need none don't mind.
+    pub azure: Option<AzureSettings>,
+    /// How to reach the API server.
+    pub kubernetes: Access,
+    /// How often the world is looked at.
+    pub pace: Pace,
+    /// The namespace of cleaning pods.
+    pub clean_namespace: String,
+    /// The image of cleaning pods.
+    pub clean_image: Option<String>,
+    /// The pools.
+    pub pools: Vec<Pool>,
+}
+
+/// What flags and variables say.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--config`, `KAMINO_CONFIG`.
+    pub config: Option<PathBuf>,
+    /// `--store`, `KAMINO_STORE`.
+    pub store: Option<PathBuf>,
+    /// `--kubeconfig`, `KAMINO_KUBECONFIG`.
+    pub kubeconfig: Option<PathBuf>,
+    /// `--context`, `KAMINO_CONTEXT`.
+    pub context: Option<String>,
+}
+
+/// Looked for when no file is named.
+const DEFAULT_FILE: &str = "/etc/kamino-wf/config.yaml";
+/// The store when none is named.
+const DEFAULT_STORE: &str = "/var/lib/kamino-wf";
+
+/// The environment, as far as settings read it.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Config {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    /// The first setting that can't be used, with the remedy. Nothing was opened or sent.
+    pub fn load(overrides: Overrides, env: Environment<'_>) -> Result<Self, ConfigError> {
+        let Overrides { config, store, kubeconfig, context } = overrides;
+        let named = config.is_some();
+        let path = config.unwrap_or_else(|| DEFAULT_FILE.into());
+        let file = match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&path, &text)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Self::parse(&path, "{}")?,
+            Err(error) => return Err(ConfigError::Unreadable { path, detail: error.to_string() }),
+        };
+        let File { store: file_store, azure, kubernetes, polling, cleaning, pools } = file;
+        let CleaningFile { namespace, image } = cleaning;
+        let KubernetesFile { kubeconfig: file_kubeconfig, context: file_context } = kubernetes;
+        let path = kubeconfig.or(file_kubeconfig);
+        let context = context.or(file_context);
+        let in_pod = env("KUBERNETES_SERVICE_HOST").is_some();
+        Ok(Self {
+            store: store.or(file_store).unwrap_or_else(|| DEFAULT_STORE.into()),
+            azure: azure_settings(azure, env)?,
+            kubernetes: if path.is_none() && context.is_none() && in_pod {
+                Access::InCluster
+            } else {
+                Access::Kubeconfig { path, context }
+            },
+            pace: pace(&polling)?,
+            clean_namespace: namespace.unwrap_or_else(|| "kamino-wf-clean".into()),
+            clean_image: image,
+            pools: checked_pools(pools)?,
+        })
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
+        serde_saphyr::from_str(text)
+            .map_err(|error| ConfigError::Malformed { path: path.to_owned(), detail: error.to_string() })
+    }
+
+    /// The pool of that name.
+    pub fn pool(&self, name: &str) -> Result<&Pool, ConfigError> {
+        self.pools.iter().find(|pool| pool.name == name).ok_or_else(|| {
+            let known: Vec<&str> = self.pools.iter().map(|pool| pool.name.as_str()).collect();
+            let remedy = if known.is_empty() {
+                "no pool is configured; add one under pools".into()
+            } else {
+                format!("expected one of {}", known.join(", "))
+            };
+            ConfigError::Bad { setting: "--pool".into(), value: format!("{name:?}"), remedy }
+        })
+    }
+}
+
+/// Refuses variables that look like ours: a typo would silently change nothing.
+pub fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
+    for name in names {
+        if name.starts_with("KAMINO_") && !VARIABLES.contains(&name.as_str()) {
+            return Err(ConfigError::UnknownVariable(name));
+        }
+    }
+    Ok(())
+}
+
+fn bad(setting: impl Into<String>, value: impl std::fmt::Debug, remedy: impl Into<String>) -> ConfigError {
+    ConfigError::Bad { setting: setting.into(), value: format!("{value:?}"), remedy: remedy.into() }
+}
+
+/// A duration such as `1h 30m`, between a second and thirty days.
+fn duration(setting: &str, text: Option<&String>, default: Duration, least: Duration) -> Result<Duration, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
+    let most = Duration::from_hours(30 * 24);
+    let parsed = text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    parsed.filter(|span| (least..=most).contains(span)).ok_or_else(|| {
+        bad(setting, text, format!("expected a duration from {least:?} to 30 days, as in 90s, 5m or 1h 30m"))
+    })
+}
+
+fn pace(file: &PollingFile) -> Result<Pace, ConfigError> {
+    let default = Pace::default();
+    let least = Duration::from_millis(1);
+    let pace = Pace {
+        first: duration("polling.first", file.first.as_ref(), default.first, least)?,
+        longest: duration("polling.longest", file.longest.as_ref(), default.longest, least)?,
+        settle: duration("polling.settle", file.settle.as_ref(), default.settle, Duration::ZERO)?,
+    };
+    if pace.first > pace.longest {
+        return Err(bad("polling.first", file.first.as_ref(), "expected at most polling.longest"));
+    }
+    Ok(pace)
+}
+
+fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
+    let mut pools: Vec<Pool> = Vec::new();
+    for (index, file) in files.into_iter().enumerate() {
+        let PoolFile {
+            name,
+            scale_set,
+            profile,
+            gallery,
+            definition,
+            regions,
+            replicas,
+            storage,
+            min_ready,
+            keep,
+            keep_for,
+        } = file;
+        let at = |field: &str| format!("pools[{index}].{field}");
+        let said = |field: &str, value: &str, error: &dyn std::fmt::Display| bad(at(field), value, error.to_string());
+        if name.is_empty() || pools.iter().any(|pool| pool.name == name) {
+            return Err(bad(at("name"), &name, "expected a name that no other pool has"));
+        }
+        let scale_set: ScaleSetId = scale_set.parse().map_err(|error| said("scaleSet", &scale_set, &error))?;
+        if pools.iter().any(|pool| pool.scale_set == scale_set) {
+            return Err(bad(at("scaleSet"), scale_set.as_str(), "another pool has the same scale set"));
+        }
+        let gallery: GalleryId = gallery.parse().map_err(|error| said("gallery", &gallery, &error))?;
+        let definition = definition.unwrap_or_else(|| name.clone());
+        gallery.definition(&definition).map_err(|error| said("definition", &definition, &error))?;
+        let replicas = replicas.unwrap_or(1);
+        if !(1..=100).contains(&replicas) {
+            return Err(bad(at("replicas"), replicas, "expected 1 to 100"));
+        }
+        let storage = storage.unwrap_or_else(|| "Standard_LRS".into());
+        if !["Standard_LRS", "Standard_ZRS", "Premium_LRS"].contains(&storage.as_str()) {
+            return Err(bad(at("storage"), storage, "expected Standard_LRS, Standard_ZRS or Premium_LRS"));
+        }
+        let keep = keep.unwrap_or(3);
+        if !(2..=1000).contains(&keep) {
+            return Err(bad(at("keep"), keep, "expected 2 to 1000: the newest, and one to go back to"));
+        }
+        pools.push(Pool {
+            profile: profile.parse().map_err(|error| said("profile", &profile, &error))?,
+            name,
+            scale_set,
+            gallery,
+            definition,
+            regions: regions.into_iter().map(Region).collect(),
+            replicas,
+            storage,
+            min_ready: duration(&at("minReady"), min_ready.as_ref(), Duration::from_hours(1), Duration::ZERO)?,
+            keep,
+            keep_for: duration(&at("keepFor"), keep_for.as_ref(), Duration::from_hours(24), Duration::ZERO)?,
+        });
+    }
+    Ok(pools)
+}
+
+fn azure_settings(file: AzureFile, env: Environment<'_>) -> Result<Option<AzureSettings>, ConfigError> {
+    let AzureFile {
+        resource_manager,
+        authority,
+        audience,
+        ca_bundle,
+        credential,
+        tenant,
+        client,
+        token_file,
+        secret_file,
+    } = file;
+    let token_file = token_file.or_else(|| env("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from));
+    let secret = match &secret_file {
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .map_err(|error| bad("azure.secretFile", path, format!("it can't be read ({error})")))?,
+        ),
+        None => env("KAMINO_AZURE_CLIENT_SECRET"),
+    };
+    let kind = match (credential, &token_file, &secret) {
+        (Some(kind), _, _) => kind,
+        (None, Some(_), _) => CredentialKind::WorkloadIdentity,
+        (None, None, Some(_)) => CredentialKind::ClientSecret,
+        (None, None, None) => return Ok(None),
+    };
+    let needed = |setting: &str, value: Option<String>, variable: &str| {
+        value.or_else(|| env(variable)).filter(|value| !value.is_empty()).ok_or_else(|| {
+            bad(format!("azure.{setting}"), None::<String>, format!("set it, or the variable {variable}"))
+        })
+    };
+    let tenant = needed("tenant", tenant, "AZURE_TENANT_ID")?;
+    let client = needed("client", client, "AZURE_CLIENT_ID")?;
+    let credential = match kind {
+        CredentialKind::WorkloadIdentity => {
+            let token_file = token_file.ok_or_else(|| {
+                bad("azure.tokenFile", None::<String>, "set it, or the variable AZURE_FEDERATED_TOKEN_FILE")
+            })?;
+            Credential::WorkloadIdentity { tenant, client, token_file }
+        }
+        CredentialKind::ClientSecret => {
+            let secret =
+                secret.map(|text| text.trim_end().to_owned()).filter(|text| !text.is_empty()).ok_or_else(|| {
+                    bad("azure.secretFile", secret_file, "set it, or the variable KAMINO_AZURE_CLIENT_SECRET")
+                })?;
+            Credential::ClientSecret { tenant, client, secret: SecretString::from(secret) }
+        }
+    };
+    let public = AzureSettings::public(credential);
+    let resource_manager = resource_manager.unwrap_or(public.resource_manager);
+    Ok(Some(AzureSettings {
+        audience: audience.unwrap_or_else(|| resource_manager.clone()),
+        resource_manager,
+        authority: authority.or_else(|| env("AZURE_AUTHORITY_HOST")).unwrap_or(public.authority),
+        ca_bundle,
+        credential: public.credential,
+        timeouts: Timeouts::default(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POOL: &str = "
+pools:
+- name: pool1
+  scaleSet: /subscriptions/5d3a6f0c-7e1b-4c55-9a52-0f6f4a1f2b77/resourceGroups/k8s/providers/Microsoft.Compute/virtualMachineScaleSets/pool1
+  profile: kubeadm
+  gallery: /subscriptions/5d3a6f0c-7e1b-4c55-9a52-0f6f4a1f2b77/resourceGroups/k8s/providers/Microsoft.Compute/galleries/protos
+";
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("config.yaml");
+        std::fs::write(&path, text).expect("a file");
+        Config::load(Overrides { config: Some(path), ..Overrides::default() }, &|_| None)
+    }
+
+    #[test]
+    fn a_short_file_is_enough() {
+        let config = load(POOL).expect("good settings");
+        let pool = config.pool("pool1").expect("the pool");
+        assert_eq!((pool.definition.as_str(), pool.keep, pool.replicas), ("pool1", 3, 1));
+        assert!(config.azure.is_none());
+    }
+
+    #[test]
+    fn bad_settings_are_named_with_their_value_and_the_remedy() {
+        let cases = [
+            ("pols: []", "pols"),
+            ("polling: { first: soon }", "polling.first is \"soon\": expected a duration"),
+            ("polling: { first: 2m, longest: 1m }", "at most polling.longest"),
+            ("azure: { credential: workload-identity }", "azure.tenant"),
+            ("azure: { credential: password }", "password"),
+            (&POOL.replace("kubeadm", "talos"), "pools[0].profile is \"talos\""),
+            (&POOL.replace("virtualMachineScaleSets", "disks"), "pools[0].scaleSet"),
+            (&format!("{POOL}  keep: 1\n"), "pools[0].keep is 1: expected 2 to 1000"),
+            (&format!("{POOL}  storage: Fast\n"), "pools[0].storage is \"Fast\""),
+            (&format!("{POOL}  colour: red\n"), "colour"),
+        ];
+        for (text, expected) in cases {
+            let error = load(text).expect_err(text).to_string();
+            assert!(error.contains(expected), "{text}\n{error}");
+        }
+    }
+
+    #[test]
+    fn misspelt_variables_are_refused() {
+        let error =
+            check_variables(["PATH".into(), "KAMINO_STOER".into()].into_iter()).expect_err("a typo").to_string();
+        assert!(error.contains("KAMINO_STOER") && error.contains("KAMINO_STORE"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_only_when_it_was_named() {
+        let named = Overrides { config: Some("/does/not/exist.yaml".into()), ..Overrides::default() };
+        let error = Config::load(named, &|_| None).expect_err("no file").to_string();
+        assert!(error.contains("/does/not/exist.yaml") && error.contains("--config"), "{error}");
+    }
+}

@@ -1,0 +1,139 @@
+//! A run step by step: what `describe` shows.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    plan::{find, stages},
+    run::{Event, IllegalEvent, Run},
+    spec::RunSpec,
+    summary::Summary,
+};
+use crate::model::RunId;
+
+/// A step of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepView {
+    /// Its stage.
+    pub stage: String,
+    /// Its name.
+    pub step: String,
+    /// `pending`, `current`, `done`, `skipped` or `undone`.
+    pub state: String,
+    /// When it began.
+    pub began: Option<Timestamp>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// Requests that went out.
+    pub requests: u32,
+    /// What it waits for, what failed, why it was skipped; the newest.
+    pub note: Option<String>,
+}
+
+/// A run step by step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// In one line.
+    pub summary: Summary,
+    /// What was asked for.
+    pub spec: RunSpec,
+    /// Who asked.
+    pub by: String,
+    /// The release that made it.
+    pub release: String,
+    /// What went wrong without stopping it.
+    pub warnings: Vec<String>,
+    /// The steps of its plan.
+    pub steps: Vec<StepView>,
+    /// All that happened, oldest first.
+    pub events: Vec<Event>,
+}
+
+impl Description {
+    /// The description that a run's events make.
+    pub fn of(id: RunId, events: Vec<Event>) -> Result<Self, IllegalEvent> {
+        let mut steps: Vec<StepView> = Vec::new();
+        let mut so_far: Option<Run> = None;
+        for event in &events {
+            let Some(run) = &mut so_far else {
+                let run = Run::begin(id, event.clone())?;
+                steps = run.plan.iter().map(|planned| pending(&run, planned)).collect();
+                so_far = Some(run);
+                continue;
+            };
+            let at = run.position().map(super::run::Position::step);
+            if let Some(step) = at.and_then(|at| steps.get_mut(at)) {
+                note(step, event);
+            }
+            run.apply(event.clone())?;
+        }
+        let run = so_far.ok_or(IllegalEvent { run: id, event: "nothing", state: "none".into() })?;
+        if let Some(step) = run.position().and_then(|position| steps.get_mut(position.step()))
+            && step.state == "pending"
+        {
+            step.state = "current".into();
+        }
+        Ok(Self {
+            summary: Summary::of(&run),
+            spec: run.spec,
+            by: run.by,
+            release: run.release,
+            warnings: run.warnings,
+            steps,
+            events,
+        })
+    }
+}
+
+fn pending(run: &Run, planned: &super::run::PlannedStep) -> StepView {
+    let stage = find(stages(run.spec.capture), planned).map_or("unknown", |(stage, _)| stage.name);
+    StepView {
+        stage: stage.to_owned(),
+        step: planned.name.clone(),
+        state: "pending".into(),
+        began: None,
+        ended: None,
+        requests: 0,
+        note: None,
+    }
+}
+
+/// What an event says of the step that the run was at.
+fn note(step: &mut StepView, event: &Event) {
+    let at = event.at();
+    step.began.get_or_insert(at);
+    let ended = |step: &mut StepView, state: &str| {
+        state.clone_into(&mut step.state);
+        step.ended = Some(at);
+    };
+    match event {
+        Event::Asking { attempt, .. } => step.requests = *attempt,
+        Event::Confirmed { .. } => {
+            ended(step, "done");
+            step.note = None;
+        }
+        Event::Skipped { why, .. } => {
+            ended(step, "skipped");
+            step.note = Some(why.clone());
+        }
+        Event::StepUndone { .. } => ended(step, "undone"),
+        Event::Undoing { why, .. }
+        | Event::SetBack { why, .. }
+        | Event::NotAsked { why, .. }
+        | Event::Parked { why, .. } => step.note = Some(why.clone()),
+        Event::Waiting { why, until, .. } => step.note = Some(format!("until {until:.0}: {why}")),
+        Event::Ended { outcome, .. } => match outcome {
+            super::run::Outcome::Done => {}
+            super::run::Outcome::Undone { why } | super::run::Outcome::NeedsPerson { why } => {
+                step.note = Some(why.clone());
+            }
+            super::run::Outcome::Cancelled => ended(step, "undone"),
+        },
+        Event::Started { .. }
+        | Event::Decided { .. }
+        | Event::Asked { .. }
+        | Event::Cleared { .. }
+        | Event::Resumed { .. }
+        | Event::CancelRequested { .. } => {}
+    }
+}
