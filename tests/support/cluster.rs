@@ -76,7 +76,7 @@ impl TestCluster {
             Err(why) => {
                 assert!(std::env::var("CI").as_deref() != Ok("true"), "no test cluster: {why}");
                 // Not `eprintln`: the test harness would keep that to itself.
-                let _ = writeln!(std::io::stderr(), "\n*** NOT TESTED against a real Kubernetes: {why} ***\n");
+                let _ = writeln!(std::io::stderr(), "SKIPPED: tests against a real Kubernetes: {why}");
                 None
             }
         }

@@ -147,6 +147,8 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>)
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
+            Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, acceptor.clone(), Arc::clone(&state)));
@@ -156,7 +158,6 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>)
                     return;
                 }
             },
-            Some(_) = connections.join_next() => {}
         }
     }
 }
