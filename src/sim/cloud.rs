@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::faults::Habits;
+use super::faults::{Fault, Habits};
 use super::world::{Accepted as Entry, Effect, Kind, Resource, Shared, World, name};
 use crate::{
     cloud::{
@@ -86,7 +86,12 @@ impl SimCloud {
         let (answer, lost) = {
             let mut world = self.shared.world();
             let now = world.now();
-            if let Err(error) = arrive(&mut world, &what, &bucket, mutates, now) {
+            let fault = world.called();
+            let arrived = match fault {
+                Some(fault) => scripted(&mut world, fault, &what, &bucket, now),
+                None => arrive(&mut world, &what, &bucket, mutates, now),
+            };
+            if let Err(error) = arrived {
                 (Err(error), false)
             } else {
                 let answer = act(&mut world);
@@ -99,7 +104,8 @@ impl SimCloud {
                 }
                 let world = &mut *world;
                 let chance = world.faults.lost_answers;
-                let lost = mutates && answer.is_ok() && world.faults.strikes(chance, &mut world.rng);
+                let lost = answer.is_ok()
+                    && (fault == Some(Fault::LostAnswer) || mutates && world.faults.strikes(chance, &mut world.rng));
                 if lost {
                     world.note(format!("azure {what}: the answer is lost"));
                 }
@@ -247,6 +253,24 @@ impl SimCloud {
         let visible = if stale { now + world.span(5..40) } else { now };
         map(world).insert(key.to_owned(), Resource { value, operation: Some(number), visible });
         accepted(operation, told, world.scale)
+    }
+}
+
+/// What a fault of the script does on the way in.
+fn scripted(world: &mut World, fault: Fault, what: &str, bucket: &Bucket, now: Timestamp) -> Result<(), CloudError> {
+    world.note(format!("azure {what}: {fault:?}, as the script says"));
+    let (what, code, message) = (what.to_owned(), "Scripted".to_owned(), "as the script says".to_owned());
+    match fault {
+        Fault::Throttled => {
+            let retry_after = Duration::from_secs(RETRY_AFTER).mul_f64(world.scale);
+            world.told.remove(bucket);
+            world.closed.insert(bucket.clone(), now.checked_add(retry_after).unwrap_or(Timestamp::MAX));
+            Err(CloudError::Throttled { what, bucket: bucket.clone(), retry_after })
+        }
+        Fault::LostRequest => Err(CloudError::Uncertain { what, detail: "timed out".into() }),
+        Fault::LostAnswer => Ok(()),
+        Fault::Busy => Err(CloudError::Busy { what, code, message }),
+        Fault::Denied => Err(CloudError::Denied { what, code, message }),
     }
 }
 

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{
+    Fault,
     scene::cluster_id,
     world::{Object, Pod, Shared, World},
 };
@@ -13,6 +14,9 @@ use crate::{
     cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Node, Owned, PodPhase},
     model::NodeName,
 };
+
+/// What a server that is asked too much asks for.
+const PAUSE: Duration = Duration::from_mins(1);
 
 /// One process' way to the world.
 #[derive(Debug, Clone)]
@@ -39,14 +43,28 @@ impl SimCluster {
         self.latency().await;
         let (answer, lost) = {
             let mut world = self.shared.world();
-            let answer = act(&mut world);
+            let fault = world.called();
+            let answer = match fault {
+                None | Some(Fault::LostAnswer) => act(&mut world),
+                Some(Fault::Throttled) => Err(ClusterError::Throttled { what: what.clone(), retry_after: PAUSE }),
+                Some(Fault::LostRequest) => {
+                    Err(ClusterError::Uncertain { what: what.clone(), detail: "timed out".into() })
+                }
+                Some(Fault::Busy) => {
+                    Err(ClusterError::Preempted { what: what.clone(), message: "as the script says".into() })
+                }
+                Some(Fault::Denied) => {
+                    Err(ClusterError::Denied { what: what.clone(), message: "as the script says".into() })
+                }
+            };
             if mutates {
                 let outcome = answer.as_ref().map_or_else(ToString::to_string, |_| "accepted".to_owned());
                 world.note(format!("kubernetes {what}: {outcome}"));
             }
             let world = &mut *world;
             let chance = world.faults.lost_answers;
-            let lost = mutates && answer.is_ok() && world.faults.strikes(chance, &mut world.rng);
+            let lost = answer.is_ok()
+                && (fault == Some(Fault::LostAnswer) || mutates && world.faults.strikes(chance, &mut world.rng));
             (answer, lost)
         };
         self.shared.crash.point(&format!("{verb}: in")).await;

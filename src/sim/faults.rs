@@ -52,6 +52,21 @@ impl Faults {
     }
 }
 
+/// What goes wrong with one call, for sure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Azure answers 429 with a Retry-After of 1,200 s; Kubernetes with a minute.
+    Throttled,
+    /// The request never arrives.
+    LostRequest,
+    /// The answer is lost, after the effect.
+    LostAnswer,
+    /// 409: another operation is in progress.
+    Busy,
+    /// 403: a right is missing.
+    Denied,
+}
+
 /// What nobody knows of Azure without asking it (docs/ASSUMPTIONS.md): everything has to pass under both answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Habits {

@@ -91,6 +91,8 @@ impl Scene {
             clock,
             rng: Rng::with_seed(self.seed),
             faults: self.faults.clone(),
+            calls: 0,
+            script: BTreeMap::new(),
             habits: self.habits,
             scale: self.scale,
             scale_sets: BTreeMap::new(),

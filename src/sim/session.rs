@@ -70,6 +70,8 @@ pub struct Session {
     watcher: Watcher,
     /// A person cancels the run when this many points were passed.
     pub cancel_at: Option<u64>,
+    /// How often a person resumes the run when it is parked.
+    pub resumes: u32,
     /// Processes that may die before the simulation gives up.
     pub crashes_max: u64,
 }
@@ -92,6 +94,7 @@ impl Session {
             lines: Arc::default(),
             watcher: Arc::new(|_, _| {}),
             cancel_at: None,
+            resumes: 0,
             crashes_max: 10_000,
         }
     }
@@ -165,10 +168,21 @@ impl Session {
                 }
                 std::future::pending::<()>().await;
             };
+            let driving = async {
+                Driver::new(Arc::clone(&engine)).run_to_rest().await?;
+                for _ in 0..self.resumes {
+                    if let Some(id) = self.run_id(&journal).await
+                        && engine.resume(id, "simulated operator").await?.is_ok()
+                    {
+                        Driver::new(Arc::clone(&engine)).run_to_rest().await?;
+                    }
+                }
+                Ok(())
+            };
             tokio::select! {
                 biased;
                 () = person => Ok(()),
-                result = Driver::new(Arc::clone(&engine)).run_to_rest() => result,
+                result = driving => result,
             }
         };
         tokio::select! {

@@ -13,7 +13,7 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{Faults, Habits, SimClock, crash::Crash};
+use super::{Fault, Faults, Habits, SimClock, crash::Crash};
 use crate::{
     clock::Clock,
     cloud::{
@@ -128,6 +128,10 @@ pub struct World {
     pub rng: Rng,
     /// What goes wrong now and then.
     pub faults: Faults,
+    /// Calls so far, to Azure and to Kubernetes.
+    pub calls: u64,
+    /// What goes wrong with the call of that number, from 1.
+    pub script: BTreeMap<u64, Fault>,
     /// What nobody knows of Azure.
     pub habits: Habits,
     /// Stretches or shrinks every duration.
@@ -189,6 +193,12 @@ impl World {
     pub fn note(&mut self, line: impl AsRef<str>) {
         let elapsed = self.clock.elapsed();
         self.log.push(format!("{:>9.3} {}", elapsed.as_secs_f64(), line.as_ref()));
+    }
+
+    /// Counts a call, and says what goes wrong with it.
+    pub fn called(&mut self) -> Option<Fault> {
+        self.calls += 1;
+        self.script.remove(&self.calls)
     }
 
     /// The world's time.

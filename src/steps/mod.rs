@@ -20,6 +20,9 @@ mod snapshot_disk;
 mod take_away;
 mod verify_version;
 
+#[cfg(all(test, feature = "sim"))]
+mod laws;
+
 pub use choose_names::{ChooseNames, Names};
 pub use clean_copy::{CleanCopy, Cleaned};
 pub use copy_disk::{Copied, CopyDisk};
