@@ -23,4 +23,10 @@ pub use disk::SimDisk;
 pub use faults::{Fault, Faults, Habits};
 pub use scene::{Scene, cluster_id, spec};
 pub use session::{Line, Outcome, Session, Stop, Watcher};
-pub use world::{Kind, Shared, World};
+pub use world::{Kind, Resource, Shared, World};
+
+/// A scale set's raw model as decisions see it.
+#[must_use]
+pub fn read_model(model: &serde_json::Value) -> Option<crate::cloud::ScaleSet> {
+    crate::cloud::azure::scale_set_from_json(model).ok()
+}

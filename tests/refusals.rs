@@ -1,0 +1,281 @@
+//! What a run refuses, and what it leaves alone: a clear word with field, value and remedy, and nothing touched.
+#![cfg(feature = "sim")]
+#![expect(clippy::expect_used, reason = "a test says what should have held")]
+
+use kamino_wf::{
+    cloud::{Architecture, Definition, DefinitionSpec, Provisioning, Snapshot},
+    model::{Profile, RunId},
+    sim::{Outcome, Resource, Scene, Session, Stop, World, spec},
+    workflow::{self, RunState},
+};
+use serde_json::{Value, json};
+
+/// A run in a world that was changed before it began.
+fn run(scene: &Scene, change: impl FnOnce(&mut World)) -> (Outcome, Vec<String>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime can be built").block_on(async {
+        let session = Session::new(scene.clone());
+        change(&mut session.shared.world());
+        let outcome = session.run(Stop::AtRest).await.expect("the store never fails");
+        let asked = session.shared.world().accepted.iter().map(|accepted| accepted.verb.to_owned()).collect();
+        (outcome, asked)
+    })
+}
+
+fn why(outcome: &Outcome) -> String {
+    outcome.summary.as_ref().and_then(|summary| summary.why.clone()).unwrap_or_default()
+}
+
+fn state(outcome: &Outcome) -> String {
+    outcome.summary.as_ref().map(|summary| summary.state.clone()).unwrap_or_default()
+}
+
+/// The pool's own model, with one place changed.
+fn with(pointer: &'static str, value: Value) -> impl FnOnce(&mut World) {
+    move |world| {
+        let key = spec(&Scene::nominal()).scale_set.key();
+        let model = &mut world.scale_sets.get_mut(&key).expect("the pool").value;
+        let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+        model.pointer_mut(parent).expect("a place in the model")[field] = value;
+    }
+}
+
+#[test]
+fn each_unfit_scale_set_is_refused_with_field_value_and_remedy_and_nothing_is_asked_for() {
+    let table: [(&str, &'static str, Value, [&str; 3]); 12] = [
+        ("KW0201", "/properties/upgradePolicy/mode", json!("Rolling"), ["upgradePolicy.mode", "Rolling", "Manual"]),
+        (
+            "KW0202",
+            "/properties/upgradePolicy/automaticOSUpgradePolicy/enableAutomaticOSUpgrade",
+            json!(true),
+            ["automaticOSUpgradePolicy", "true", "switch it off"],
+        ),
+        (
+            "KW0203",
+            "/properties/automaticRepairsPolicy",
+            json!({ "enabled": true }),
+            ["automaticRepairsPolicy", "true", "off"],
+        ),
+        ("KW0204", "/properties/orchestrationMode", json!("Flexible"), ["orchestrationMode", "Flexible", "Uniform"]),
+        (
+            "KW0205",
+            "/properties/virtualMachineProfile/storageProfile/osDisk/diffDiskSettings",
+            json!({ "option": "Local" }),
+            ["diffDiskSettings", "set", "managed OS disk"],
+        ),
+        (
+            "KW0206",
+            "/properties/virtualMachineProfile/storageProfile/osDisk/osType",
+            json!("Windows"),
+            ["osType", "Windows", "Linux"],
+        ),
+        ("KW0207", "/properties/virtualMachineProfile/priority", json!("Spot"), ["priority", "Spot", "regular pool"]),
+        (
+            "KW0208",
+            "/properties/virtualMachineProfile/storageProfile/dataDisks",
+            json!([{ "lun": 0 }]),
+            ["dataDisks", "1", "without data disks"],
+        ),
+        (
+            "KW0209",
+            "/properties/virtualMachineProfile/storageProfile/osDisk/managedDisk/diskEncryptionSet",
+            json!({ "id": "/some/set" }),
+            ["diskEncryptionSet", "/some/set", "not supported"],
+        ),
+        (
+            "KW0210",
+            "/properties/virtualMachineProfile/securityProfile",
+            json!({ "securityType": "ConfidentialVM" }),
+            ["securityType", "ConfidentialVM", "not supported"],
+        ),
+        ("KW0211", "/tags/aks-managed-poolName", json!("pool1"), ["aks-managed-poolname", "pool1", "AKS"]),
+        (
+            "KW0212",
+            "/tags/sigs.k8s.io_cluster-api-provider-azure_cluster_prod",
+            json!("owned"),
+            ["cluster-api-provider-azure", "owned", "AzureMachinePool"],
+        ),
+    ];
+    for (code, pointer, value, words) in table {
+        let (outcome, asked) = run(&Scene::nominal(), with(pointer, value));
+        let why = why(&outcome);
+        assert_eq!(state(&outcome), "undone", "{code}: {why}");
+        for word in words.iter().chain([&code]) {
+            assert!(why.contains(word), "{code}: {word:?} is missing in: {why}");
+        }
+        assert!(asked.is_empty(), "{code}: {asked:?} was asked for");
+        assert!(outcome.violations.is_empty(), "{code}: {:#?}", outcome.violations);
+    }
+}
+
+#[test]
+fn a_neighbour_that_follows_the_definition_and_would_roll_stops_the_run() {
+    let scene = Scene { adopted: true, ..Scene::nominal() };
+    let (outcome, asked) = run(&scene, |world| {
+        let own = spec(&scene).scale_set.key();
+        let image =
+            world.scale_sets[&own].value["properties"]["virtualMachineProfile"]["storageProfile"]["imageReference"]
+                .clone();
+        let (_, neighbour) = world.scale_sets.iter_mut().find(|(key, _)| **key != own).expect("a neighbour");
+        neighbour.value["properties"]["virtualMachineProfile"]["storageProfile"]["imageReference"] = image;
+        neighbour.value["properties"]["upgradePolicy"]["mode"] = json!("Automatic");
+    });
+    assert!(why(&outcome).contains("xpool1") && why(&outcome).contains("KW0201"), "{}", why(&outcome));
+    assert!(asked.is_empty(), "{asked:?}");
+}
+
+/// The names that the nominal run will choose, and the donor's disk.
+fn rehearsed(scene: &Scene) -> Value {
+    let (outcome, _) = run(scene, |_| {});
+    let run = outcome.run.expect("a run");
+    json!({ "names": run.outputs["ChooseNames"], "donor": run.outputs["RankNodes"]["donor"] })
+}
+
+#[test]
+fn a_strangers_snapshot_of_the_runs_own_name_is_left_alone() {
+    let scene = Scene::nominal();
+    let known = rehearsed(&scene);
+    for stranger in [None, Some(RunId(uuid::Uuid::from_u128(7)))] {
+        let (outcome, asked) = run(&scene, |world| {
+            let id = serde_json::from_value(known["names"]["snapshot"].clone()).expect("an id");
+            let source = serde_json::from_value(known["donor"]["disk"].clone()).expect("an id");
+            let key = known["names"]["snapshot"].as_str().expect("an id").to_ascii_lowercase();
+            let (created, visible) = (Some(world.now()), world.now());
+            let value = Snapshot {
+                id,
+                provisioning: Provisioning::Succeeded,
+                source: Some(source),
+                created,
+                size_gib: 64,
+                run: stranger,
+            };
+            world.snapshots.insert(key, Resource { value, operation: None, visible });
+        });
+        assert_eq!(state(&outcome), "undone");
+        assert!(why(&outcome).contains("KW0004") && why(&outcome).contains("not this run's"), "{}", why(&outcome));
+        assert!(!asked.iter().any(|verb| verb.contains("snapshot")), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_disk_that_was_swapped_after_the_choice_is_not_snapshotted() {
+    let scene = Scene::nominal();
+    let known = rehearsed(&scene);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let (outcome, asked) = runtime.expect("a runtime can be built").block_on(async {
+        let session = Session::new(scene.clone());
+        let key = known["donor"]["disk"].as_str().expect("an id").to_ascii_lowercase();
+        let swap = async {
+            // Between the choice and the snapshot the instance is reimaged: same name, another disk.
+            tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+            session.shared.world().disks.get_mut(&key).expect("the donor's disk").value.unique_id = "another".into();
+            std::future::pending::<()>().await;
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = swap => unreachable!("it never ends"),
+            outcome = session.run(Stop::AtRest) => outcome.expect("the store never fails"),
+        };
+        let asked: Vec<String> =
+            session.shared.world().accepted.iter().map(|accepted| accepted.verb.to_owned()).collect();
+        (outcome, asked)
+    });
+    assert_eq!(state(&outcome), "undone");
+    assert!(why(&outcome).contains("KW0233"), "{}", why(&outcome));
+    assert!(!asked.contains(&"begin_snapshot".to_owned()), "{asked:?}");
+}
+
+type Change = fn(&mut DefinitionSpec, &mut bool);
+
+#[test]
+fn a_definition_that_does_not_fit_the_disk_is_named_field_by_field() {
+    let scene = Scene { adopted: true, ..Scene::nominal() };
+    let change: [(&str, Change); 4] = [
+        ("hyperVGeneration", |spec, _| spec.generation = "V1".into()),
+        ("architecture", |spec, _| spec.architecture = Architecture::Arm64),
+        ("SecurityType", |spec, _| spec.security_type = Some("TrustedLaunch".into())),
+        ("Specialized", |_, generalized| *generalized = false),
+    ];
+    for (field, change) in change {
+        let (outcome, asked) = run(&scene, |world| {
+            let definition: &mut Definition = &mut world.definitions.values_mut().next().expect("a definition").value;
+            change(&mut definition.spec, &mut definition.generalized);
+        });
+        assert_eq!(state(&outcome), "undone", "{field}");
+        assert!(why(&outcome).contains(field) && why(&outcome).contains("another name"), "{field}: {}", why(&outcome));
+        assert!(asked.is_empty(), "{field}: {asked:?}");
+    }
+}
+
+#[test]
+fn what_somebody_else_changes_in_the_model_meanwhile_is_named_and_parks_the_run() {
+    let scene = Scene { profile: Profile::Kubeadm, ..Scene::nominal() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let outcome = runtime.expect("a runtime can be built").block_on(async {
+        let session = Session::new(scene.clone());
+        let key = spec(&scene).scale_set.key();
+        let meddle = async {
+            loop {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                let mut world = session.shared.world();
+                let set = world.scale_sets.get_mut(&key).expect("the pool");
+                if set.value["properties"]["provisioningState"] == "Updating" {
+                    set.value["properties"]["virtualMachineProfile"]["networkProfile"]["healthProbe"] =
+                        json!({ "id": "x" });
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = meddle => unreachable!("it never ends"),
+            outcome = session.run(Stop::AtRest) => outcome.expect("the store never fails"),
+        }
+    });
+    assert_eq!(state(&outcome), "parked");
+    assert!(why(&outcome).contains("networkProfile"), "{}", why(&outcome));
+}
+
+#[test]
+fn a_report_that_was_lost_or_is_not_this_runs_is_not_believed() {
+    // Every pod is killed half-way until the budget is spent: cleaned again, and in the end done.
+    let mut scene = Scene::nominal();
+    scene.faults.killed_pods = 1000;
+    scene.faults.budget = 2;
+    let (outcome, _) = run(&scene, |_| {});
+    let run_ = outcome.run.as_ref().expect("a run");
+    assert_eq!(run_.state, RunState::Ended(workflow::Outcome::Done), "{}", why(&outcome));
+    assert_eq!(
+        run_.warnings.iter().filter(|warning| warning.starts_with("CleanCopy")).count(),
+        2,
+        "{:?}",
+        run_.warnings
+    );
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+
+    scene.faults.budget = 3;
+    let (outcome, _) = run(&scene, |_| {});
+    assert_eq!(state(&outcome), "undone", "three failures are enough");
+    assert!(why(&outcome).contains("KW0005"), "{}", why(&outcome));
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+}
+
+#[test]
+fn without_adopt_a_first_run_is_refused_and_says_what_would_be_lost() {
+    let scene = Scene { profile: Profile::AksEngine, ..Scene::nominal() };
+    let wanted = spec(&scene);
+    let (outcome, _) = run(&scene, |_| {});
+    assert!(wanted.adopt && outcome.violations.is_empty());
+    let refusals = |adopt| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime can be built").block_on(async {
+            let session = Session::new(scene.clone());
+            let model = session.shared.world().model(&wanted.scale_set).cloned().expect("the pool");
+            let set = kamino_wf::sim::read_model(&model).expect("a model");
+            let definition = wanted.gallery.definition(&wanted.definition).expect("an id");
+            kamino_wf::policy::preflight::refusals(&set, &definition, wanted.profile, adopt)
+        })
+    };
+    assert!(refusals(true).is_empty());
+    let text = refusals(false).iter().map(ToString::to_string).collect::<String>();
+    assert!(text.contains("KW0213") && text.contains("--adopt") && text.contains("custom data"), "{text}");
+}
