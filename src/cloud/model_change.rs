@@ -29,6 +29,10 @@ pub struct ModelChange {
 /// `#cloud-config\n` in base64: custom data can't be removed, only replaced.
 const NOTHING_TO_DO: &str = "I2Nsb3VkLWNvbmZpZwo=";
 
+/// Fields of an image reference that name an image otherwise than by `id`.
+const OTHER_IMAGES: [&str; 6] =
+    ["publisher", "offer", "sku", "version", "sharedGalleryImageId", "communityGalleryImageId"];
+
 /// Parts of an OS disk that Azure shows and does not take back.
 const OS_DISK_READ_ONLY: [&str; 3] = ["osType", "createOption", "name"];
 
@@ -43,7 +47,7 @@ impl ModelChange {
                 disk.remove(field);
             }
         }
-        storage.insert("imageReference".into(), json!({ "id": self.image.as_str() }));
+        storage.insert("imageReference".into(), self.image_reference(&profile["storageProfile"]["imageReference"]));
 
         let mut machine = Map::from_iter([("storageProfile".to_owned(), Value::Object(storage))]);
         if self.empty_custom_data {
@@ -62,6 +66,18 @@ impl ModelChange {
             "upgradePolicy": live["properties"]["upgradePolicy"],
             "virtualMachineProfile": machine,
         }})
+    }
+
+    /// The definition, and an explicit null for each field that names another image: whether Azure merges or replaces an
+    /// image reference in a PATCH, none of them stays (docs/ASSUMPTIONS.md).
+    fn image_reference(&self, live: &Value) -> Value {
+        let mut reference = Map::from_iter([("id".to_owned(), Value::from(self.image.as_str()))]);
+        for field in OTHER_IMAGES {
+            if live.get(field).is_some_and(|value| !value.is_null()) {
+                reference.insert(field.to_owned(), Value::Null);
+            }
+        }
+        Value::Object(reference)
     }
 
     /// Whether `pointer`, a part of the model that differs from before, is one that this change was to touch.

@@ -188,6 +188,8 @@ fn minimal_diff(view: &View<'_>, found: &mut Found) {
         found.check(machine["storageProfile"]["osDisk"]["caching"] == "ReadOnly", || "the OS disk was reset".into());
         found.check(machine["storageProfile"]["osDisk"]["diskSizeGB"] == 64, || "the OS disk's size was lost".into());
         found.check(machine["storageProfile"].get("dataDisks").is_some(), || "data disks were erased".into());
+        let image = &machine["storageProfile"]["imageReference"];
+        found.check(image["id"].is_string() && image.get("publisher").is_none(), || format!("the image is {image}"));
         found.check(model["sku"]["capacity"] == 3, || "the capacity was changed".into());
         let billing = machine["extensionProfile"]["extensions"]
             .as_array()

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::faults::Habits;
 use super::world::{Accepted as Entry, Effect, Kind, Resource, Shared, World, name};
 use crate::{
     cloud::{
@@ -206,10 +207,12 @@ impl SimCloud {
                     message: "in progress".into(),
                 });
             }
-            if if_match.is_some_and(|tag| Some(tag.as_str()) != set.value["etag"].as_str()) {
+            if world.habits.etag_enforced
+                && if_match.is_some_and(|tag| Some(tag.as_str()) != set.value["etag"].as_str())
+            {
                 return Err(CloudError::Preempted { what, code: "PreconditionFailed".into(), message: "etag".into() });
             }
-            apply_patch(&mut set.value, body);
+            apply_patch(&mut set.value, body, world.habits);
             if let Some(data) =
                 body.pointer("/properties/virtualMachineProfile/osProfile/customData").and_then(Value::as_str)
             {
@@ -299,11 +302,23 @@ fn busy_with<T>(resource: Option<&mut Resource<T>>, number: usize, change: impl 
 }
 
 /// A partial storage profile resets what it leaves out (Azure/azure-rest-api-specs#10373, #13164).
-fn apply_patch(model: &mut Value, body: &Value) {
+fn apply_patch(model: &mut Value, body: &Value, habits: Habits) {
     let patch = &body["properties"]["virtualMachineProfile"];
     if let Some(storage) = patch.get("storageProfile") {
         let before = model["properties"]["virtualMachineProfile"]["storageProfile"].clone();
         let mut after = storage.clone();
+        if let Some(image) = after.get_mut("imageReference") {
+            let sent = image.as_object().cloned().unwrap_or_default();
+            let mut whole = if habits.patch_merges_image {
+                before["imageReference"].as_object().cloned().unwrap_or_default()
+            } else {
+                serde_json::Map::new()
+            };
+            whole.remove("exactVersion");
+            whole.extend(sent);
+            whole.retain(|_, value| !value.is_null());
+            *image = Value::Object(whole);
+        }
         if let Some(disk) = after.get_mut("osDisk").and_then(Value::as_object_mut) {
             for field in ["osType", "createOption", "name"] {
                 if let Some(value) = before["osDisk"].get(field) {

@@ -51,3 +51,19 @@ impl Faults {
         strikes
     }
 }
+
+/// What nobody knows of Azure without asking it (docs/ASSUMPTIONS.md): everything has to pass under both answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Habits {
+    /// A PATCH merges an image reference into the old one; otherwise it replaces it.
+    pub patch_merges_image: bool,
+    /// A stale `If-Match` on a scale set is refused.
+    pub etag_enforced: bool,
+}
+
+impl Habits {
+    /// By chance.
+    pub(super) fn by_chance(rng: &mut Rng) -> Self {
+        Self { patch_merges_image: rng.bool(), etag_enforced: rng.bool() }
+    }
+}

@@ -20,7 +20,7 @@ pub use cloud::SimCloud;
 pub use cluster::SimCluster;
 pub use crash::Crash;
 pub use disk::SimDisk;
-pub use faults::Faults;
+pub use faults::{Faults, Habits};
 pub use scene::{Scene, cluster_id, spec};
 pub use session::{Line, Outcome, Session, Stop, Watcher};
 pub use world::{Kind, Shared, World};

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    Faults, SimClock,
+    Faults, Habits, SimClock,
     world::{Resource, World},
 };
 use crate::{
@@ -41,6 +41,8 @@ pub struct Scene {
     pub seed: u64,
     /// What goes wrong.
     pub faults: Faults,
+    /// What nobody knows of Azure.
+    pub habits: Habits,
     /// Stretches or shrinks every duration.
     pub scale: f64,
     /// The scale set follows the definition already, and there are versions from before.
@@ -59,6 +61,7 @@ impl Scene {
         Self {
             seed,
             faults,
+            habits: Habits::by_chance(&mut rng),
             scale: 1.0,
             adopted: rng.bool(),
             profile: if rng.bool() { Profile::Kubeadm } else { Profile::AksEngine },
@@ -69,7 +72,15 @@ impl Scene {
     /// A first update on a kubeadm pool, and nothing goes wrong but what always does.
     #[must_use]
     pub fn nominal() -> Self {
-        Self { seed: 0, faults: Faults::none(), scale: 1.0, adopted: false, profile: Profile::Kubeadm, start: start() }
+        Self {
+            seed: 0,
+            faults: Faults::none(),
+            habits: Habits { patch_merges_image: true, etag_enforced: true },
+            scale: 1.0,
+            adopted: false,
+            profile: Profile::Kubeadm,
+            start: start(),
+        }
     }
 
     /// The world of this scene. Inside a tokio runtime.
@@ -80,6 +91,7 @@ impl Scene {
             clock,
             rng: Rng::with_seed(self.seed),
             faults: self.faults.clone(),
+            habits: self.habits,
             scale: self.scale,
             scale_sets: BTreeMap::new(),
             custom_data: BTreeMap::new(),

@@ -13,7 +13,7 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{Faults, SimClock, crash::Crash};
+use super::{Faults, Habits, SimClock, crash::Crash};
 use crate::{
     clock::Clock,
     cloud::{
@@ -128,6 +128,8 @@ pub struct World {
     pub rng: Rng,
     /// What goes wrong now and then.
     pub faults: Faults,
+    /// What nobody knows of Azure.
+    pub habits: Habits,
     /// Stretches or shrinks every duration.
     pub scale: f64,
     /// Scale sets: raw models, as Azure shows them.

@@ -509,3 +509,7 @@ fn restarted(position: Position, at: Timestamp) -> Position {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

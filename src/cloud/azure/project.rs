@@ -243,7 +243,8 @@ fn extension(json: &Value) -> Extension {
 
 /// What the reference points at. A mixed one (an id beside publisher and offer) is read by its id.
 fn image(json: &Value) -> ImageRef {
-    if let Some(id) = json["id"].as_str() {
+    // With a publisher besides, nobody knows which of the two new instances take.
+    if let (Some(id), None) = (json["id"].as_str(), json["publisher"].as_str()) {
         if let Ok(definition) = DefinitionId::parse(id) {
             return ImageRef::Definition(definition);
         }

@@ -1,0 +1,156 @@
+//! What may follow on what.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    model::{Capture, DonorChoice, GalleryId, Profile, ScaleSetId},
+    workflow::{LIVE, plan},
+};
+
+const SUB: &str = "00000000-1111-2222-3333-444444444444";
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + seconds).expect("a time")
+}
+
+fn started() -> Event {
+    let spec = RunSpec {
+        scale_set: ScaleSetId::new(SUB, "g", &["pool1"]).expect("an id"),
+        donor: DonorChoice::Pool,
+        capture: Capture::Live,
+        profile: Profile::Kubeadm,
+        gallery: GalleryId::new(SUB, "g", &["protos"]).expect("an id"),
+        definition: "pool1".into(),
+        regions: vec![],
+        replicas: 1,
+        storage: "Standard_LRS".into(),
+        adopt: false,
+        min_ready_seconds: 0,
+        keep_versions: 3,
+        keep_seconds: 0,
+        clean_namespace: "kamino-wf-clean".into(),
+        clean_image: "kamino-wf".into(),
+        cluster: "c".into(),
+    };
+    Event::Started { at: at(0), spec: Box::new(spec), plan: plan(LIVE), release: "0.1.0".into(), by: "me".into() }
+}
+
+fn run(events: Vec<Event>) -> Run {
+    Run::fold(RunId(uuid::Uuid::nil()), [vec![started()], events].concat()).expect("legal events")
+}
+
+fn phase(run: &Run) -> Phase {
+    match run.position() {
+        Some(Position::Forward { phase, .. }) => phase.clone(),
+        other => panic!("not on its way forward: {other:?}"),
+    }
+}
+
+#[test]
+fn an_intent_comes_before_an_answer_and_a_look_before_the_next_step() {
+    let decided = Event::Decided { at: at(1), input: json!(1) };
+    let asking = Event::Asking { at: at(2), attempt: 1 };
+    let asked = Event::Asked { at: at(3), accepted: Accepted::default() };
+    let mut run = run(vec![decided, asking, asked]);
+    assert!(matches!(phase(&run), Phase::Asked { attempt: 1, .. }));
+    run.apply(Event::Confirmed { at: at(4), output: json!(2) }).expect("legal");
+    assert_eq!(run.position().map(Position::step), Some(1));
+    assert_eq!(run.inputs["Preflight"], json!(1));
+    assert_eq!(run.outputs["Preflight"], json!(2));
+}
+
+#[test]
+fn an_answer_without_an_intent_is_illegal_and_the_error_says_both() {
+    let mut run = run(vec![]);
+    let error = run.apply(Event::Asked { at: at(1), accepted: Accepted::default() }).expect_err("illegal").to_string();
+    assert!(error.contains("asked") && error.contains("fresh"), "{error}");
+    let error = run.apply(Event::Asking { at: at(1), attempt: 2 }).expect_err("an attempt was left out").to_string();
+    assert!(error.contains("asking"), "{error}");
+}
+
+#[test]
+fn throttled_time_does_not_count_against_a_step_and_other_waits_do() {
+    let since = |run: &Run| match run.position() {
+        Some(Position::Forward { since, .. }) => *since,
+        other => panic!("not on its way forward: {other:?}"),
+    };
+    let waiting = |throttled| Event::Waiting { at: at(10), why: "w".into(), until: at(1210), throttled };
+    assert_eq!(since(&run(vec![waiting(true)])), at(1200));
+    assert_eq!(since(&run(vec![waiting(false)])), at(0));
+}
+
+#[test]
+fn parked_runs_move_only_for_a_person() {
+    let mut run = run(vec![Event::Parked { at: at(1), why: "no right".into() }]);
+    assert!(run.apply(Event::Confirmed { at: at(2), output: json!(1) }).is_err());
+    let mut cancelled = run.clone();
+    run.apply(Event::Resumed { at: at(3), by: "me".into() }).expect("a person may");
+    assert!(matches!(run.state, RunState::Running { .. }));
+    cancelled.apply(Event::CancelRequested { at: at(3), by: "me".into() }).expect("a person may");
+    assert!(cancelled.cancel.is_some() && matches!(cancelled.state, RunState::Running { .. }));
+}
+
+#[test]
+fn going_back_remembers_the_last_request_until_its_step_is_undone() {
+    let decided = || Event::Decided { at: at(1), input: json!(1) };
+    let confirmed = Event::Confirmed { at: at(1), output: json!(1) };
+    let asking = Event::Asking { at: at(2), attempt: 1 };
+    let undoing = Event::Undoing { at: at(3), why: "w".into(), cancelled: false };
+    let mut run = run(vec![decided(), confirmed, decided(), asking, undoing]);
+    assert!(matches!(run.position(), Some(Position::Back { step: 1, last_ask: Some(ask), .. }) if *ask == at(2)));
+    run.apply(Event::StepUndone { at: at(4) }).expect("legal");
+    assert!(matches!(run.position(), Some(Position::Back { step: 0, last_ask: None, .. })));
+    assert!(run.apply(Event::StepUndone { at: at(5) }).is_err(), "there is nothing before the first step");
+    run.apply(Event::Ended { at: at(5), outcome: Outcome::Undone { why: "w".into() } }).expect("legal");
+    assert!(run.ended() && run.apply(Event::Resumed { at: at(6), by: "me".into() }).is_err());
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let at = at(9);
+    let text = || "x".to_owned();
+    prop_oneof![
+        Just(Event::Decided { at, input: json!(1) }),
+        (1_u32..4).prop_map(move |attempt| Event::Asking { at, attempt }),
+        Just(Event::Asked { at, accepted: Accepted::default() }),
+        Just(Event::NotAsked { at, why: text() }),
+        Just(Event::SetBack { at, why: text() }),
+        Just(Event::Cleared { at }),
+        Just(Event::Confirmed { at, output: json!(1) }),
+        any::<bool>().prop_map(move |throttled| Event::Waiting { at, why: "x".into(), until: at, throttled }),
+        Just(Event::Skipped { at, why: text() }),
+        any::<bool>().prop_map(move |cancelled| Event::Undoing { at, why: "x".into(), cancelled }),
+        Just(Event::StepUndone { at }),
+        Just(Event::Parked { at, why: text() }),
+        Just(Event::Resumed { at, by: text() }),
+        Just(Event::CancelRequested { at, by: text() }),
+        Just(Event::Ended { at, outcome: Outcome::Done }),
+        Just(Event::Ended { at, outcome: Outcome::Cancelled }),
+        Just(Event::Ended { at, outcome: Outcome::Undone { why: text() } }),
+    ]
+}
+
+proptest! {
+    /// Whatever comes: an illegal event changes nothing, and what was stored folds to the same run again.
+    #[test]
+    fn any_sequence_folds_to_the_same_run(events in proptest::collection::vec(any_event(), 0..60)) {
+        let mut run = run(vec![]);
+        let mut legal = vec![started()];
+        for event in events {
+            let before = run.clone();
+            if run.apply(event.clone()).is_ok() {
+                legal.push(event);
+            } else {
+                prop_assert_eq!(&before, &run);
+            }
+            prop_assert!(!before.ended() || run.ended(), "an ended run began again");
+        }
+        let stored: Vec<Event> = legal
+            .iter()
+            .map(|event| serde_json::from_value(serde_json::to_value(event).expect("json")).expect("event"))
+            .collect();
+        prop_assert_eq!(&stored, &legal);
+        prop_assert_eq!(Run::fold(run.id, stored).expect("legal"), run);
+    }
+}
