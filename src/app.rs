@@ -168,13 +168,13 @@ pub enum Drove {
     Signal(i32),
 }
 
-/// Drives all open runs to rest, and answers on the control socket meanwhile. Says how the given run is then.
+/// Drives all open runs until the given one is at rest, and answers on the control socket meanwhile. Says how it is then.
 pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(Drove, Summary)> {
     let OpenStore { journal, guard, listener, socket } = store;
     let router = http::router(Arc::clone(&engine));
     let drove = {
         let serving = axum::serve(listener, router).into_future();
-        let driving = Driver::new(engine).run_to_rest();
+        let driving = Driver::new(engine).run_to_rest_of(id);
         tokio::pin!(serving, driving);
         tokio::select! {
             biased;

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -272,13 +272,22 @@ fn bad(setting: impl Into<String>, value: impl std::fmt::Debug, remedy: impl Int
     ConfigError::Bad { setting: setting.into(), value: format!("{value:?}"), remedy: remedy.into() }
 }
 
+fn unset(setting: &str, variable: &str) -> ConfigError {
+    let remedy = format!("set it, or the variable {variable}");
+    ConfigError::Bad { setting: setting.into(), value: "not set".into(), remedy }
+}
+
 /// A duration such as `1h 30m`, between a second and thirty days.
 fn duration(setting: &str, text: Option<&String>, default: Duration, least: Duration) -> Result<Duration, ConfigError> {
     let Some(text) = text else { return Ok(default) };
     let most = Duration::from_hours(30 * 24);
-    let parsed = text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    let parsed = text
+        .parse::<Span>()
+        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
+        .ok()
+        .and_then(|span| Duration::try_from(span).ok());
     parsed.filter(|span| (least..=most).contains(span)).ok_or_else(|| {
-        bad(setting, text, format!("expected a duration from {least:?} to 30 days, as in 90s, 5m or 1h 30m"))
+        bad(setting, text, format!("expected a duration from {least:?} to 30 days, as in 90s, 5m, 1h 30m or 14d"))
     })
 }
 
@@ -353,6 +362,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
     Ok(pools)
 }
 
+/// `None` when nothing says who we are in Azure.
 fn azure_settings(file: AzureFile, env: Environment<'_>) -> Result<Option<AzureSettings>, ConfigError> {
     let AzureFile {
         resource_manager,
@@ -380,24 +390,23 @@ fn azure_settings(file: AzureFile, env: Environment<'_>) -> Result<Option<AzureS
         (None, None, None) => return Ok(None),
     };
     let needed = |setting: &str, value: Option<String>, variable: &str| {
-        value.or_else(|| env(variable)).filter(|value| !value.is_empty()).ok_or_else(|| {
-            bad(format!("azure.{setting}"), None::<String>, format!("set it, or the variable {variable}"))
-        })
+        value
+            .or_else(|| env(variable))
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| unset(&format!("azure.{setting}"), variable))
     };
     let tenant = needed("tenant", tenant, "AZURE_TENANT_ID")?;
     let client = needed("client", client, "AZURE_CLIENT_ID")?;
     let credential = match kind {
         CredentialKind::WorkloadIdentity => {
-            let token_file = token_file.ok_or_else(|| {
-                bad("azure.tokenFile", None::<String>, "set it, or the variable AZURE_FEDERATED_TOKEN_FILE")
-            })?;
+            let token_file = token_file.ok_or_else(|| unset("azure.tokenFile", "AZURE_FEDERATED_TOKEN_FILE"))?;
             Credential::WorkloadIdentity { tenant, client, token_file }
         }
         CredentialKind::ClientSecret => {
-            let secret =
-                secret.map(|text| text.trim_end().to_owned()).filter(|text| !text.is_empty()).ok_or_else(|| {
-                    bad("azure.secretFile", secret_file, "set it, or the variable KAMINO_AZURE_CLIENT_SECRET")
-                })?;
+            let secret = secret
+                .map(|text| text.trim_end().to_owned())
+                .filter(|text| !text.is_empty())
+                .ok_or_else(|| unset("azure.secretFile", "KAMINO_AZURE_CLIENT_SECRET"))?;
             Credential::ClientSecret { tenant, client, secret: SecretString::from(secret) }
         }
     };
@@ -438,6 +447,17 @@ pools:
         let pool = config.pool("pool1").expect("the pool");
         assert_eq!((pool.definition.as_str(), pool.keep, pool.replicas), ("pool1", 3, 1));
         assert!(config.azure.is_none());
+    }
+
+    #[test]
+    fn the_example_in_the_documents_is_a_good_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("config.yaml");
+        std::fs::write(&path, include_str!("../docs/examples/config.yaml")).expect("a file");
+        let webhook = |name: &str| name.starts_with("AZURE_").then(|| "as the webhook says".to_owned());
+        let overrides = Overrides { config: Some(path), ..Overrides::default() };
+        let config = Config::load(overrides, &webhook).expect("good settings");
+        assert_eq!(config.pool("pool1").expect("the pool").keep_for, Duration::from_hours(14 * 24));
     }
 
     #[test]

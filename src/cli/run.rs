@@ -222,6 +222,10 @@ async fn start(config: &Config, args: &StartArgs) -> Result<Code> {
     let store = app::open_store(&config.store)?;
     let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
     let scale_set = spec.scale_set.clone();
+    if engine.open_run(&scale_set).await.is_none() {
+        // Said at once and with nothing recorded; the run itself would go on asking for half an hour.
+        engine.first_contact(&scale_set).await.context("failed to reach Azure, and no run was begun")?;
+    }
     let id = match engine.start(spec, &asker()).await? {
         Ok(id) => id,
         // Started before and interrupted: this is how it goes on.
@@ -285,7 +289,7 @@ async fn resume(config: &Config, args: &ResumeArgs) -> Result<Code> {
     rest(engine, store, id).await
 }
 
-/// Drives all open runs to rest, and ends as the given one did.
+/// Drives all open runs until the given one is at rest, and ends as it did.
 async fn rest(engine: std::sync::Arc<crate::workflow::Engine>, store: app::OpenStore, id: RunId) -> Result<Code> {
     match app::drive(engine, store, id).await? {
         (Drove::Signal(signal), _) => Ok(Code::Signal(signal)),

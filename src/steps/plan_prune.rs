@@ -57,6 +57,53 @@ impl Decide for PlanPrune {
         let versions = ports.cloud.versions(&definition).await?;
         let used = in_use(ports, spec.scale_set.subscription(), &definition).await?;
         let min_age = Duration::from_secs(spec.keep_seconds);
-        Ok(PrunePlan { verdicts: plan(versions, &used, spec.keep_versions, min_age, ports.clock.now()) })
+        let verdicts = plan(versions, &used, spec.keep_versions, min_age, ports.clock.now());
+        Ok(PrunePlan { verdicts: bounded(verdicts) })
+    }
+}
+
+/// How many verdicts of a kind are stored, and so how many versions one run deletes: a record stays small in a definition of
+/// thousands of versions, and the next run goes on.
+const VERDICTS_MAX: usize = 50;
+
+/// The newest that stay and the oldest that go; newest first, as they came.
+fn bounded(verdicts: Vec<Verdict>) -> Vec<Verdict> {
+    let gone = verdicts.iter().filter(|verdict| verdict.delete).count();
+    let (mut kept, mut deleted) = (0, 0);
+    verdicts
+        .into_iter()
+        .filter(|verdict| {
+            if verdict.delete {
+                deleted += 1;
+                deleted + VERDICTS_MAX > gone
+            } else {
+                kept += 1;
+                kept <= VERDICTS_MAX
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::VersionName;
+
+    #[test]
+    fn a_definition_of_thousands_of_versions_makes_a_small_record() {
+        let definition =
+            DefinitionId::new("00000000-1111-2222-3333-444444444444", "g", &["protos", "pool1"]).expect("an id");
+        let verdicts: Vec<Verdict> = (0..3000)
+            .rev()
+            .map(|number| Verdict {
+                version: definition.version(&VersionName::parse(&format!("2026.1.{number}")).expect("a version")),
+                delete: number < 2000,
+                reason: "because".into(),
+            })
+            .collect();
+        let bounded = bounded(verdicts);
+        assert_eq!(bounded.len(), 2 * VERDICTS_MAX);
+        assert!(bounded[0].version.name() == "2026.1.2999" && !bounded[0].delete, "the newest stays");
+        assert!(bounded[99].version.name() == "2026.1.0" && bounded[99].delete, "the oldest goes");
     }
 }

@@ -41,6 +41,17 @@ impl Driver {
         }
     }
 
+    /// Drives all runs until this one does not move by itself any more.
+    pub async fn run_to_rest_of(mut self, id: RunId) -> Result<(), EngineError> {
+        loop {
+            self.round().await?;
+            if !self.due.contains_key(&id) {
+                return Ok(());
+            }
+            self.pause().await;
+        }
+    }
+
     /// Turns what is due.
     async fn round(&mut self) -> Result<(), EngineError> {
         let now = Instant::now();

@@ -22,13 +22,13 @@ use super::{
     recovery::{self, Recovery},
     run::{Event, IllegalEvent, Outcome, Position, Run, RunState},
     spec::RunSpec,
-    step::{AnyStep, Ports},
+    step::{AnyStep, Ports, StepError},
     summary::Summary,
     turn::{At, Back, Turn},
 };
 use crate::{
     clock::Clock,
-    cloud::{Bucket, Cloud, Limiter},
+    cloud::{Bucket, Cloud, CloudError, Limiter},
     cluster::Cluster,
     model::{RunId, ScaleSetId},
     store::{Fence, Journal, NewRecord, Revision, StoreError},
@@ -241,8 +241,9 @@ impl Engine {
     /// Begins a run. Its plan and what was asked for are durable when this returns.
     pub async fn start(&self, spec: RunSpec, by: &str) -> Result<Result<RunId, Rejected>, EngineError> {
         let _one_at_a_time = self.starting.lock().await;
-        if let Some(rejected) = self.occupied(&spec.scale_set).await {
-            return Ok(Err(rejected));
+        if let Some(run) = self.open_run(&spec.scale_set).await {
+            let scale_set = spec.scale_set.name().to_owned();
+            return Ok(Err(Rejected::Occupied { run: run.short(), scale_set }));
         }
         let id = self.clock.new_run();
         let event = Event::Started {
@@ -261,17 +262,31 @@ impl Engine {
         Ok(Ok(id))
     }
 
-    /// At most one open run a scale set.
-    async fn occupied(&self, scale_set: &ScaleSetId) -> Option<Rejected> {
+    /// The open run of a scale set: there is at most one.
+    pub async fn open_run(&self, scale_set: &ScaleSetId) -> Option<RunId> {
         let cells: Vec<Arc<Cell>> = self.cells().values().cloned().collect();
         for cell in cells {
             let stored = cell.inner.lock().await;
             if stored.run.spec.scale_set == *scale_set && !stored.run.ended() {
-                let run = stored.run.id.short();
-                return Some(Rejected::Occupied { run, scale_set: scale_set.name().to_owned() });
+                return Some(stored.run.id);
             }
         }
         None
+    }
+
+    /// Asks Azure for the scale set once, before a run is begun: is it there, and may we?
+    ///
+    /// # Errors
+    /// What Azure said. Throttling is none: the run will wait.
+    pub async fn first_contact(&self, scale_set: &ScaleSetId) -> Result<(), StepError> {
+        match self.cloud.scale_set(scale_set).await {
+            Ok(Some(_)) | Err(CloudError::Throttled { .. }) => Ok(()),
+            Ok(None) => Err(StepError::gone(
+                "KW0221",
+                format!("scale set {scale_set} does not exist: check subscription, group and name in the settings"),
+            )),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A person says: stop and undo. Durable when this returns; the undoing is the engine's.
