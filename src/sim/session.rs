@@ -24,6 +24,8 @@ pub struct Line {
     pub event: Event,
     /// How many processes there had been before.
     pub process: u64,
+    /// How many crash points had been passed.
+    pub point: u64,
 }
 
 /// When a session ends.
@@ -77,9 +79,15 @@ impl Session {
     #[must_use]
     pub fn new(scene: Scene) -> Self {
         let shared = Shared::new(scene.world());
+        Self::going_on(scene, shared, Arc::default())
+    }
+
+    /// A simulation that goes on in a world and with a journal that are there already.
+    #[must_use]
+    pub fn going_on(scene: Scene, shared: Arc<Shared>, disk: Arc<SimDisk>) -> Self {
         Self {
             shared,
-            disk: Arc::default(),
+            disk,
             scene,
             lines: Arc::default(),
             watcher: Arc::new(|_, _| {}),
@@ -191,7 +199,13 @@ impl Session {
                     world.told = world.closed.keys().cloned().collect();
                 }
                 world.world().note(format!("run {} {} {}", run.id, step.as_deref().unwrap_or("-"), text(event)));
-                let line = Line { at: event.at(), step, event: event.clone(), process: crash.crashes() };
+                let line = Line {
+                    at: event.at(),
+                    step,
+                    event: event.clone(),
+                    process: crash.crashes(),
+                    point: crash.passed(),
+                };
                 watcher(run, &line);
                 lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                 crash.event(event.kind());
@@ -215,7 +229,9 @@ impl Session {
         }
         // Durable though never acknowledged: the process died in between. They happened.
         for event in stored.iter().skip(acknowledged.len()) {
-            let line = Line { at: event.at(), step: None, event: event.clone(), process: self.shared.crash.crashes() };
+            let crash = &self.shared.crash;
+            let (process, point) = (crash.crashes(), crash.passed());
+            let line = Line { at: event.at(), step: None, event: event.clone(), process, point };
             self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
         Ok(())

@@ -70,7 +70,7 @@ async fn update_with(scene: Scene, troubles: &[Injection]) -> Ended {
             observer: Box::new(move |run, event| {
                 let step = about(run, event);
                 world.world().note(format!("{} {}", step.as_deref().unwrap_or("-"), event.kind()));
-                let line = Line { at: event.at(), step, event: event.clone(), process: 0 };
+                let line = Line { at: event.at(), step, event: event.clone(), process: 0, point: 0 };
                 seen.lock().expect("a lock").push(line);
             }),
         })

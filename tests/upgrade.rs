@@ -1,0 +1,219 @@
+//! Stores of earlier releases: each holds a run that was left in the middle of a step, and today's binary finishes it.
+//!
+//! `tests/stores/v1` is one real store directory with a run for every step. Its world is not frozen: the simulation is
+//! brought to the same point by the same seed, and then the frozen journal takes the place of the one that it wrote.
+//! `UPDATE_STORES=1` writes the store anew; do that only for a format that no release has written yet.
+#![cfg(feature = "sim")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test says what should have held")]
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use kamino_wf::{
+    cloud::Limiter,
+    model::RunId,
+    sim::{Crash, Line, Scene, Session, SimCloud, SimCluster, SimDisk, Stop},
+    store::{Fence, Holder, Journal, NewRecord, Revision, open_dir},
+    workflow::{self, Driver, Engine, Event, LIVE, Pace, Parts, Rejected, Run, RunState, Summary, events, plan},
+};
+use uuid::Uuid;
+
+const STORE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stores/v1");
+
+/// Every step of the list, with the scene in which it has something to do, and a seed of its own so that its run has too.
+fn left_at() -> Vec<(String, Scene)> {
+    let steps = plan(LIVE).into_iter().map(|step| step.name);
+    (1..)
+        .zip(steps)
+        .map(|(seed, step)| {
+            let adopted = step == "PruneVersions" || step == "PlanPrune";
+            (step, Scene { seed, adopted, ..Scene::nominal() })
+        })
+        .collect()
+}
+
+fn paused<T>(body: impl AsyncFnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime can be built").block_on(body())
+}
+
+/// The point in the middle of a step: after its request was recorded, or between the reads of a decision.
+fn middle(lines: &[Line], step: &str) -> u64 {
+    let asked = |line: &&Line| line.step.as_deref() == Some(step) && matches!(line.event, Event::Asked { .. });
+    let done = |line: &&Line| line.step.as_deref() == Some(step) && matches!(line.event, Event::Confirmed { .. });
+    if let Some(line) = lines.iter().find(asked) {
+        return line.point + 1;
+    }
+    let end = lines.iter().position(|line| done(&line)).unwrap_or_else(|| panic!("{step} is never done"));
+    lines[end - 1].point + 2
+}
+
+/// A world with a run in the middle of a step.
+async fn simulated_to(step: &str, scene: &Scene) -> Session {
+    let rehearsal = Session::new(scene.clone());
+    rehearsal.run(Stop::AtRest).await.expect("the update ends");
+    let point = middle(&rehearsal.lines(), step);
+    let session = Session::new(scene.clone());
+    session.run(Stop::AtPoint(point)).await.expect("the update gets there");
+    session.disk.power_cut();
+    session
+}
+
+/// All runs of a journal.
+async fn all(journal: &Journal) -> Vec<(Uuid, Vec<Event>)> {
+    let mut runs = Vec::new();
+    for head in journal.heads().await.expect("heads") {
+        let (_, events) = events(journal, head.run).await.expect("readable").expect("a run");
+        runs.push((head.run, events));
+    }
+    runs
+}
+
+/// Reads a simulated disk as a process would.
+async fn on<T>(disk: &Arc<SimDisk>, body: impl AsyncFnOnce(Journal) -> T) -> T {
+    let (journal, committer) =
+        Journal::open(disk.tree(Arc::new(Crash::default())), Uuid::nil()).expect("a sound journal");
+    tokio::select! {
+        biased;
+        ended = committer.run() => panic!("the committer ended: {ended:?}"),
+        result = body(journal) => result,
+    }
+}
+
+/// Writes a run, an event a commit, as the engine does.
+async fn write(journal: &Journal, run: Uuid, events: &[Event]) {
+    let mut so_far: Option<Run> = None;
+    for (revision, event) in (0..).zip(events) {
+        match &mut so_far {
+            Some(run) => run.apply(event.clone()).expect("a legal event"),
+            None => so_far = Some(Run::begin(RunId(run), event.clone()).expect("a first event")),
+        }
+        let summary = serde_json::to_value(Summary::of(so_far.as_ref().expect("begun"))).expect("json");
+        let record = NewRecord { kind: event.kind(), payload: serde_json::to_value(event).expect("json") };
+        journal.commit(run, Revision(revision), Fence(0), vec![record], summary).await.expect("committed");
+    }
+}
+
+/// A real store, opened outside paused time: its committer is a thread.
+fn real<T>(dir: &Path, body: impl AsyncFnOnce(&Journal) -> T) -> T {
+    let holder = Holder { pid: 0, since: Timestamp::UNIX_EPOCH, socket: None, release: "test".into() };
+    let (journal, guard) = open_dir(dir, &holder).expect("a sound store");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built");
+    let result = runtime.block_on(body(&journal));
+    drop(journal);
+    guard.close().expect("closed in order");
+    result
+}
+
+fn copied(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("the frozen store") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copied(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+/// The frozen runs, read from a copy.
+fn frozen() -> Vec<(Uuid, Vec<Event>)> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let copy: PathBuf = dir.path().join("store");
+    copied(Path::new(STORE), &copy);
+    real(&copy, async |journal| all(journal).await)
+}
+
+#[test]
+fn every_frozen_run_is_finished_by_todays_binary() {
+    if std::env::var_os("UPDATE_STORES").is_some() {
+        freeze();
+    }
+    let frozen = frozen();
+    assert_eq!(frozen.len(), left_at().len(), "a run for every step");
+    for (step, scene) in left_at() {
+        paused(async || {
+            let session = simulated_to(&step, &scene).await;
+            let written = on(&session.disk, async |journal| all(&journal).await).await;
+            let [(id, _)] = written.as_slice() else { panic!("{step}: one run") };
+            let (_, events) = frozen.iter().find(|(run, _)| run == id).unwrap_or_else(|| {
+                panic!("{step}: run {id} is not in the frozen store: the simulation has changed, see above")
+            });
+            let at = Run::fold(RunId(*id), events.clone()).expect("a legal run");
+            assert_eq!(at.step_name(), Some(step.as_str()), "where it was left");
+
+            let disk = Arc::new(SimDisk::default());
+            on(&disk, async |journal| write(&journal, *id, events).await).await;
+            let resumed = Session::going_on(scene.clone(), Arc::clone(&session.shared), disk);
+            let outcome = resumed.run(Stop::AtRest).await.expect("the store never fails");
+            assert!(outcome.violations.is_empty(), "{step}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
+            let run = outcome.run.expect("a run");
+            assert_eq!(run.state, RunState::Ended(workflow::Outcome::Done), "{step}");
+            let after = on(&resumed.disk, async |journal| all(&journal).await).await;
+            assert!(after[0].1.starts_with(events), "{step}: what was stored has changed");
+        });
+    }
+}
+
+/// Makes the frozen store.
+fn freeze() {
+    let runs: Vec<(Uuid, Vec<Event>)> = left_at()
+        .into_iter()
+        .flat_map(|(step, scene)| {
+            paused(async || {
+                let session = simulated_to(&step, &scene).await;
+                on(&session.disk, async |journal| all(&journal).await).await
+            })
+        })
+        .collect();
+    drop(std::fs::remove_dir_all(STORE));
+    std::fs::create_dir_all(Path::new(STORE).parent().expect("a parent")).expect("a directory");
+    real(Path::new(STORE), async |journal| {
+        for (run, events) in &runs {
+            write(journal, *run, events).await;
+        }
+    });
+    // Room that is set aside for a full disk: made again at every start, and too large to keep.
+    std::fs::remove_file(Path::new(STORE).join("ballast")).expect("the ballast");
+}
+
+#[test]
+fn a_run_with_a_step_of_another_release_is_left_alone_and_says_which_release() {
+    let (step, scene) = left_at().swap_remove(8);
+    paused(async || {
+        let session = simulated_to(&step, &scene).await;
+        let (id, mut events) = on(&session.disk, async |journal| all(&journal).await.swap_remove(0)).await;
+        let Some(Event::Started { plan, release, .. }) = events.first_mut() else { panic!("no start") };
+        plan[10].version = 99;
+        *release = "9.9.9".into();
+        let disk = Arc::new(SimDisk::default());
+        on(&disk, async |journal| write(&journal, id, &events).await).await;
+        let limiter = Arc::new(Limiter::default());
+        let before = session.shared.world().accepted.len();
+        on(&disk, async |journal| {
+            let engine = Engine::open(Parts {
+                cloud: Arc::new(SimCloud::new(Arc::clone(&session.shared), Arc::clone(&limiter))),
+                cluster: Arc::new(SimCluster::new(Arc::clone(&session.shared))),
+                clock: Arc::new(session.shared.world().clock.clone()),
+                journal,
+                limiter,
+                pace: Pace::default(),
+                release: "0.1.0".into(),
+                observer: Box::new(|_, _| {}),
+            });
+            let engine = Arc::new(engine.await.expect("opened"));
+            Driver::new(Arc::clone(&engine)).run_to_rest().await.expect("at rest");
+            let rejected =
+                engine.resume(RunId(id), "me").await.expect("the store works").expect_err("not by this release");
+            assert!(matches!(&rejected, Rejected::NeedsRelease { release, .. } if release == "9.9.9"), "{rejected}");
+            assert!(rejected.to_string().contains("/99"), "{rejected}");
+        })
+        .await;
+        assert_eq!(session.shared.world().accepted.len(), before, "nothing was asked for");
+    });
+}
