@@ -18,7 +18,7 @@ use crate::{
     http,
     model::{Capture, DonorChoice, InstanceId, NodeName, RunId},
     store::{Holder, Journal, StoreError, StoreGuard, open_dir},
-    workflow::{Driver, Engine, Event, Observer, Parts, Run, RunSpec, Summary},
+    workflow::{Driver, Engine, Observer, Parts, RunSpec, Summary},
 };
 
 /// This release.
@@ -221,14 +221,4 @@ async fn signalled() -> i32 {
         _ = interrupt.recv() => 2,
         _ = terminate.recv() => 15,
     }
-}
-
-/// Tells a person on stderr what happens to runs, a line each.
-#[must_use]
-pub fn talking() -> Observer {
-    Box::new(|run: &Run, event: &Event| {
-        if let Some(line) = crate::cli::progress(run, event) {
-            eprintln!("{line}");
-        }
-    })
 }

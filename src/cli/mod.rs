@@ -9,5 +9,4 @@ mod simulate;
 
 pub use args::Cli;
 pub use exit::Code;
-pub use render::progress;
 pub use run::main;

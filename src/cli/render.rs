@@ -113,7 +113,7 @@ pub(super) fn describe(run: &Description, now: Timestamp) -> String {
 
 /// An event in words, for somebody who watches; `None` for what only the journal needs.
 #[must_use]
-pub fn progress(run: &Run, event: &Event) -> Option<String> {
+pub(super) fn progress(run: &Run, event: &Event) -> Option<String> {
     let words = words(run, event)?;
     Some(format!("{:.0} {} {words}", event.at(), run.id))
 }

@@ -19,7 +19,7 @@ use crate::{
     http::{CallError, Client},
     model::{BadName, RunId},
     store::{Journal, StoreError, check_dir},
-    workflow::{Rejected, Summary, describe, find_run, summaries},
+    workflow::{Event, Observer, Rejected, Run, Summary, describe, find_run, summaries},
 };
 
 /// The API version of JSON output.
@@ -204,7 +204,7 @@ async fn cancel(config: &Config, args: &RunArgs) -> Result<Code> {
     }
     let store = app::open_store(&config.store)?;
     let cluster = app::cluster(config).await?;
-    let engine = app::engine(config, cluster, store.journal.clone(), app::talking()).await?;
+    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
     let id = engine.find(&args.run).await??;
     engine.cancel(id, &asker()).await??;
     // Nobody else holds the store: what the run made is taken away here and now.
@@ -220,7 +220,7 @@ async fn start(config: &Config, args: &StartArgs) -> Result<Code> {
         return say_run(started.id, args.output);
     }
     let store = app::open_store(&config.store)?;
-    let engine = app::engine(config, cluster, store.journal.clone(), app::talking()).await?;
+    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
     let scale_set = spec.scale_set.clone();
     if engine.open_run(&scale_set).await.is_none() {
         // Said at once and with nothing recorded; the run itself would go on asking for half an hour.
@@ -264,7 +264,7 @@ async fn resume(config: &Config, args: &ResumeArgs) -> Result<Code> {
     }
     let store = app::open_store(&config.store)?;
     let cluster = app::cluster(config).await?;
-    let engine = app::engine(config, cluster, store.journal.clone(), app::talking()).await?;
+    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
     let open: Vec<Summary> = engine.summaries().await?.into_iter().filter(Summary::open).collect();
     let id = match &args.run {
         Some(run) => {
@@ -326,4 +326,13 @@ fn check(store: &Path, output: Output) -> Result<Code> {
         }
     }
     Ok(Code::Ok)
+}
+
+/// Tells a person on stderr what happens to runs, a line each.
+fn talking() -> Observer {
+    Box::new(|run: &Run, event: &Event| {
+        if let Some(line) = render::progress(run, event) {
+            eprintln!("{line}");
+        }
+    })
 }

@@ -53,7 +53,7 @@ pub enum StoreError {
     /// The tree is older than the mark beside it: acknowledged commits are gone.
     #[error(
         "trust the store: it holds commit {tree}, but commit {mark} was acknowledged: it went back in time (restored \
-         backup, damaged file); look at the cluster with `kamino-wf rescue`, then restore a newer copy or start a new store"
+         backup, damaged file); restore a newer copy of the whole directory, or look through what the last runs left and start a new store"
     )]
     WentBack {
         /// The commit number in the tree; 0 for an empty or missing one.

@@ -105,6 +105,37 @@ fn broken(documents: &Documents, exists: impl Fn(&str) -> bool) -> Vec<String> {
     documents.iter().flat_map(each).collect()
 }
 
+/// The commands that there are, from their enum.
+fn commands(arguments: &str) -> BTreeSet<String> {
+    let inside = arguments.split_once("enum Command {").map_or("", |(_, rest)| rest);
+    let inside = inside.split_once("\n}").map_or("", |(inside, _)| inside);
+    let variants =
+        inside.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with(char::is_uppercase));
+    variants.map(|line| line.split(['(', ',', ' ']).next().unwrap_or_default().to_lowercase()).collect()
+}
+
+/// Commands that a text tells people to give, and that are not there.
+fn missing_commands(path: &str, text: &str, known: &BTreeSet<String>) -> Vec<String> {
+    let told = ["`kamino-wf ", "$ kamino-wf "].iter().flat_map(|before| text.split(before).skip(1));
+    let words = told.map(|rest| rest.split(|next: char| !next.is_ascii_lowercase()).next().unwrap_or_default());
+    words
+        .filter(|word| !word.is_empty() && !known.contains(*word))
+        .map(|word| format!("{path}: tells people to give `kamino-wf {word}`, which there is not"))
+        .collect()
+}
+
+#[test]
+fn people_are_told_of_commands_that_are_there() {
+    let sources = product();
+    let arguments = sources.iter().find(|source| source.path == "src/cli/args.rs").expect("the commands' arguments");
+    let known = commands(&arguments.text);
+    assert!(known.contains("describe") && known.contains("simulate"), "{known:?}");
+    let mut found: Vec<String> =
+        documents().iter().flat_map(|(path, text)| missing_commands(path, text, &known)).collect();
+    found.extend(sources.iter().flat_map(|source| missing_commands(&source.path, &source.text, &known)));
+    report("name a command that exists, or what to do without it", &found);
+}
+
 #[test]
 fn every_error_code_has_its_page_and_every_page_its_code() {
     let used = product().iter().flat_map(|source| codes(&source.text)).collect();
@@ -132,6 +163,17 @@ fn each_rule_of_documents_can_fail() {
         assert!(found.contains(words), "{words}: {found}");
     }
     assert!(!found.contains("KW0001"), "{found}");
+
+    let known = commands(
+        "x\nenum Command {\n    /// Show one run.\n    Describe(Args),\n    Serve,\n}\nenum Other {\n    No,\n}\n",
+    );
+    assert_eq!(known, ["describe".to_owned(), "serve".to_owned()].into());
+    let found = missing_commands(
+        "x.md",
+        "`kamino-wf describe <run>`, `kamino-wf rescue`\n$ kamino-wf no\n`kamino-wf --help`",
+        &known,
+    );
+    assert_eq!(found.len(), 2, "{found:?}");
 
     let some = documents(&[
         ("docs/README.md", "[a](adr/1.md), [notes](notes/), [out](https://x/y), [up](../README.md#a), [gone](gone.md)"),

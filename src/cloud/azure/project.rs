@@ -241,7 +241,7 @@ fn extension(json: &Value) -> Extension {
     Extension { name: part("/name"), handler }
 }
 
-/// What the reference points at. A mixed one (an id beside publisher and offer) is read by its id.
+/// What the reference points at. A mixed one (an id beside publisher and offer) points at nothing that we know.
 fn image(json: &Value) -> ImageRef {
     // With a publisher besides, nobody knows which of the two new instances take.
     if let (Some(id), None) = (json["id"].as_str(), json["publisher"].as_str()) {

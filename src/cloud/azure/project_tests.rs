@@ -61,9 +61,10 @@ fn what_is_missing_makes_us_do_less() {
 }
 
 #[test]
-fn an_image_reference_is_read_by_its_id() {
+fn an_image_reference_is_read_by_its_id_unless_it_is_mixed() {
     let version = format!("{GROUP}/galleries/protos/images/pool1/versions/2026.11.24000");
-    assert!(matches!(image(&json!({ "id": version, "publisher": "old" })), ImageRef::Version(_)));
+    assert!(matches!(image(&json!({ "id": version })), ImageRef::Version(_)));
+    assert!(matches!(image(&json!({ "id": version, "publisher": "old" })), ImageRef::Other(_)));
     let platform = json!({ "publisher": "Canonical", "offer": "o", "sku": "s", "version": "latest" });
     assert_eq!(image(&platform), ImageRef::Other("Canonical o s latest".into()));
     let definition = json!({ "id": format!("{GROUP}/galleries/p/images/d"), "exactVersion": "1.2.3" });
