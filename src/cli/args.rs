@@ -27,14 +27,31 @@ pub struct Cli {
     /// Context in the kubeconfig.
     #[arg(long, global = true, env = "KAMINO_CONTEXT", value_name = "NAME")]
     context: Option<String>,
-    /// What to log on stderr, as in `info` or `kamino_wf=debug`.
-    #[arg(long, global = true, env = "KAMINO_LOG", value_name = "FILTER", default_value = "warn")]
-    pub(super) log: String,
+    /// What to log on stderr, as in `info` or `kamino_wf=debug`; `warn` by default, nothing in a simulation.
+    #[arg(long, global = true, env = "KAMINO_LOG", value_name = "FILTER")]
+    log: Option<String>,
     #[command(subcommand)]
     pub(super) command: Command,
 }
 
 impl Cli {
+    /// What to log.
+    pub(super) fn log(&self) -> &str {
+        let quiet = match self.command {
+            #[cfg(feature = "sim")]
+            Command::Simulate(_) => "off",
+            Command::Start(_)
+            | Command::List(_)
+            | Command::Describe(_)
+            | Command::Resume(_)
+            | Command::Cancel(_)
+            | Command::Clean(_)
+            | Command::Store(_)
+            | Command::Version(_) => "warn",
+        };
+        self.log.as_deref().unwrap_or(quiet)
+    }
+
     /// What flags and variables say about settings.
     pub(super) fn overrides(&self) -> Overrides {
         Overrides {
@@ -142,7 +159,7 @@ pub(super) enum StoreCommand {
 #[derive(Debug, Args)]
 pub(super) struct SimulateArgs {
     /// Everything by chance comes from it: the same seed gives the same update to the last byte.
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 8)]
     pub(super) seed: u64,
     /// How much faster than real time to show it; 0 shows it at once.
     #[arg(long, value_name = "FACTOR", default_value_t = 1200)]

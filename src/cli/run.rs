@@ -44,9 +44,9 @@ pub fn main() -> ExitCode {
 /// Logging, and variables with a typo.
 fn prepare(cli: &Cli) -> Result<()> {
     check_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
-    let filter = EnvFilter::try_new(&cli.log).map_err(|error| ConfigError::Bad {
+    let filter = EnvFilter::try_new(cli.log()).map_err(|error| ConfigError::Bad {
         setting: "--log".into(),
-        value: cli.log.clone(),
+        value: cli.log().to_owned(),
         remedy: format!("expected a filter such as info or kamino_wf=debug ({error})"),
     })?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();

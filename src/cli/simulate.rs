@@ -63,7 +63,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Code> {
 fn introduction(args: &SimulateArgs, scene: &Scene) -> String {
     let speed = if args.speed == 0 { "at once".into() } else { format!("{} times faster than real", args.speed) };
     let crashes = args.crash_every.map_or_else(String::new, |every| {
-        format!("kamino-wf is killed after every {} it records, and started again.\n", ordinal(every))
+        format!("\nkamino-wf is killed after every {} it records, and started again.", ordinal(every))
     });
     let first = if scene.adopted {
         "It follows the gallery's image already; old versions are there."
@@ -72,7 +72,7 @@ fn introduction(args: &SimulateArgs, scene: &Scene) -> String {
     };
     format!(
         "A simulated pool of three nodes (profile {}) on a simulated Azure, seed {}, shown {speed}.\n{first}\n\
-         This Azure has a bad day: answers get lost, reads are stale, operations fail, requests are throttled.\n{crashes}",
+         This Azure has a bad day: answers get lost, reads are stale, operations fail, requests are throttled.{crashes}",
         scene.profile, args.seed
     )
 }
@@ -98,7 +98,12 @@ fn conclusion(outcome: &Outcome) -> String {
             ),
             other => format!("The run is {other}: {}", summary.why.as_deref().unwrap_or("no reason")),
         };
-        lines.push(format!("{end} It took {took} of simulated time and {} crashes.", outcome.crashes));
+        let crashes = match outcome.crashes {
+            0 => String::new(),
+            1 => ", and kamino-wf was killed once".into(),
+            times => format!(", and kamino-wf was killed {times} times"),
+        };
+        lines.push(format!("{end} It took {took} of simulated time{crashes}."));
     }
     if outcome.violations.is_empty() {
         lines.push(

@@ -20,7 +20,8 @@ mod snapshot_disk;
 mod take_away;
 mod verify_version;
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(feature = "sim")]
+#[cfg(test)]
 mod laws;
 
 pub use choose_names::{ChooseNames, Names};
