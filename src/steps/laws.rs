@@ -4,8 +4,6 @@
 //! done, with the same output and one effect; and a cancel right after the failure leaves nothing. Crashes at each point of
 //! each call are in `tests/update.rs`.
 
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
-
 use std::collections::BTreeMap;
 
 use serde_json::Value;
