@@ -8,7 +8,7 @@ use super::{
     world::{Kind, World, name},
 };
 use crate::{
-    model::VersionId,
+    model::{RunId, VersionId},
     workflow::{Event, Outcome, Run, RunState},
 };
 
@@ -39,13 +39,14 @@ impl Found {
 }
 
 /// All checkers, by the name of their invariant.
-const CHECKERS: [(&str, Checker); 13] = [
+const CHECKERS: [(&str, Checker); 14] = [
     ("I1", effect_once),
     ("I3", one_run_a_scale_set),
     ("I5", right_machine),
     ("I7", no_mass_action),
     ("I8", proven_image),
     ("I9", no_strangers),
+    ("I11", prune_safety),
     ("I12", monotone_versions),
     ("I13", minimal_diff),
     ("I14", cancel_is_final),
@@ -80,9 +81,10 @@ pub fn check(world: &mut World, run: Option<&Run>, lines: &[Line]) -> Vec<String
 
 /// At most one accepted request for each intent: one more only for each attempt that failed and was cleared away.
 fn effect_once(view: &View<'_>, found: &mut Found) {
-    const ONCE: [(&str, &str); 5] = [
+    const ONCE: [(&str, &str); 6] = [
         ("begin_snapshot", "SnapshotDisk"),
         ("begin_copy_disk", "CopyDisk"),
+        ("create_pod", "CleanCopy"),
         ("begin_version", "CreateVersion"),
         ("begin_model_change", "PatchModel"),
         ("begin_publish", "PublishVersion"),
@@ -114,9 +116,9 @@ fn one_run_a_scale_set(view: &View<'_>, found: &mut Found) {
 /// The snapshot is of the disk of the instance that was chosen.
 fn right_machine(view: &View<'_>, found: &mut Found) {
     let Some(chosen) = view.run.outputs.get("RankNodes") else { return };
-    for snapshot in view.world.snapshots.values() {
-        let source = snapshot.value.source.as_ref().map(ToString::to_string).unwrap_or_default();
-        found.check(chosen["donor"]["disk"] == source.as_str(), || format!("a snapshot of {source}, not of the donor"));
+    let donor = chosen["donor"]["disk"].as_str().unwrap_or_default();
+    for (_, source) in &view.world.sources {
+        found.check(donor.eq_ignore_ascii_case(source), || format!("a snapshot of {}, not of the donor", name(source)));
     }
     for accepted in view.world.accepted.iter().filter(|accepted| accepted.verb == "begin_snapshot") {
         let text = serde_json::to_string(&view.run.inputs.get("SnapshotDisk")).unwrap_or_default();
@@ -155,12 +157,30 @@ fn proven_image(view: &View<'_>, found: &mut Found) {
     }
 }
 
-/// Only what carries our tag was deleted.
+/// Only what carries our tag was deleted: this run's, or an image version of a run before it.
 fn no_strangers(view: &View<'_>, found: &mut Found) {
     for (kind, key, owner) in &view.world.deleted {
-        found.check(owner.is_some(), || format!("{kind:?} {} is nobody's of ours and was deleted", name(key)));
+        let ours = *owner == Some(view.run.id) || *kind == Kind::Version && owner.is_some();
+        found.check(ours, || format!("{kind:?} {} is not ours and was deleted", name(key)));
     }
     found.check(view.world.trespasses.is_empty(), || view.world.trespasses.join("; "));
+}
+
+/// A version of an earlier run that was deleted was not among the newest published.
+fn prune_safety(view: &View<'_>, found: &mut Found) {
+    let keep = usize::try_from(view.run.spec.keep_versions.max(2)).unwrap_or(usize::MAX);
+    for (kind, key, owner) in &view.world.deleted {
+        let Some(gone) = VersionId::parse(key).ok().filter(|_| *kind == Kind::Version) else { continue };
+        let Some(number) = gone.version().ok().filter(|_| *owner != Some(view.run.id)) else { continue };
+        let left = view.world.versions.values().filter(|left| {
+            let left = &left.value;
+            left.id.definition() == gone.definition()
+                && !left.excluded_from_latest
+                && left.id.version().is_ok_and(|left| left > number)
+        });
+        let left = left.count();
+        found.check(left >= keep, || format!("{number} was deleted, and only {left} newer ones are published"));
+    }
 }
 
 /// A version that is published is above all that were published before it.
@@ -200,8 +220,16 @@ fn minimal_diff(view: &View<'_>, found: &mut Found) {
 
 /// After a cancel was acknowledged no forward request begins.
 fn cancel_is_final(view: &View<'_>, found: &mut Found) {
-    const FORWARD: [&str; 5] =
-        ["begin_snapshot", "begin_copy_disk", "begin_version", "begin_publish", "begin_model_change"];
+    const FORWARD: [&str; 8] = [
+        "begin_snapshot",
+        "begin_copy_disk",
+        "create_volume",
+        "create_claim",
+        "create_pod",
+        "begin_version",
+        "begin_publish",
+        "begin_model_change",
+    ];
     let Some(cancelled) = view.lines.iter().find(|line| matches!(line.event, Event::CancelRequested { .. })) else {
         return;
     };
@@ -237,10 +265,15 @@ fn donor_untouched(view: &View<'_>, found: &mut Found) {
 /// What the end says is true of the world.
 fn clean_end(view: &View<'_>, found: &mut Found) {
     let RunState::Ended(outcome) = &view.run.state else { return };
-    let ours = |run: &Option<crate::model::RunId>| *run == Some(view.run.id);
-    let snapshots = view.world.snapshots.values().filter(|snapshot| ours(&snapshot.value.run)).count();
-    let disks = view.world.disks.values().filter(|disk| ours(&disk.value.run)).count();
-    let versions: Vec<_> = view.world.versions.values().filter(|version| ours(&version.value.run)).collect();
+    // By tag, and by what was made: a tag may have been forgotten.
+    let ours = |kind: Kind, key: &String, run: Option<RunId>| {
+        run == Some(view.run.id) || view.world.made.iter().any(|made| *made == (kind, key.clone()))
+    };
+    let (snapshots, disks, versions) = (&view.world.snapshots, &view.world.disks, &view.world.versions);
+    let snapshots = snapshots.iter().filter(|(key, found)| ours(Kind::Snapshot, key, found.value.run)).count();
+    let disks = disks.iter().filter(|(key, found)| ours(Kind::Disk, key, found.value.run)).count();
+    let versions = versions.iter().filter(|(key, found)| ours(Kind::Version, key, found.value.run));
+    let versions: Vec<_> = versions.map(|(_, found)| found).collect();
     match outcome {
         Outcome::Done => {
             let skipped = view.run.warnings.iter().any(|warning| warning.starts_with("DeleteTemporaries"));

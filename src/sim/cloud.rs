@@ -246,6 +246,7 @@ impl SimCloud {
         seconds: std::ops::Range<u64>,
         told: Option<u64>,
     ) -> Accepted {
+        world.made.push((kind, key.to_owned()));
         let (number, operation) = world.begin(kind, key, Effect::Make, seconds);
         let chance = world.faults.stale_reads;
         let stale = world.faults.strikes(chance, &mut world.rng);
@@ -513,6 +514,7 @@ impl Cloud for SimCloud {
             let Some(disk) = world.disks.get(&want.source.key()).map(|disk| disk.value.clone()) else {
                 return Err(gone(&what, "NotFound"));
             };
+            world.sources.push((key.clone(), want.source.key()));
             let snapshot = Snapshot {
                 id: want.id.clone(),
                 provisioning: Provisioning::Running,

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     Fault,
     scene::cluster_id,
-    world::{Object, Pod, Shared, World},
+    world::{Accepted, Object, Pod, Shared, World},
 };
 use crate::{
     cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Node, Owned, PodPhase},
@@ -60,6 +60,10 @@ impl SimCluster {
             if mutates {
                 let outcome = answer.as_ref().map_or_else(ToString::to_string, |_| "accepted".to_owned());
                 world.note(format!("kubernetes {what}: {outcome}"));
+                if answer.is_ok() {
+                    let at = world.now();
+                    world.accepted.push(Accepted { verb, key: name.to_owned(), at });
+                }
             }
             let world = &mut *world;
             let chance = world.faults.lost_answers;
@@ -83,6 +87,25 @@ impl SimCluster {
             Duration::from_millis(millis).mul_f64(world.scale)
         };
         tokio::time::sleep(span).await;
+    }
+}
+
+impl World {
+    /// Where a pod is, and what it reports.
+    fn ended(&self, pod: &Pod) -> (PodPhase, Option<String>) {
+        let phase = self.phase(pod);
+        match (&phase, &self.cleaner) {
+            (PodPhase::Succeeded, None) => {
+                let report = json!({ "run": pod.spec.run.short(), "nonce": pod.spec.nonce, "profile": pod.spec.profile,
+                                     "verdict": "clean", "erased": 1234, "trimmed": true });
+                (phase, Some(report.to_string()))
+            }
+            (PodPhase::Succeeded, Some(says)) if says.succeeded => (phase, Some(says.report.to_string())),
+            (PodPhase::Succeeded, Some(says)) => {
+                (PodPhase::Failed("container ended with exit code 3".into()), Some(says.report.to_string()))
+            }
+            (PodPhase::Pending(_) | PodPhase::Running | PodPhase::Failed(_), _) => (phase, None),
+        }
     }
 }
 
@@ -128,12 +151,7 @@ impl Cluster for SimCluster {
         let path = format!("{namespace}/{name}");
         self.call("cleaning", &path, false, |world| {
             let pod = world.pods.get(&path).map(|pod| {
-                let phase = world.phase(pod);
-                let report = (phase == PodPhase::Succeeded).then(|| {
-                    json!({ "run": pod.spec.run.short(), "nonce": pod.spec.nonce, "profile": pod.spec.profile,
-                            "verdict": "clean", "erased": 1234, "trimmed": true })
-                    .to_string()
-                });
+                let (phase, report) = world.ended(pod);
                 CleaningPod {
                     owned: Owned {
                         uid: pod.uid.clone(),

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use super::{SimCloud, SimCluster, SimDisk, checkers, scene, scene::Scene, world::Shared};
 use crate::{
     clock::Clock,
-    cloud::Limiter,
+    cloud::{Cloud, Limiter},
+    cluster::Cluster,
     model::RunId,
-    store::Journal,
+    store::{ByteTree, Journal},
     workflow::{Driver, Engine, EngineError, Event, Pace, Parts, Run, Summary, events, load},
 };
 
@@ -58,6 +59,23 @@ pub struct Outcome {
 /// Is told every line as it becomes durable.
 pub type Watcher = Arc<dyn Fn(&Run, &Line) + Send + Sync>;
 
+/// What stands before a port.
+pub type Layer<P> = Arc<dyn Fn(Arc<P>) -> Arc<P> + Send + Sync>;
+/// What stands before the journal's bytes.
+pub type TreeLayer = Arc<dyn Fn(Box<dyn ByteTree>) -> Box<dyn ByteTree> + Send + Sync>;
+
+/// What stands between the engine and the world: nothing, or a fault of ours that is to be caught.
+#[derive(Clone, Default)]
+#[expect(missing_debug_implementations, reason = "functions have none")]
+pub struct Layers {
+    /// Before Azure.
+    pub cloud: Option<Layer<dyn Cloud>>,
+    /// Before Kubernetes.
+    pub cluster: Option<Layer<dyn Cluster>>,
+    /// Before the disk.
+    pub tree: Option<TreeLayer>,
+}
+
 /// A simulation.
 #[expect(missing_debug_implementations, reason = "the watcher has none")]
 pub struct Session {
@@ -74,6 +92,8 @@ pub struct Session {
     pub resumes: u32,
     /// Processes that may die before the simulation gives up.
     pub crashes_max: u64,
+    /// What stands between the engine and the world.
+    pub layers: Layers,
 }
 
 impl Session {
@@ -96,6 +116,7 @@ impl Session {
             cancel_at: None,
             resumes: 0,
             crashes_max: 10_000,
+            layers: Layers::default(),
         }
     }
 
@@ -152,6 +173,7 @@ impl Session {
     async fn process(&self, violations: &mut Vec<String>) -> Result<(), EngineError> {
         let clock = self.shared.world().clock.clone();
         let tree = self.disk.tree(Arc::clone(&self.shared.crash));
+        let tree = self.layers.tree.iter().fold(tree, |tree, layer| layer(tree));
         let (journal, committer) = Journal::open(tree, clock.new_id())?;
         let life = async {
             self.check_journal(&journal, violations).await?;
@@ -198,9 +220,11 @@ impl Session {
         let (lines, watcher, crash) =
             (Arc::clone(&self.lines), Arc::clone(&self.watcher), Arc::clone(&self.shared.crash));
         let world = Arc::clone(&self.shared);
+        let cloud: Arc<dyn Cloud> = Arc::new(SimCloud::new(Arc::clone(&self.shared), Arc::clone(&limiter)));
+        let cluster: Arc<dyn Cluster> = Arc::new(SimCluster::new(Arc::clone(&self.shared)));
         Engine::open(Parts {
-            cloud: Arc::new(SimCloud::new(Arc::clone(&self.shared), Arc::clone(&limiter))),
-            cluster: Arc::new(SimCluster::new(Arc::clone(&self.shared))),
+            cloud: self.layers.cloud.iter().fold(cloud, |cloud, layer| layer(cloud)),
+            cluster: self.layers.cluster.iter().fold(cluster, |cluster, layer| layer(cluster)),
             clock: Arc::new(clock),
             journal: journal.clone(),
             limiter,

@@ -108,6 +108,15 @@ pub struct Object {
     pub gone_at: Option<Timestamp>,
 }
 
+/// What a cleaner reports instead of the truth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Says {
+    /// Its container ended with exit code 0.
+    pub succeeded: bool,
+    /// Its termination message.
+    pub report: Value,
+}
+
 /// An accepted mutating request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -174,6 +183,12 @@ pub struct World {
     pub early: Vec<String>,
     /// Accepted mutating requests, oldest first.
     pub accepted: Vec<Accepted>,
+    /// What was made, oldest first: what is not in tags is known here.
+    pub made: Vec<(Kind, String)>,
+    /// Every snapshot that was ever taken, and the disk that it is of.
+    pub sources: Vec<(String, String)>,
+    /// What every cleaner reports, if not the truth.
+    pub cleaner: Option<Says>,
     /// Every version name that was ever published, in order, with its run.
     pub published: Vec<(String, Option<RunId>)>,
     /// Keys of resources that were deleted, with the owner that they had.

@@ -1,0 +1,349 @@
+//! Ports that misbehave as a fault of ours would: each stands between the engine and the simulated world.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use kamino_wf::{
+    cloud::{
+        Accepted, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance, Limiter,
+        ModelChange, NewVersion, Operation, OperationState, Provisioning, Replication, ScaleSet, Snapshot,
+        SnapshotSpec, UpgradeMode, Version,
+    },
+    cluster::{CleaningSpec, CleaningView, Cluster, ClusterError, Node, PodPhase},
+    model::{DefinitionId, DiskId, GalleryId, InstanceId, NodeName, Region, ScaleSetId, SnapshotId, VersionId},
+    model::{RunId, VersionName},
+    sim::{Shared, SimCloud},
+    store::{Batch, ByteTree, Entry, TreeError},
+};
+use serde_json::json;
+
+/// What is wrong with us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// Nothing.
+    Nothing,
+    /// A retry inside a step.
+    AsksTwice,
+    /// The disk of another node than the one that was chosen.
+    SnapshotsAnotherDisk,
+    /// The upgrade policy is not read.
+    TakesEveryPoolForManual,
+    /// Published as soon as it is made.
+    PublishesUnproved,
+    /// A pod that exists is taken for one that has cleaned.
+    BelievesAnUnfinishedPod,
+    /// No look at whose a version is.
+    DeletesAStrangersVersion,
+    /// Counts versions that are not there.
+    CountsVersionsTwice,
+    /// Only today's date makes the version's name.
+    ForgetsHigherVersions,
+    /// A PATCH of the image reference alone.
+    SendsAPartialPatch,
+    /// A request that was on its way back to front.
+    GoesOnAfterTheCancel,
+    /// A pod is what a cleaning consists of.
+    LeavesTheClaim,
+    /// Source and target exchanged.
+    CopiesOverTheDonor,
+    /// A resource without tags.
+    ForgetsTheRunTag,
+    /// Try again in a second, as always.
+    IgnoresRetryAfter,
+}
+
+/// Azure, seen through a bug.
+pub(crate) struct BentCloud {
+    pub(crate) inner: Arc<dyn Cloud>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) bug: Bug,
+    pub(crate) kept: Mutex<Option<SnapshotSpec>>,
+}
+
+impl BentCloud {
+    /// A version of the same definition.
+    fn sibling(id: &VersionId, name: &str) -> VersionId {
+        id.definition().version(&VersionName::parse(name).expect("a version's name"))
+    }
+
+    /// The port to use for a call that may be throttled.
+    fn port(&self) -> Arc<dyn Cloud> {
+        if self.bug == Bug::IgnoresRetryAfter {
+            Arc::new(SimCloud::new(Arc::clone(&self.shared), Arc::new(Limiter::default())))
+        } else {
+            Arc::clone(&self.inner)
+        }
+    }
+
+    fn soon(error: CloudError) -> CloudError {
+        if let CloudError::Throttled { what, bucket, .. } = error {
+            CloudError::Throttled { what, bucket, retry_after: Duration::from_secs(1) }
+        } else {
+            error
+        }
+    }
+
+    fn manual(&self, mut set: ScaleSet) -> ScaleSet {
+        if self.bug == Bug::TakesEveryPoolForManual {
+            set.upgrade_mode = UpgradeMode::Manual;
+        }
+        set
+    }
+}
+
+#[async_trait]
+impl Cloud for BentCloud {
+    async fn scale_set(&self, id: &ScaleSetId) -> Result<Option<ScaleSet>, CloudError> {
+        Ok(self.inner.scale_set(id).await?.map(|set| self.manual(set)))
+    }
+
+    async fn scale_sets(&self, subscription: &str) -> Result<Vec<ScaleSet>, CloudError> {
+        let answer = self.port().scale_sets(subscription).await;
+        let sets = if self.bug == Bug::IgnoresRetryAfter { answer.map_err(Self::soon)? } else { answer? };
+        Ok(sets.into_iter().map(|set| self.manual(set)).collect())
+    }
+
+    async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, CloudError> {
+        self.inner.instance(id).await
+    }
+
+    async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError> {
+        self.inner.instances(id).await
+    }
+
+    async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {
+        self.inner.disk(id).await
+    }
+
+    async fn snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, CloudError> {
+        self.inner.snapshot(id).await
+    }
+
+    async fn gallery(&self, id: &GalleryId) -> Result<Option<Gallery>, CloudError> {
+        self.inner.gallery(id).await
+    }
+
+    async fn definition(&self, id: &DefinitionId) -> Result<Option<Definition>, CloudError> {
+        self.inner.definition(id).await
+    }
+
+    async fn version(&self, id: &VersionId) -> Result<Option<Version>, CloudError> {
+        if self.bug == Bug::DeletesAStrangersVersion {
+            self.inner.version(&Self::sibling(id, "2026.03.01")).await?;
+        }
+        let found = self.inner.version(id).await?;
+        if self.bug == Bug::PublishesUnproved
+            && let Some(version) = &found
+            && version.provisioning == Provisioning::Succeeded
+            && version.excluded_from_latest
+        {
+            self.inner.begin_publish(id, true).await?;
+        }
+        Ok(found)
+    }
+
+    async fn versions(&self, id: &DefinitionId) -> Result<Vec<Version>, CloudError> {
+        let mut versions = self.inner.versions(id).await?;
+        if self.bug == Bug::ForgetsHigherVersions {
+            versions.retain(|version| version.id.name().starts_with("2026."));
+        }
+        if self.bug == Bug::CountsVersionsTwice {
+            versions.extend(versions.clone());
+        }
+        Ok(versions)
+    }
+
+    async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError> {
+        self.inner.operation(operation).await
+    }
+
+    async fn begin_snapshot(&self, want: &SnapshotSpec) -> Result<Accepted, CloudError> {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(want.clone());
+        if self.bug == Bug::SnapshotsAnotherDisk {
+            let another =
+                self.shared.world().disks.values().map(|disk| disk.value.id.clone()).find(|disk| *disk != want.source);
+            let source = another.expect("another node's disk");
+            return self.inner.begin_snapshot(&SnapshotSpec { source, ..want.clone() }).await;
+        }
+        let accepted = self.inner.begin_snapshot(want).await;
+        if self.bug == Bug::AsksTwice {
+            self.inner.begin_snapshot(want).await?;
+        }
+        accepted
+    }
+
+    async fn begin_delete_snapshot(&self, id: &SnapshotId) -> Result<Accepted, CloudError> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.bug == Bug::GoesOnAfterTheCancel {
+            self.inner.begin_snapshot(&kept.expect("a snapshot was asked for")).await?;
+        }
+        self.inner.begin_delete_snapshot(id).await
+    }
+
+    async fn begin_copy_disk(&self, want: &DiskCopy) -> Result<Accepted, CloudError> {
+        if self.bug == Bug::CopiesOverTheDonor {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let donor = kept.expect("a snapshot was asked for").source;
+            self.inner.begin_copy_disk(&DiskCopy { id: donor, ..want.clone() }).await?;
+        }
+        let mut want = want.clone();
+        if self.bug == Bug::ForgetsTheRunTag {
+            want.tags.clear();
+        }
+        self.inner.begin_copy_disk(&want).await
+    }
+
+    async fn begin_delete_disk(&self, id: &DiskId) -> Result<Accepted, CloudError> {
+        self.inner.begin_delete_disk(id).await
+    }
+
+    async fn begin_gallery(&self, id: &GalleryId, location: &Region) -> Result<Accepted, CloudError> {
+        self.inner.begin_gallery(id, location).await
+    }
+
+    async fn begin_definition(&self, want: &DefinitionSpec) -> Result<Accepted, CloudError> {
+        self.inner.begin_definition(want).await
+    }
+
+    async fn begin_version(&self, want: &NewVersion) -> Result<Accepted, CloudError> {
+        self.inner.begin_version(want).await
+    }
+
+    async fn begin_publish(&self, id: &VersionId, published: bool) -> Result<Accepted, CloudError> {
+        self.inner.begin_publish(id, published).await
+    }
+
+    async fn begin_delete_version(&self, id: &VersionId) -> Result<Accepted, CloudError> {
+        if self.bug == Bug::DeletesAStrangersVersion {
+            self.inner.begin_delete_version(&Self::sibling(id, "2026.03.01")).await?;
+        }
+        self.inner.begin_delete_version(id).await
+    }
+
+    async fn begin_model_change(&self, want: &ModelChange) -> Result<Accepted, CloudError> {
+        if self.bug == Bug::SendsAPartialPatch {
+            let port = SimCloud::new(Arc::clone(&self.shared), Arc::new(Limiter::default()));
+            let image = json!({ "imageReference": { "id": want.image.as_str() } });
+            let body = json!({ "properties": { "virtualMachineProfile": { "storageProfile": image } } });
+            return port.patch_scale_set(&want.scale_set, None, &body).await;
+        }
+        self.inner.begin_model_change(want).await
+    }
+}
+
+/// A published version that nobody made.
+pub(crate) fn phantom(definition: &DefinitionId, name: &str, run: Option<RunId>) -> Version {
+    Version {
+        id: definition.version(&VersionName::parse(name).expect("a version's name")),
+        provisioning: Provisioning::Succeeded,
+        replication: Replication::Completed,
+        excluded_from_latest: false,
+        regions: vec![],
+        source: None,
+        size_gib: Some(64),
+        created: None,
+        tags: std::collections::BTreeMap::new(),
+        run,
+    }
+}
+
+/// Kubernetes, seen through a bug.
+pub(crate) struct BentCluster {
+    pub(crate) inner: Arc<dyn Cluster>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) bug: Bug,
+}
+
+#[async_trait]
+impl Cluster for BentCluster {
+    async fn cluster_id(&self) -> Result<String, ClusterError> {
+        self.inner.cluster_id().await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
+        self.inner.nodes().await
+    }
+
+    async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
+        self.inner.node(name).await
+    }
+
+    async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError> {
+        let mut view = self.inner.cleaning(namespace, name).await?;
+        if self.bug == Bug::LeavesTheClaim && view.pod.is_none() && view.volume.is_none() {
+            view.claim = None;
+        }
+        if self.bug == Bug::BelievesAnUnfinishedPod
+            && let Some(pod) = &mut view.pod
+        {
+            let nonce = self.shared.world().pods.values().map(|pod| pod.spec.nonce.clone()).next();
+            pod.report = Some(json!({ "nonce": nonce, "verdict": "clean" }).to_string());
+            pod.phase = PodPhase::Succeeded;
+        }
+        Ok(view)
+    }
+
+    async fn create_volume(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
+        self.inner.create_volume(want).await
+    }
+
+    async fn create_claim(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
+        self.inner.create_claim(want).await
+    }
+
+    async fn create_pod(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
+        self.inner.create_pod(want).await
+    }
+
+    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClusterError> {
+        self.inner.delete_pod(namespace, name, uid).await
+    }
+
+    async fn delete_claim(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClusterError> {
+        if self.bug == Bug::LeavesTheClaim {
+            let volume = self.inner.cleaning(namespace, name).await?.volume;
+            return self.inner.delete_volume(name, &volume.expect("a volume").uid).await;
+        }
+        self.inner.delete_claim(namespace, name, uid).await
+    }
+
+    async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
+        self.inner.delete_volume(name, uid).await
+    }
+}
+
+/// A disk on which nothing is ever synced, whatever the journal is told.
+pub(crate) struct NeverSynced {
+    pub(crate) inner: Box<dyn ByteTree>,
+    /// An empty store is taken for a new one, whatever the mark beside it says.
+    pub(crate) forgives: bool,
+}
+
+impl ByteTree for NeverSynced {
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<Entry>, TreeError> {
+        self.inner.scan(prefix)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TreeError> {
+        self.inner.get(key)
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), TreeError> {
+        self.inner.apply(batch)
+    }
+
+    fn sync(&mut self) -> Result<(), TreeError> {
+        Ok(())
+    }
+
+    fn read_mark(&self) -> Result<[Option<Vec<u8>>; 2], TreeError> {
+        if self.forgives && self.inner.scan(b"")?.is_empty() { Ok([None, None]) } else { self.inner.read_mark() }
+    }
+
+    fn write_mark(&mut self, slot: usize, bytes: &[u8]) -> Result<(), TreeError> {
+        self.inner.write_mark(slot, bytes)
+    }
+}
