@@ -275,25 +275,30 @@ async fn killed_in_the_midst_of_a_real_cleaning_the_copy_is_clean_all_the_same()
     let site = Site::new(cluster, plan).await;
     let mut rng = Rng::with_seed(SEED);
     let mut hits = Vec::new();
-    for step in ["SnapshotDisk", "CopyDisk", "CopyDisk", "CopyDisk", "CleanCopy"] {
+    // First when the copy is there, then at moments of a cleaning that takes about two seconds.
+    let first = Moment::Done("CopyDisk", Duration::from_millis(rng.u64(300..900)));
+    for kill in 0..5 {
         let process = site.binary.start(START);
-        // Where the kill before came earlier than the step's end was recorded, this one comes as soon as it is.
-        let pause = Duration::from_millis(if step == "CopyDisk" { rng.u64(300..1500) } else { rng.u64(0..50) });
-        let moment = if hits.len() == 2 || hits.len() == 3 { Moment::After(pause) } else { Moment::Done(step, pause) };
-        moment.comes(&site, &process).await;
-        assert_eq!(process.kill().await.code(), None, "it was killed, in the midst of {step}");
+        let moment = if kill == 0 { first } else { Moment::After(Duration::from_millis(rng.u64(250..900))) };
+        tokio::time::timeout(Duration::from_secs(30), moment.comes(&site, &process)).await.expect("the moment comes");
+        let ended = process.kill().await;
+        if ended.code() == Some(0) {
+            break;
+        }
         hits.push(hit(&site).await.step);
     }
+    assert!(hits.iter().any(|step| step == "CleanCopy"), "no kill came while the copy was cleaned: {hits:?}");
     eprintln!("killed in {hits:?}");
-    let ended = site.binary.run(START).await;
-    ended.assert(0, &["going on with it"]);
+    site.binary.run(START).await.assert(0, &[]);
     let runs = stored(&site).await;
-    assert_eq!(runs.len(), 1);
+    assert!(runs.iter().all(|(summary, _)| summary.state == "done"), "{runs:#?}");
     let disk = site.disks_seen();
-    let [image] = disk.as_slice() else { panic!("one copy: {disk:?}") };
-    let source = Disk { image: image.clone(), form: Form::Gpt };
+    assert_eq!(disk.len(), runs.len(), "one copy a run: {disk:?}");
     assert!(!base.planted().is_empty(), "control");
-    assert!(source.planted().is_empty(), "{:?}", source.planted());
+    for image in disk {
+        let source = Disk { image, form: Form::Gpt };
+        assert!(source.planted().is_empty(), "{:?}", source.planted());
+    }
     assert_eq!(site.left().await, Vec::<String>::new());
     site.assert_donors_untouched().await;
 }

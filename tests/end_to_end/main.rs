@@ -11,10 +11,16 @@ mod guest;
 #[path = "../cleaner/plant.rs"]
 #[expect(dead_code, reason = "the cleaner's own tests use the rest")]
 mod plant;
+#[path = "../support/strace.rs"]
+mod strace;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod control;
 mod kills;
+mod refusals;
+mod syncs;
+mod throttle;
 mod update;
 
 use serde_json::Value;
