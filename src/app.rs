@@ -14,7 +14,7 @@ use crate::{
     clock::{Clock, SystemClock},
     cloud::{Limiter, azure::AzureCloud},
     cluster::{Cluster as _, kubernetes::KubernetesCluster},
-    config::{Config, Pool},
+    config::{Config, ConfigError, Pool},
     http,
     model::{Capture, DonorChoice, InstanceId, NodeName, RunId},
     store::{Holder, Journal, StoreError, StoreGuard, open_dir},
@@ -31,6 +31,11 @@ pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
      client-secret with azure.secretFile or KAMINO_AZURE_CLIENT_SECRET"
 )]
 pub struct NoCredential;
+
+/// A node that this cluster does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no node {0} in this cluster; `kubectl get nodes` shows those there are")]
+pub struct NoSuchNode(NodeName);
 
 /// The store, opened by this process, and its control socket.
 #[derive(Debug)]
@@ -105,6 +110,22 @@ pub async fn engine(
     Ok(Arc::new(Engine::open(parts).await?))
 }
 
+/// What settings alone tell of a start, before anything is opened or sent.
+pub fn ready(config: &Config, pool: Option<&str>) -> Result<()> {
+    pool.map(|name| config.pool(name)).transpose()?;
+    clean_image(config)?;
+    config.azure.as_ref().map(|_| ()).ok_or(NoCredential)?;
+    Ok(())
+}
+
+fn clean_image(config: &Config) -> Result<String, ConfigError> {
+    config.clean_image.clone().ok_or_else(|| ConfigError::Bad {
+        setting: "cleaning.image".into(),
+        value: "not set".into(),
+        remedy: "name the image of the pod that cleans the copy: kamino-wf's own".into(),
+    })
+}
+
 /// What a run is asked to do, from settings and what the person said.
 pub async fn spec(
     config: &Config,
@@ -118,15 +139,14 @@ pub async fn spec(
         (pool, Some(node)) => {
             let found = pool_of(config, cluster, &node).await?;
             if pool.is_some_and(|name| name != found.name) {
-                bail!("node {node} belongs to pool {}, not to {}", found.name, pool.unwrap_or_default());
+                let remedy = format!("node {node} belongs to pool {}, not to {}", found.name, pool.unwrap_or_default());
+                return Err(bad_node(&node, remedy).into());
             }
             (found, DonorChoice::Node(node))
         }
         (None, None) => bail!("say which: --pool NAME or --node NAME"),
     };
-    let clean_image = config.clean_image.clone().context(
-        "setting cleaning.image is not set: it is the image of the pod that cleans the copy, kamino-wf's own",
-    )?;
+    let clean_image = clean_image(config)?;
     Ok(RunSpec {
         scale_set: pool.scale_set.clone(),
         donor,
@@ -148,12 +168,20 @@ pub async fn spec(
 }
 
 async fn pool_of<'a>(config: &'a Config, cluster: &KubernetesCluster, node: &NodeName) -> Result<&'a Pool> {
-    let found = cluster.node(node).await?.with_context(|| format!("there is no node {node} in this cluster"))?;
+    let found = cluster.node(node).await?.ok_or_else(|| NoSuchNode(node.clone()))?;
     let instance = InstanceId::parse(&found.provider_id)
-        .with_context(|| format!("node {node} is no instance of a Uniform scale set"))?;
-    config.pools.iter().find(|pool| pool.scale_set == instance.scale_set()).with_context(|| {
-        format!("node {node} belongs to scale set {}, and no pool in the settings has it", instance.scale_set().name())
+        .map_err(|error| bad_node(node, format!("it is no instance of a Uniform scale set ({error})")))?;
+    let pool = config.pools.iter().find(|pool| pool.scale_set == instance.scale_set());
+    pool.ok_or_else(|| {
+        let set = instance.scale_set();
+        let remedy =
+            format!("node {node} belongs to scale set {set}, and no pool in the settings has it; add one under pools");
+        bad_node(node, remedy).into()
     })
+}
+
+fn bad_node(node: &NodeName, remedy: String) -> ConfigError {
+    ConfigError::Bad { setting: "--node".into(), value: node.to_string(), remedy }
 }
 
 /// For connections to the control socket to end.

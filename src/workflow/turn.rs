@@ -19,6 +19,8 @@ use crate::{cloud::OperationState, model::Class, store::Fence};
 
 /// Failed attempts of one step before its stage fails.
 const SETBACKS_MAX: u32 = 3;
+/// A call that fails so often in a row is worth a word on stderr, and again each time as often: half a minute, then minutes.
+const LOOKS_BEFORE_WARNING: u32 = 4;
 /// Pauses longer than this are stored, so that a restart keeps them.
 const STORED_PAUSE: Duration = Duration::from_mins(1);
 
@@ -87,6 +89,7 @@ impl Turn<'_> {
         if pause > STORED_PAUSE {
             return self.wait_stored(pause, why, false, vec![]).await;
         }
+        self.cell.set_note(Some(why));
         Ok(Next::After(pause))
     }
 
@@ -133,6 +136,10 @@ impl Turn<'_> {
             Class::Uncertain | Class::Busy | Class::Preempted => {
                 if !events.is_empty() {
                     self.engine.record(self.cell, events).await?;
+                }
+                let failed = self.cell.looks.load(Ordering::Relaxed) + 1;
+                if failed.is_multiple_of(LOOKS_BEFORE_WARNING) {
+                    warn!(run = %self.run.id, step = self.run.step_name(), text, failed, "call fails again and again");
                 }
                 self.wait(None, &text).await
             }
