@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use tokio::{net::UnixListener, time::timeout};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -45,10 +49,13 @@ pub struct OpenStore {
     guard: StoreGuard,
     listener: UnixListener,
     socket: PathBuf,
+    signals: Signals,
 }
 
 /// Opens the store and its control socket. Within a runtime.
 pub fn open_store(dir: &Path) -> Result<OpenStore> {
+    // From here on a signal is an orderly end, also if it comes before there is anything to drive.
+    let signals = Signals::listen().context("failed to listen for signals")?;
     let socket = http::socket_path(dir);
     let holder = Holder {
         pid: std::process::id(),
@@ -71,7 +78,7 @@ pub fn open_store(dir: &Path) -> Result<OpenStore> {
     })?;
     let only_us = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(&socket, only_us).with_context(|| format!("failed to protect {}", socket.display()))?;
-    Ok(OpenStore { journal, guard, listener, socket })
+    Ok(OpenStore { journal, guard, listener, socket, signals })
 }
 
 /// The journal of a store that nobody holds, for reading.
@@ -198,7 +205,7 @@ pub enum Drove {
 
 /// Drives all open runs until the given one is at rest, and answers on the control socket meanwhile. Says how it is then.
 pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(Drove, Summary)> {
-    let OpenStore { journal, guard, listener, socket } = store;
+    let OpenStore { journal, guard, listener, socket, mut signals } = store;
     let router = http::router(Arc::clone(&engine));
     let drove = {
         let serving = axum::serve(listener, router).into_future();
@@ -210,7 +217,7 @@ pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(
                 ended.context("the store has ended")?;
                 bail!("the store has ended");
             }
-            signal = signalled() => {
+            signal = signals.next() => {
                 info!(signal, "asked to stop; every run goes on where it was");
                 Drove::Signal(signal)
             }
@@ -237,16 +244,24 @@ pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(
     Ok((drove, summary.with_context(|| format!("run {id} is not in the store"))?))
 }
 
-/// Returns when the process is asked to stop.
-async fn signalled() -> i32 {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        biased;
-        _ = interrupt.recv() => 2,
-        _ = terminate.recv() => 15,
+/// What asks the process to stop.
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Returns when the process is asked to stop, with the signal's number.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+        }
     }
 }

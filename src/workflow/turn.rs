@@ -125,12 +125,7 @@ impl Turn<'_> {
     /// What a failed call means for a run on its way forward. `events` go into the same commit.
     async fn trouble(&self, stage: &Stage, error: StepError, events: Vec<Event>) -> Result<Next, EngineError> {
         let StepError { class, code, text } = error;
-        // The first in a row is worth a line where people look; the rest only repeat it.
-        if self.cell.looks.load(Ordering::Relaxed) == 0 && class == Class::Uncertain {
-            warn!(run = %self.run.id, step = self.run.step_name(), text, "no answer, looking again");
-        } else {
-            debug!(run = %self.run.id, step = self.run.step_name(), ?class, text, "call failed");
-        }
+        debug!(run = %self.run.id, step = self.run.step_name(), ?class, text, "call failed");
         match class {
             Class::Throttled { retry_after } => self.wait_stored(retry_after, &text, true, events).await,
             Class::Uncertain | Class::Busy | Class::Preempted => {

@@ -25,7 +25,7 @@ use crate::{
 /// Random moments, whatever they hit.
 const KILLS: u32 = 100;
 /// How often each step of capture and publish is hit at least.
-const EACH: u32 = 3;
+const EACH: usize = 3;
 /// With those that are aimed at a step that chance has left out.
 const KILLS_MAX: u32 = 160;
 const SEED: u64 = 20_261_124;
@@ -146,7 +146,7 @@ async fn killed_at_a_hundred_random_moments_there_is_one_of_everything() {
     let undisturbed = began.elapsed();
 
     let (mut hits, mut updates, mut kills): (Vec<Hit>, u32, u32) = (Vec::new(), 1, 0);
-    let count = |hits: &[Hit], step: &str| hits.iter().filter(|hit| hit.step == step).count() as u32;
+    let count = |hits: &[Hit], step: &str| hits.iter().filter(|hit| hit.step == step).count();
     loop {
         let missed = STEPS.iter().find(|(_, step)| count(&hits, step) < EACH);
         let moment = match missed {
@@ -232,9 +232,9 @@ fn one_of_everything(site: &Site, runs: &[(Summary, Vec<Event>)]) {
     let models: u32 =
         accepted.iter().filter(|((_, path), _)| path.contains("scalesets/")).map(|(_, count)| count).sum();
     let changed = |events: &[Event]| {
-        let changes = |event: &Event| match event {
-            Event::Confirmed { output, .. } => output["changed"].as_array().is_some_and(|parts| !parts.is_empty()),
-            _ => false,
+        let changes = |event: &Event| {
+            matches!(event, Event::Confirmed { output, .. }
+                if output["changed"].as_array().is_some_and(|parts| !parts.is_empty()))
         };
         events.iter().any(changes)
     };

@@ -12,6 +12,7 @@ mod guest;
 #[expect(dead_code, reason = "the cleaner's own tests use the rest")]
 mod plant;
 #[path = "../support/strace.rs"]
+#[expect(dead_code, reason = "the store's own tests use the rest")]
 mod strace;
 #[path = "../support/mod.rs"]
 mod support;

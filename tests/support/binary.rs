@@ -22,7 +22,7 @@ use super::cluster::mortal;
 pub const PRODUCT: &str = env!("CARGO_BIN_EXE_kamino-wf");
 
 /// No command takes longer here, an update in three processes' company included.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How the binary is called: nothing of this test's own environment reaches it.
 #[derive(Debug, Clone)]

@@ -55,10 +55,13 @@ pub struct Started {
     pub command: Vec<String>,
 }
 
+/// Attaches a disk by its id: the file with its content, or why it can't be attached.
+pub type Attach = Box<dyn FnMut(&str) -> Result<PathBuf, String> + Send>;
+
 /// What the cloud does when a disk is attached to the node, and when it no longer is. Ids are in lower case.
 pub struct CloudDisks {
     /// The file with the disk's content, or why it can't be attached.
-    pub attach: Box<dyn FnMut(&str) -> Result<PathBuf, String> + Send>,
+    pub attach: Attach,
     /// Nothing on the node uses the disk any more.
     pub detached: Box<dyn FnMut(&str) + Send>,
 }

@@ -111,10 +111,12 @@ fn scene(adopted: bool, scale: f64) -> Scene {
     Scene { seed: 7, adopted, scale, start: SystemClock.now(), ..Scene::nominal() }
 }
 
+/// The nodes are made once, whichever test comes first.
+static POOL: OnceCell<()> = OnceCell::const_new();
+
 impl Site {
     pub async fn new(cluster: &'static TestCluster, plan: Plan) -> Self {
         let Plan { adopted, cleaner, rights, scale } = plan;
-        static POOL: OnceCell<()> = OnceCell::const_new();
         POOL.get_or_init(|| pool(cluster)).await;
         let installed = cluster.service_account_kubeconfig(&rights).await;
 
