@@ -1,7 +1,7 @@
 //! What each step does in a world that is not as it left it: something by its name that is another's, a failed attempt of
 //! its own, and what others do between its look and the plan. Every effect of the list has a row of each kind.
 
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
+mod rows;
 
 use std::{
     collections::BTreeSet,
@@ -11,16 +11,17 @@ use std::{
     },
 };
 
-use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use self::Start::{Broken, Foreign};
+use self::rows::{ROWS, first, later};
 use super::{Names, PrunePlan, Ranked};
 use crate::{
-    cloud::{Disk, DiskState, ImageRef, Provisioning, Replication, Snapshot, Version},
+    cloud::{Disk, DiskState, Provisioning, Replication, Snapshot, Version},
     cluster::CleaningSpec,
     model::{RunId, VersionId},
-    sim::{Kind, Object, Outcome, Pod, Resource, Says, Scene, Session, Stop, World, spec},
+    sim::{Kind, Object, Outcome, Pod, Resource, Says, Scene, Session, Stop, World},
     workflow::{Event, LIVE, Run, plan},
 };
 
@@ -69,8 +70,8 @@ impl Known {
         self.output("ChooseNames")
     }
 
-    fn ours(&self) -> Option<RunId> {
-        Some(self.0.id)
+    fn ours(&self) -> RunId {
+        self.0.id
     }
 
     fn cleaning(&self) -> CleaningSpec {
@@ -90,15 +91,15 @@ impl Known {
     }
 }
 
-fn stranger() -> Option<RunId> {
-    Some(RunId(uuid::Uuid::from_u128(7)))
+fn stranger() -> RunId {
+    RunId(uuid::Uuid::from_u128(7))
 }
 
 fn settled<T>(world: &World, value: T) -> Resource<T> {
     Resource { value, operation: None, visible: world.now() }
 }
 
-fn snapshot(world: &mut World, known: &Known, run: Option<RunId>, change: impl FnOnce(&mut Snapshot)) {
+fn snapshot(world: &mut World, known: &Known, run: RunId, change: impl FnOnce(&mut Snapshot)) {
     let Ranked { donor, .. } = known.output("RankNodes");
     let mut value = Snapshot {
         id: known.names().snapshot,
@@ -106,13 +107,13 @@ fn snapshot(world: &mut World, known: &Known, run: Option<RunId>, change: impl F
         source: Some(donor.disk),
         created: Some(world.now()),
         size_gib: 64,
-        run,
+        run: Some(run),
     };
     change(&mut value);
     world.snapshots.insert(value.id.key(), settled(world, value));
 }
 
-fn disk(world: &mut World, known: &Known, run: Option<RunId>, change: impl FnOnce(&mut Disk)) {
+fn disk(world: &mut World, known: &Known, run: RunId, change: impl FnOnce(&mut Disk)) {
     let Ranked { donor, .. } = known.output("RankNodes");
     let mut value = Disk {
         id: known.names().disk,
@@ -120,14 +121,14 @@ fn disk(world: &mut World, known: &Known, run: Option<RunId>, change: impl FnOnc
         managed: false,
         state: DiskState::Unattached,
         source: Some(known.names().snapshot.to_string()),
-        run,
+        run: Some(run),
         ..world.disks[&donor.disk.key()].value.clone()
     };
     change(&mut value);
     world.disks.insert(value.id.key(), settled(world, value));
 }
 
-fn version(world: &mut World, known: &Known, run: Option<RunId>, change: impl FnOnce(&mut Version)) {
+fn version(world: &mut World, known: &Known, run: RunId, change: impl FnOnce(&mut Version)) {
     let mut value = Version {
         id: known.names().version,
         provisioning: Provisioning::Succeeded,
@@ -138,7 +139,7 @@ fn version(world: &mut World, known: &Known, run: Option<RunId>, change: impl Fn
         size_gib: Some(64),
         created: Some(world.now()),
         tags: crate::cloud::Tags::new(),
-        run,
+        run: Some(run),
     };
     change(&mut value);
     world.versions.insert(value.id.key(), settled(world, value));
@@ -151,8 +152,8 @@ fn pod(world: &mut World, known: &Known, run: RunId) {
     world.pods.insert(known.path(), pod);
 }
 
-fn object(run: Option<RunId>) -> Object {
-    Object { run: run.expect("a run").short(), uid: "planted".into(), gone_at: None }
+fn object(run: RunId) -> Object {
+    Object { run: run.short(), uid: "planted".into(), gone_at: None }
 }
 
 /// The version that a run has made, in the world.
@@ -167,374 +168,6 @@ enum Start {
     /// An attempt of its own failed, or was left half-way.
     Broken,
 }
-
-use Start::{Broken, Foreign};
-
-struct Row {
-    step: &'static str,
-    start: Start,
-    scene: fn() -> Scene,
-    /// When: before the run, or as soon as this step is done.
-    at: Option<&'static str>,
-    change: fn(&mut World, &Known),
-    end: &'static str,
-    /// What the run says of it, in the end or as a warning.
-    says: &'static [&'static str],
-    /// What is there afterwards.
-    left: fn(&World, &Known) -> bool,
-}
-
-fn first() -> Scene {
-    Scene::nominal()
-}
-
-fn later() -> Scene {
-    Scene { adopted: true, seed: 3, ..Scene::nominal() }
-}
-
-fn anything(_: &World, _: &Known) -> bool {
-    true
-}
-
-const ROWS: &[Row] = &[
-    Row {
-        step: "EnsureGallery",
-        start: Foreign,
-        scene: later,
-        at: None,
-        change: |world, _| {
-            world.galleries.values_mut().for_each(|gallery| gallery.value.provisioning = Provisioning::Failed);
-        },
-        end: "undone",
-        says: &["KW0004", "state Failed", "repair or delete"],
-        left: |world, _| world.galleries.len() == 1 && world.accepted.is_empty(),
-    },
-    Row {
-        step: "EnsureDefinition",
-        start: Foreign,
-        scene: later,
-        at: None,
-        change: |world, _| {
-            world.definitions.values_mut().for_each(|found| found.value.provisioning = Provisioning::Failed);
-        },
-        end: "undone",
-        says: &["KW0004", "state Failed", "repair or delete"],
-        left: |world, _| world.definitions.len() == 1 && world.accepted.is_empty(),
-    },
-    Row {
-        step: "SnapshotDisk",
-        start: Foreign,
-        scene: first,
-        at: None,
-        change: |world, known| snapshot(world, known, stranger(), |_| {}),
-        end: "undone",
-        says: &["KW0004", "is not this run's"],
-        left: |world, known| world.snapshots.contains_key(&known.names().snapshot.key()),
-    },
-    Row {
-        step: "SnapshotDisk",
-        start: Foreign,
-        scene: first,
-        at: None,
-        change: |world, known| {
-            let long_ago = world.now() - SignedDuration::from_mins(10);
-            snapshot(world, known, known.ours(), |snapshot| snapshot.created = Some(long_ago));
-        },
-        end: "undone",
-        says: &["KW0004", "older than this run"],
-        left: anything,
-    },
-    Row {
-        step: "SnapshotDisk",
-        start: Foreign,
-        scene: first,
-        at: None,
-        change: |world, known| snapshot(world, known, known.ours(), |snapshot| snapshot.source = None),
-        end: "undone",
-        says: &["KW0004", "of another disk"],
-        left: anything,
-    },
-    Row {
-        step: "SnapshotDisk",
-        start: Broken,
-        scene: first,
-        at: None,
-        change: |world, known| {
-            snapshot(world, known, known.ours(), |snapshot| snapshot.provisioning = Provisioning::Failed);
-        },
-        end: "done",
-        says: &["SnapshotDisk", "failed"],
-        left: |world, _| world.snapshots.is_empty(),
-    },
-    Row {
-        step: "CopyDisk",
-        start: Foreign,
-        scene: first,
-        at: None,
-        change: |world, known| disk(world, known, stranger(), |_| {}),
-        end: "undone",
-        says: &["KW0004", "is not this run's"],
-        left: |world, known| world.disks.contains_key(&known.names().disk.key()) && world.snapshots.is_empty(),
-    },
-    Row {
-        step: "CopyDisk",
-        start: Foreign,
-        scene: first,
-        at: None,
-        change: |world, known| disk(world, known, known.ours(), |disk| disk.source = None),
-        end: "undone",
-        says: &["KW0004", "a copy of something else"],
-        left: anything,
-    },
-    Row {
-        step: "CopyDisk",
-        start: Broken,
-        scene: first,
-        at: None,
-        change: |world, known| disk(world, known, known.ours(), |disk| disk.provisioning = Provisioning::Failed),
-        end: "done",
-        says: &["CopyDisk", "failed"],
-        left: |world, known| !world.disks.contains_key(&known.names().disk.key()),
-    },
-    Row {
-        step: "CopyDisk",
-        start: Broken,
-        scene: first,
-        at: None,
-        change: |world, known| disk(world, known, known.ours(), |disk| disk.zone = Some("9".into())),
-        end: "done",
-        says: &["CopyDisk", "zone"],
-        left: |world, known| !world.disks.contains_key(&known.names().disk.key()),
-    },
-    Row {
-        step: "CleanCopy",
-        start: Foreign,
-        scene: first,
-        at: None,
-        change: |world, known| drop(world.volumes.insert(known.cleaning().name, object(stranger()))),
-        end: "undone",
-        says: &["KW0004", "volume", "is not this run's"],
-        left: |world, _| world.volumes.len() == 1,
-    },
-    Row {
-        step: "CleanCopy",
-        start: Foreign,
-        scene: first,
-        at: None,
-        change: |world, known| drop(world.claims.insert(known.path(), object(stranger()))),
-        end: "undone",
-        says: &["KW0004", "claim", "is not this run's"],
-        left: |world, _| world.claims.len() == 1,
-    },
-    Row {
-        step: "CleanCopy",
-        start: Foreign,
-        scene: first,
-        at: None,
-        change: |world, known| pod(world, known, stranger().expect("a run")),
-        // The stranger's pod has our copy: it can't be deleted, and a person is asked.
-        end: "needs-person",
-        says: &["KW0004", "pod", "is not this run's", "still attached"],
-        left: |world, _| world.pods.len() == 1,
-    },
-    Row {
-        step: "CleanCopy",
-        start: Broken,
-        scene: first,
-        at: None,
-        change: |world, known| {
-            world.volumes.insert(known.cleaning().name, object(known.ours()));
-            world.claims.insert(known.path(), object(known.ours()));
-            pod(world, known, known.0.id);
-        },
-        end: "done",
-        says: &["CleanCopy", "the cleaner failed", "137"],
-        left: |world, _| world.pods.is_empty() && world.claims.is_empty() && world.volumes.is_empty(),
-    },
-    Row {
-        step: "DetachCopy",
-        start: Foreign,
-        scene: first,
-        at: Some("CleanCopy"),
-        change: |world, known| {
-            world.pods.get_mut(&known.path()).expect("the pod").spec.run = stranger().expect("a run");
-        },
-        end: "needs-person",
-        says: &["KW0003", "Attached"],
-        left: |world, _| world.pods.values().all(|pod| pod.gone_at.is_none()) && world.pods.len() == 1,
-    },
-    Row {
-        step: "DetachCopy",
-        start: Broken,
-        scene: first,
-        at: Some("CleanCopy"),
-        change: |world, known| {
-            let soon = world.now() + SignedDuration::from_secs(5);
-            world.pods.get_mut(&known.path()).expect("the pod").gone_at = Some(soon);
-        },
-        end: "done",
-        says: &[],
-        left: |world, _| world.pods.is_empty() && world.claims.is_empty() && world.volumes.is_empty(),
-    },
-    Row {
-        step: "CreateVersion",
-        start: Foreign,
-        scene: first,
-        at: Some("EnsureDefinition"),
-        change: |world, known| version(world, known, stranger(), |_| {}),
-        end: "undone",
-        says: &["KW0004", "is not this run's"],
-        left: |world, known| world.versions.contains_key(&known.names().version.key()),
-    },
-    Row {
-        step: "CreateVersion",
-        start: Foreign,
-        scene: first,
-        at: Some("EnsureDefinition"),
-        change: |world, known| version(world, known, known.ours(), |version| version.source = None),
-        end: "undone",
-        says: &["KW0004", "made from something else"],
-        left: anything,
-    },
-    Row {
-        step: "CreateVersion",
-        start: Broken,
-        scene: first,
-        at: Some("EnsureDefinition"),
-        change: |world, known| {
-            version(world, known, known.ours(), |version| version.provisioning = Provisioning::Failed);
-        },
-        end: "done",
-        says: &["CreateVersion", "failed"],
-        left: |world, _| world.versions.len() == 1,
-    },
-    Row {
-        step: "CreateVersion",
-        start: Broken,
-        scene: first,
-        at: Some("EnsureDefinition"),
-        change: |world, known| {
-            let failed = Replication::Failed("northeurope is full".into());
-            version(world, known, known.ours(), |version| version.replication = failed);
-        },
-        end: "done",
-        says: &["CreateVersion", "northeurope is full"],
-        left: |world, _| world.versions.len() == 1,
-    },
-    Row {
-        step: "PublishVersion",
-        start: Foreign,
-        scene: first,
-        at: Some("VerifyVersion"),
-        change: |world, known| made(world, known).run = stranger(),
-        end: "parked",
-        says: &["KW0004", "not this run's any more"],
-        left: |world, known| world.versions[&known.names().version.key()].value.excluded_from_latest,
-    },
-    Row {
-        step: "PublishVersion",
-        start: Broken,
-        scene: first,
-        at: Some("VerifyVersion"),
-        change: |world, known| made(world, known).provisioning = Provisioning::Failed,
-        end: "done",
-        says: &[],
-        left: |world, known| !world.versions[&known.names().version.key()].value.excluded_from_latest,
-    },
-    Row {
-        step: "PatchModel",
-        start: Foreign,
-        scene: first,
-        at: Some("ReadModel"),
-        change: |world, _| {
-            let key = spec(&first()).scale_set.key();
-            let model = &mut world.scale_sets.get_mut(&key).expect("the pool").value;
-            model["properties"]["virtualMachineProfile"]["networkProfile"]["healthProbe"] = json!({ "id": "x" });
-        },
-        end: "parked",
-        says: &["KW0004", "virtualMachineProfile/networkProfile", "resume"],
-        left: anything,
-    },
-    Row {
-        step: "PatchModel",
-        start: Broken,
-        scene: first,
-        at: Some("ReadModel"),
-        change: |world, _| {
-            let key = spec(&first()).scale_set.key();
-            let model = &mut world.scale_sets.get_mut(&key).expect("the pool").value;
-            model["properties"]["provisioningState"] = json!("Failed");
-        },
-        end: "done",
-        says: &[],
-        left: anything,
-    },
-    Row {
-        step: "DeleteTemporaries",
-        start: Foreign,
-        scene: first,
-        at: Some("PatchModel"),
-        change: |world, known| {
-            let key = known.names().snapshot.key();
-            world.snapshots.get_mut(&key).expect("the snapshot").value.run = stranger();
-            world.made.retain(|(_, made)| *made != key);
-        },
-        end: "done",
-        says: &[],
-        left: |world, known| world.snapshots.contains_key(&known.names().snapshot.key()),
-    },
-    Row {
-        step: "DeleteTemporaries",
-        start: Broken,
-        scene: first,
-        at: Some("PatchModel"),
-        change: |world, known| {
-            let disk = world.disks.get_mut(&known.names().disk.key()).expect("the copy");
-            disk.value.provisioning = Provisioning::Failed;
-        },
-        end: "done",
-        says: &[],
-        left: |world, known| !world.disks.contains_key(&known.names().disk.key()) && world.snapshots.is_empty(),
-    },
-    Row {
-        step: "PruneVersions",
-        start: Foreign,
-        scene: later,
-        at: Some("PlanPrune"),
-        change: |world, known| {
-            world.versions.get_mut(&known.pruned().key()).expect("a version that goes").value.run = None;
-        },
-        end: "done",
-        says: &[],
-        left: |world, known| world.versions.contains_key(&known.pruned().key()),
-    },
-    Row {
-        step: "PruneVersions",
-        start: Foreign,
-        scene: later,
-        at: Some("PlanPrune"),
-        change: |world, known| {
-            let instance = world.instances.values_mut().next().expect("an instance");
-            instance.image = ImageRef::Version(known.pruned());
-        },
-        end: "done",
-        says: &["PruneVersions", "KW0250", "came into use after the plan"],
-        left: |world, known| world.versions.contains_key(&known.pruned().key()),
-    },
-    Row {
-        step: "PruneVersions",
-        start: Broken,
-        scene: later,
-        at: Some("PlanPrune"),
-        change: |world, known| {
-            let version = world.versions.get_mut(&known.pruned().key()).expect("a version that goes");
-            version.value.provisioning = Provisioning::Failed;
-        },
-        end: "done",
-        says: &[],
-        left: |world, known| !world.versions.contains_key(&known.pruned().key()),
-    },
-];
 
 /// What is failed of these may be others' and hold others' versions: it is never replaced.
 const NEVER_REPLACED: [&str; 2] = ["EnsureGallery", "EnsureDefinition"];
@@ -612,7 +245,7 @@ fn a_version_is_proved_only_when_everything_about_it_is_true() {
         ("the version is this run's", "undone", |world, known| {
             // Somebody else's from now on: it is not ours to take back.
             world.made.retain(|(kind, _)| *kind != Kind::Version);
-            made(world, known).run = stranger();
+            made(world, known).run = Some(stranger());
         }),
         ("its source is the cleaned disk", "undone", |world, known| made(world, known).source = None),
         ("that disk is the one that was cleaned", "undone", |world, known| {
