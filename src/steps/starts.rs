@@ -1,6 +1,7 @@
 //! What each step does in a world that is not as it left it: something by its name that is another's, a failed attempt of
 //! its own, and what others do between its look and the plan. Every effect of the list has a row of each kind.
 
+#[cfg(test)]
 mod rows;
 
 use std::{
