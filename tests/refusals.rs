@@ -279,3 +279,53 @@ fn without_adopt_a_first_run_is_refused_and_says_what_would_be_lost() {
     let text = refusals(false).iter().map(ToString::to_string).collect::<String>();
     assert!(text.contains("KW0213") && text.contains("--adopt") && text.contains("custom data"), "{text}");
 }
+
+type Meddling = Box<dyn FnOnce(&mut World)>;
+
+#[test]
+fn what_is_not_there_or_not_meant_is_refused_before_anything_is_asked_for() {
+    let scene = Scene { adopted: true, ..Scene::nominal() };
+    let own = spec(&scene).scale_set.key();
+    let (vanished, unfollowed) = (own.clone(), own);
+    let table: [(&str, &[&str], Meddling); 2] = [
+        (
+            "KW0221",
+            &["does not exist", "check subscription, group and name"],
+            Box::new(move |world| drop(world.scale_sets.remove(&vanished))),
+        ),
+        // A scale set that does not follow the definition, and an operator who has not said that it shall.
+        (
+            "KW0213",
+            &["imageReference", "Canonical", "--adopt"],
+            Box::new(move |world| {
+                let model = &mut world.scale_sets.get_mut(&unfollowed).expect("the pool").value;
+                model["properties"]["virtualMachineProfile"]["storageProfile"]["imageReference"] =
+                    json!({ "publisher": "Canonical", "offer": "o", "sku": "s", "version": "latest" });
+            }),
+        ),
+    ];
+    for (code, words, change) in table {
+        let (outcome, asked) = run(&scene, change);
+        let why = why(&outcome);
+        assert_eq!(state(&outcome), "undone", "{code}: {why}");
+        for word in words.iter().chain([&code]) {
+            assert!(why.contains(word), "{code}: {word:?} is missing in: {why}");
+        }
+        assert!(asked.is_empty() && outcome.violations.is_empty(), "{code}: {asked:?}, {:#?}", outcome.violations);
+    }
+}
+
+#[test]
+fn a_pool_without_a_fit_node_is_refused_with_each_nodes_reason() {
+    let (outcome, asked) = run(&Scene::nominal(), |world| {
+        let [first, second, third] = world.nodes.as_mut_slice() else { panic!("three nodes") };
+        first.unschedulable = true;
+        second.ready = false;
+        third.annotations.insert("kamino-wf.io/ignore".into(), String::new());
+    });
+    let why = why(&outcome);
+    for word in ["KW0230", "it is cordoned", "it is not Ready", "it carries kamino-wf.io/ignore"] {
+        assert!(why.contains(word), "{word:?} is missing in: {why}");
+    }
+    assert!(asked.is_empty() && outcome.violations.is_empty(), "{asked:?}");
+}

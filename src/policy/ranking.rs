@@ -114,3 +114,103 @@ fn unfit(node: &Node, choice: &DonorChoice, min_ready: Duration, now: Timestamp)
         Some(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCALE_SET: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/G/providers/\
+                             Microsoft.Compute/virtualMachineScaleSets/pool1";
+
+    fn now() -> Timestamp {
+        "2026-11-24T12:00:00Z".parse().expect("a time")
+    }
+
+    /// A healthy node that has been Ready for some hours.
+    fn node(number: u32, hours: u64) -> Node {
+        Node {
+            name: NodeName::parse(&format!("pool1-vmss{number:06}")).expect("a name"),
+            uid: String::new(),
+            // cloud-provider-azure lower-cases the resource group.
+            provider_id: format!("{}/virtualMachines/{number}", SCALE_SET.replace("/G/", "/g/")),
+            boot_id: String::new(),
+            system_uuid: String::new(),
+            kernel: "6.8".into(),
+            kubelet: "v1.33.4".into(),
+            ready: true,
+            ready_since: Some(now() - Duration::from_hours(hours)),
+            lease_renewed: Some(now() - Duration::from_secs(9)),
+            unschedulable: false,
+            control_plane: false,
+            linux: true,
+            under_pressure: vec![],
+            zone: None,
+            created: None,
+            labels: std::collections::BTreeMap::new(),
+            annotations: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn ranked(nodes: Vec<Node>, choice: &DonorChoice) -> Ranking {
+        let scale_set = ScaleSetId::parse(SCALE_SET).expect("an id");
+        rank(nodes, &scale_set, choice, Duration::from_hours(1), now())
+    }
+
+    #[test]
+    fn each_reason_against_a_node_is_said() {
+        type Change = fn(&mut Node);
+        let mark = || std::collections::BTreeMap::from([(IGNORE.to_owned(), String::new())]);
+        let marked = [Node { labels: mark(), ..node(0, 5) }, Node { annotations: mark(), ..node(0, 5) }];
+        for node in marked {
+            let ranking = ranked(vec![node], &DonorChoice::Pool);
+            assert_eq!(ranking.verdicts[0].reason, "it carries kamino-wf.io/ignore");
+        }
+        let table: [(&str, Change); 9] = [
+            ("it belongs to the control plane", |node| node.control_plane = true),
+            ("it does not run Linux", |node| node.linux = false),
+            ("it is cordoned", |node| node.unschedulable = true),
+            ("it is not Ready", |node| node.ready = false),
+            ("condition MemoryPressure is true", |node| node.under_pressure = vec!["MemoryPressure".into()]),
+            ("its kubelet has been silent for more than 40 s", |node| {
+                node.lease_renewed = Some(now() - Duration::from_secs(41));
+            }),
+            ("it does not say since when it is Ready", |node| node.ready_since = None),
+            ("Ready for 3599 s only, 3600 s are asked for", |node| {
+                node.ready_since = Some(now() - Duration::from_secs(3599));
+            }),
+            // A clock that is behind the cluster's.
+            ("Ready for 0 s only, 3600 s are asked for", |node| {
+                node.ready_since = Some(now() + Duration::from_secs(5));
+            }),
+        ];
+        for (reason, change) in table {
+            let mut unfit = node(0, 5);
+            change(&mut unfit);
+            let ranking = ranked(vec![unfit, node(1, 50)], &DonorChoice::Pool);
+            assert_eq!(ranking.candidates.len(), 1, "{reason}");
+            let verdict = ranking.verdicts.iter().find(|verdict| !verdict.fit).expect("a verdict");
+            assert_eq!((verdict.node.as_str(), verdict.reason.as_str()), ("pool1-vmss000000", reason));
+        }
+    }
+
+    #[test]
+    fn the_most_recently_rebooted_is_first_and_the_name_breaks_ties() {
+        let ranking = ranked(vec![node(3, 9), node(2, 2), node(1, 9), node(0, 100)], &DonorChoice::Pool);
+        let order: Vec<&str> = ranking.verdicts.iter().map(|verdict| verdict.node.as_str()).collect();
+        assert_eq!(order, ["pool1-vmss000002", "pool1-vmss000001", "pool1-vmss000003", "pool1-vmss000000"]);
+        assert_eq!(ranking.verdicts[0].reason, "place 1: ready since 2026-11-24T10:00:00Z, kernel 6.8");
+    }
+
+    #[test]
+    fn nodes_of_other_pools_get_no_verdict_and_a_choice_leaves_one() {
+        let mut other = node(7, 2);
+        other.provider_id = other.provider_id.replace("/pool1/", "/xpool1/");
+        let mut bare = node(8, 2);
+        bare.provider_id.clear();
+        let choice = DonorChoice::Node(NodeName::parse("pool1-vmss000001").expect("a name"));
+        let ranking = ranked(vec![other, bare, node(0, 2), node(1, 9)], &choice);
+        assert_eq!(ranking.verdicts.len(), 2);
+        assert_eq!(ranking.candidates[0].0.name.as_str(), "pool1-vmss000001");
+        assert_eq!(ranking.verdicts[1].reason, "not the node that was asked for (pool1-vmss000001)");
+    }
+}

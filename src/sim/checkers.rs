@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     session::Line,
-    world::{Kind, World, name},
+    world::{Kind, Object, World, name},
 };
 use crate::{
     model::{RunId, VersionId},
@@ -247,9 +247,11 @@ fn no_privileged_residue(view: &View<'_>, found: &mut Found) {
         found.check(count == 0, || format!("{count} {what} are left"));
     };
     if view.run.ended() && !matches!(view.run.state, RunState::Ended(Outcome::NeedsPerson { .. })) {
-        residue("pods", view.world.pods.values().filter(|pod| pod.gone_at.is_none()).count(), found);
-        residue("claims", view.world.claims.values().filter(|claim| claim.gone_at.is_none()).count(), found);
-        residue("volumes", view.world.volumes.values().filter(|volume| volume.gone_at.is_none()).count(), found);
+        let ours = |object: &&Object| object.gone_at.is_none() && object.run == view.run.id.short();
+        let pods = view.world.pods.values().filter(|pod| pod.gone_at.is_none() && pod.spec.run == view.run.id);
+        residue("pods", pods.count(), found);
+        residue("claims", view.world.claims.values().filter(ours).count(), found);
+        residue("volumes", view.world.volumes.values().filter(ours).count(), found);
     }
 }
 

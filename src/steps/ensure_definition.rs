@@ -87,6 +87,11 @@ fn mismatches(want: &DefinitionSpec, found: &DefinitionSpec, generalized: bool) 
     };
     check("hyperVGeneration", Some(&want.generation), Some(&found.generation));
     check("SecurityType", security(want), security(found));
+    let missing: Vec<&str> = controllers(want).filter(|kind| !controllers(found).any(|known| known == *kind)).collect();
+    if !missing.is_empty() {
+        let known = controllers(found).collect::<Vec<_>>().join(", ");
+        wrong.push(format!("DiskControllerTypes is {known}, the scale set's is {}", missing.join(", ")));
+    }
     if !generalized {
         wrong.push("osState is Specialized".into());
     }
@@ -99,7 +104,68 @@ fn mismatches(want: &DefinitionSpec, found: &DefinitionSpec, generalized: bool) 
     wrong
 }
 
+/// The disk controllers that machines may have; a definition that names none takes SCSI only, and so does a model.
+fn controllers(spec: &DefinitionSpec) -> impl Iterator<Item = &str> {
+    spec.disk_controllers.as_deref().unwrap_or("SCSI").split(',').map(str::trim)
+}
+
 /// A definition may be more general than the machine: `TrustedLaunchSupported` takes standard and trusted ones.
 fn security(spec: &DefinitionSpec) -> Option<&str> {
     spec.security_type.as_deref().filter(|kind| !kind.ends_with("Supported") && *kind != "Standard")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cloud::{Architecture, Plan},
+        model::{DefinitionId, Region},
+    };
+
+    fn spec() -> DefinitionSpec {
+        let names = ["protos", "pool1"];
+        DefinitionSpec {
+            id: DefinitionId::new("00000000-1111-2222-3333-444444444444", "g", &names).expect("an id"),
+            location: Region("westeurope".into()),
+            generation: "V2".into(),
+            architecture: Architecture::X64,
+            security_type: Some("TrustedLaunch".into()),
+            disk_controllers: Some("NVMe".into()),
+            plan: None,
+            publisher: "p".into(),
+            offer: "o".into(),
+            sku: "s".into(),
+        }
+    }
+
+    #[test]
+    fn each_field_that_azure_lets_nobody_change_is_named_when_it_does_not_fit() {
+        let plan = Plan { name: "n".into(), publisher: "p".into(), product: "o".into() };
+        let table: [(&str, DefinitionSpec); 6] = [
+            ("hyperVGeneration is V1, the disk's is V2", DefinitionSpec { generation: "V1".into(), ..spec() }),
+            ("architecture is Arm64", DefinitionSpec { architecture: Architecture::Arm64, ..spec() }),
+            ("SecurityType is none, the disk's is TrustedLaunch", DefinitionSpec { security_type: None, ..spec() }),
+            (
+                "DiskControllerTypes is SCSI, the scale set's is NVMe",
+                DefinitionSpec { disk_controllers: None, ..spec() },
+            ),
+            ("purchasePlan is Some", DefinitionSpec { plan: Some(plan), ..spec() }),
+            ("", DefinitionSpec { disk_controllers: Some("SCSI, NVMe".into()), sku: "another".into(), ..spec() }),
+        ];
+        for (text, found) in table {
+            let wrong = mismatches(&spec(), &found, true);
+            assert_eq!(wrong.len(), usize::from(!text.is_empty()), "{wrong:?}");
+            assert!(wrong.iter().all(|wrong| wrong.starts_with(text)), "{wrong:?}");
+        }
+        assert_eq!(mismatches(&spec(), &spec(), false), ["osState is Specialized"]);
+    }
+
+    #[test]
+    fn a_more_general_definition_and_a_model_that_says_nothing_fit() {
+        let found = DefinitionSpec { disk_controllers: Some("SCSI,NVMe".into()), ..spec() };
+        assert!(mismatches(&DefinitionSpec { disk_controllers: None, ..spec() }, &found, true).is_empty());
+        let standard = DefinitionSpec { security_type: None, ..spec() };
+        let general = DefinitionSpec { security_type: Some("TrustedLaunchSupported".into()), ..spec() };
+        assert!(mismatches(&standard, &general, true).is_empty());
+    }
 }

@@ -1,17 +1,18 @@
 //! The checks that every step must pass, whatever goes wrong with whichever of its calls.
 //!
 //! For each step of the list, each call that it makes, and each way in which that call can fail: the run goes on until it is
-//! done, with the same output and one effect; and a cancel right after the failure leaves nothing. Crashes at each point of
-//! each call are in `tests/update.rs`.
+//! done, with the same output and one effect; and a cancel right after the failure leaves nothing. A look changes nothing,
+//! and what was taken back can be taken back again. What each step does in an odd world is in `starts.rs`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
 use crate::{
+    cloud::Limiter,
     model::Profile,
-    sim::{Fault, Line, Outcome, Scene, Session, Stop},
-    workflow::{self, Event, LIVE, OnFailure, RunState, find, plan},
+    sim::{Fault, Line, Outcome, Scene, Session, SimCloud, SimCluster, Stop, World},
+    workflow::{self, Event, LIVE, OnFailure, Ports, RunState, Undone, find, plan},
 };
 
 /// A step's calls in an undisturbed run: number and crash point of each.
@@ -89,13 +90,100 @@ fn whatever_goes_wrong_with_one_call_the_run_is_done_with_the_same_outputs() {
             }
         }
     }
+    every_step_is_in(&checked);
+}
+
+/// No step of the list was forgotten.
+fn every_step_is_in(checked: &BTreeMap<String, u32>) {
     for planned in plan(LIVE) {
-        assert!(
-            checked.get(&planned.name).is_some_and(|times| *times > 0),
-            "{} was not checked: {checked:?}",
-            planned.name
-        );
+        let times = checked.get(&planned.name).copied().unwrap_or_default();
+        assert!(times > 0, "{} was not checked: {checked:?}", planned.name);
     }
+}
+
+#[test]
+fn whichever_call_the_process_dies_in_the_run_is_done_with_the_same_outputs() {
+    let mut checked: BTreeMap<String, u32> = BTreeMap::new();
+    for scene in scenes() {
+        let (steps, outputs) = rehearsal(&scene);
+        for (step, calls) in steps {
+            for (call, before) in calls {
+                // Before it arrives, with its effect but no answer, and with an answer that nobody has recorded.
+                for point in before..before + 3 {
+                    let (outcome, _, _) = simulated(&scene, |session| session.shared.crash.arm(point));
+                    let what = format!("{step}, call {call}, crash at point {point}");
+                    assert_eq!(outcome.crashes, 1, "{what}");
+                    assert!(outcome.violations.is_empty(), "{what}: {:#?}", outcome.violations);
+                    assert!(done(&outcome), "{what}: {:#?}\n{}", outcome.summary, outcome.log.join("\n"));
+                    let after = &outcome.run.as_ref().expect("a run").outputs[&step];
+                    assert_eq!(timeless(after), timeless(&outputs[&step]), "{what}: another output");
+                    *checked.entry(step.clone()).or_default() += 1;
+                }
+            }
+        }
+    }
+    every_step_is_in(&checked);
+}
+
+/// What a request would have changed.
+fn asked(world: &World) -> usize {
+    world.accepted.len() + world.jobs.len()
+}
+
+#[test]
+fn a_look_changes_nothing_and_what_is_taken_back_can_be_taken_back_again() {
+    let mut checked: BTreeMap<String, u32> = BTreeMap::new();
+    for scene in scenes() {
+        let (_, lines, _) = simulated(&scene, |_| {});
+        // After each event of each effect: nothing asked, asked, and done.
+        let moments = lines.iter().filter(|line| !matches!(line.event, Event::Started { .. } | Event::Ended { .. }));
+        for line in moments {
+            let name = line.step.clone().expect("a step");
+            let planned = plan(LIVE).into_iter().find(|planned| planned.name == name).expect("a step of the list");
+            let (_, step) = find(LIVE, &planned).expect("a step");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            let looked = runtime.expect("a runtime can be built").block_on(async {
+                let session = Session::new(scene.clone());
+                let outcome = session.run(Stop::AtPoint(line.point + 1)).await.expect("the store never fails");
+                let input = outcome.run.expect("a run").inputs.get(&name)?.clone();
+                let shared = &session.shared;
+                let clock = shared.world().clock.clone();
+                let ports = Ports {
+                    cloud: &SimCloud::new(Arc::clone(shared), Arc::new(Limiter::default())),
+                    cluster: &SimCluster::new(Arc::clone(shared)),
+                    clock: &clock,
+                };
+                let what = format!("{name}, after {}", line.event.kind());
+                let before = asked(&shared.world());
+                for _ in 0..2 {
+                    step.observe(ports, &input).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+                }
+                assert_eq!(asked(&shared.world()), before, "{what}: a look asked for something");
+                let mut turns = 0;
+                loop {
+                    match step.undo(ports, &input).await {
+                        Ok(Undone::Gone) => break,
+                        Ok(Undone::Going(_)) => {}
+                        Err(error) => assert!(error.class == crate::model::Class::Busy, "{what}: {error}"),
+                    }
+                    turns += 1;
+                    assert!(turns < 1000, "{what}: the undo does not end");
+                    tokio::time::sleep(Duration::from_secs(30)).await;
+                }
+                let before = asked(&shared.world());
+                let again = step.undo(ports, &input).await.expect("nothing is left");
+                assert_eq!((again, asked(&shared.world())), (Undone::Gone, before), "{what}: undone twice");
+                Some(())
+            });
+            if looked.is_some() {
+                *checked.entry(name).or_default() += 1;
+            }
+        }
+    }
+    let (effects, decisions): (Vec<String>, Vec<String>) =
+        plan(LIVE).into_iter().map(|planned| planned.name).partition(|name| checked.contains_key(name));
+    let decided = ["Preflight", "RankNodes", "ChooseNames", "VerifyVersion", "ReadModel", "PlanPrune"];
+    assert_eq!(decisions, decided, "decisions have nothing to look for; these effects were checked: {effects:?}");
 }
 
 #[test]
@@ -142,6 +230,7 @@ fn a_missing_right_parks_stops_or_is_reported_and_granted_the_run_goes_on() {
 
 #[test]
 fn a_cancel_right_after_a_failed_call_leaves_nothing() {
+    let mut ends: BTreeMap<String, u32> = BTreeMap::new();
     let mut checked: BTreeMap<String, u32> = BTreeMap::new();
     for scene in scenes() {
         for (step, calls) in rehearsal(&scene).0 {
@@ -160,10 +249,12 @@ fn a_cancel_right_after_a_failed_call_leaves_nothing() {
                     );
                     let state = outcome.summary.map(|summary| summary.state).unwrap_or_default();
                     assert!(["cancelled", "done"].contains(&state.as_str()), "{what}: {state}");
-                    *checked.entry(state).or_default() += 1;
+                    *ends.entry(state).or_default() += 1;
+                    *checked.entry(step.clone()).or_default() += 1;
                 }
             }
         }
     }
-    assert!(checked.len() == 2, "some cancelled, some past the point of no return: {checked:?}");
+    every_step_is_in(&checked);
+    assert!(ends.len() == 2, "some cancelled, some past the point of no return: {ends:?}");
 }

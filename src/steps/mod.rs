@@ -23,6 +23,9 @@ mod verify_version;
 #[cfg(feature = "sim")]
 #[cfg(test)]
 mod laws;
+#[cfg(feature = "sim")]
+#[cfg(test)]
+mod starts;
 
 pub use choose_names::{ChooseNames, Names};
 pub use clean_copy::{CleanCopy, Cleaned};
