@@ -7,14 +7,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use tokio::{net::UnixListener, time::timeout};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
 use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, SystemClock},
     cloud::{Limiter, azure::AzureCloud},
     cluster::{Cluster as _, kubernetes::KubernetesCluster},
-    config::{Config, Pool},
+    config::{Config, ConfigError, Pool},
     http,
     model::{Capture, DonorChoice, InstanceId, NodeName, RunId},
     store::{Holder, Journal, StoreError, StoreGuard, open_dir},
@@ -32,6 +36,11 @@ pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 )]
 pub struct NoCredential;
 
+/// A node that this cluster does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no node {0} in this cluster; `kubectl get nodes` shows those there are")]
+pub struct NoSuchNode(NodeName);
+
 /// The store, opened by this process, and its control socket.
 #[derive(Debug)]
 pub struct OpenStore {
@@ -40,10 +49,13 @@ pub struct OpenStore {
     guard: StoreGuard,
     listener: UnixListener,
     socket: PathBuf,
+    signals: Signals,
 }
 
 /// Opens the store and its control socket. Within a runtime.
 pub fn open_store(dir: &Path) -> Result<OpenStore> {
+    // From here on a signal is an orderly end, also if it comes before there is anything to drive.
+    let signals = Signals::listen().context("failed to listen for signals")?;
     let socket = http::socket_path(dir);
     let holder = Holder {
         pid: std::process::id(),
@@ -66,7 +78,7 @@ pub fn open_store(dir: &Path) -> Result<OpenStore> {
     })?;
     let only_us = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(&socket, only_us).with_context(|| format!("failed to protect {}", socket.display()))?;
-    Ok(OpenStore { journal, guard, listener, socket })
+    Ok(OpenStore { journal, guard, listener, socket, signals })
 }
 
 /// The journal of a store that nobody holds, for reading.
@@ -105,6 +117,22 @@ pub async fn engine(
     Ok(Arc::new(Engine::open(parts).await?))
 }
 
+/// What settings alone tell of a start, before anything is opened or sent.
+pub fn ready(config: &Config, pool: Option<&str>) -> Result<()> {
+    pool.map(|name| config.pool(name)).transpose()?;
+    clean_image(config)?;
+    config.azure.as_ref().map(|_| ()).ok_or(NoCredential)?;
+    Ok(())
+}
+
+fn clean_image(config: &Config) -> Result<String, ConfigError> {
+    config.clean_image.clone().ok_or_else(|| ConfigError::Bad {
+        setting: "cleaning.image".into(),
+        value: "not set".into(),
+        remedy: "name the image of the pod that cleans the copy: kamino-wf's own".into(),
+    })
+}
+
 /// What a run is asked to do, from settings and what the person said.
 pub async fn spec(
     config: &Config,
@@ -118,15 +146,14 @@ pub async fn spec(
         (pool, Some(node)) => {
             let found = pool_of(config, cluster, &node).await?;
             if pool.is_some_and(|name| name != found.name) {
-                bail!("node {node} belongs to pool {}, not to {}", found.name, pool.unwrap_or_default());
+                let remedy = format!("node {node} belongs to pool {}, not to {}", found.name, pool.unwrap_or_default());
+                return Err(bad_node(&node, remedy).into());
             }
             (found, DonorChoice::Node(node))
         }
         (None, None) => bail!("say which: --pool NAME or --node NAME"),
     };
-    let clean_image = config.clean_image.clone().context(
-        "setting cleaning.image is not set: it is the image of the pod that cleans the copy, kamino-wf's own",
-    )?;
+    let clean_image = clean_image(config)?;
     Ok(RunSpec {
         scale_set: pool.scale_set.clone(),
         donor,
@@ -148,12 +175,20 @@ pub async fn spec(
 }
 
 async fn pool_of<'a>(config: &'a Config, cluster: &KubernetesCluster, node: &NodeName) -> Result<&'a Pool> {
-    let found = cluster.node(node).await?.with_context(|| format!("there is no node {node} in this cluster"))?;
+    let found = cluster.node(node).await?.ok_or_else(|| NoSuchNode(node.clone()))?;
     let instance = InstanceId::parse(&found.provider_id)
-        .with_context(|| format!("node {node} is no instance of a Uniform scale set"))?;
-    config.pools.iter().find(|pool| pool.scale_set == instance.scale_set()).with_context(|| {
-        format!("node {node} belongs to scale set {}, and no pool in the settings has it", instance.scale_set().name())
+        .map_err(|error| bad_node(node, format!("it is no instance of a Uniform scale set ({error})")))?;
+    let pool = config.pools.iter().find(|pool| pool.scale_set == instance.scale_set());
+    pool.ok_or_else(|| {
+        let set = instance.scale_set();
+        let remedy =
+            format!("node {node} belongs to scale set {set}, and no pool in the settings has it; add one under pools");
+        bad_node(node, remedy).into()
     })
+}
+
+fn bad_node(node: &NodeName, remedy: String) -> ConfigError {
+    ConfigError::Bad { setting: "--node".into(), value: node.to_string(), remedy }
 }
 
 /// For connections to the control socket to end.
@@ -170,7 +205,7 @@ pub enum Drove {
 
 /// Drives all open runs until the given one is at rest, and answers on the control socket meanwhile. Says how it is then.
 pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(Drove, Summary)> {
-    let OpenStore { journal, guard, listener, socket } = store;
+    let OpenStore { journal, guard, listener, socket, mut signals } = store;
     let router = http::router(Arc::clone(&engine));
     let drove = {
         let serving = axum::serve(listener, router).into_future();
@@ -182,7 +217,7 @@ pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(
                 ended.context("the store has ended")?;
                 bail!("the store has ended");
             }
-            signal = signalled() => {
+            signal = signals.next() => {
                 info!(signal, "asked to stop; every run goes on where it was");
                 Drove::Signal(signal)
             }
@@ -209,16 +244,24 @@ pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(
     Ok((drove, summary.with_context(|| format!("run {id} is not in the store"))?))
 }
 
-/// Returns when the process is asked to stop.
-async fn signalled() -> i32 {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        biased;
-        _ = interrupt.recv() => 2,
-        _ = terminate.recv() => 15,
+/// What asks the process to stop.
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Returns when the process is asked to stop, with the signal's number.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+        }
     }
 }

@@ -45,6 +45,14 @@ pub enum ConfigError {
         /// What to do.
         remedy: String,
     },
+    /// No pool has that name.
+    #[error("--pool {given:?}: there is no such pool in the settings: {remedy}")]
+    NoSuchPool {
+        /// The name.
+        given: String,
+        /// What to do.
+        remedy: String,
+    },
     /// A variable that looks like ours and is not.
     #[error("environment variable {0} is not one of kamino-wf's; it has {known}", known = VARIABLES.join(", "))]
     UnknownVariable(String),
@@ -253,7 +261,7 @@ impl Config {
             } else {
                 format!("expected one of {}", known.join(", "))
             };
-            ConfigError::Bad { setting: "--pool".into(), value: format!("{name:?}"), remedy }
+            ConfigError::NoSuchPool { given: name.to_owned(), remedy }
         })
     }
 }

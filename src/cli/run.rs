@@ -13,8 +13,9 @@ use super::{
     render,
 };
 use crate::{
-    app::{self, Drove, NoCredential},
+    app::{self, Drove, NoCredential, NoSuchNode},
     clock::{Clock, SystemClock},
+    cluster::kubernetes::ConnectError,
     config::{Config, ConfigError, check_variables},
     http::{CallError, Client},
     model::{BadName, RunId},
@@ -56,7 +57,13 @@ fn prepare(cli: &Cli) -> Result<()> {
 /// The exit code of an error, by who can do something about it.
 fn code_of(error: &anyhow::Error) -> Code {
     for cause in error.chain() {
-        if cause.is::<ConfigError>() || cause.is::<BadName>() || cause.is::<NoCredential>() {
+        if matches!(cause.downcast_ref(), Some(ConfigError::NoSuchPool { .. })) || cause.is::<NoSuchNode>() {
+            return Code::NotFound;
+        }
+        // A file that can't be used is a setting, whoever reads it.
+        let unusable =
+            matches!(cause.downcast_ref(), Some(ConnectError::Kubeconfig { .. } | ConnectError::InCluster { .. }));
+        if unusable || cause.is::<ConfigError>() || cause.is::<BadName>() || cause.is::<NoCredential>() {
             return Code::Usage;
         }
         if let Some(rejected) = cause.downcast_ref::<Rejected>() {
@@ -212,6 +219,7 @@ async fn cancel(config: &Config, args: &RunArgs) -> Result<Code> {
 }
 
 async fn start(config: &Config, args: &StartArgs) -> Result<Code> {
+    app::ready(config, args.pool.as_deref())?;
     let cluster = app::cluster(config).await?;
     let spec = app::spec(config, &cluster, args.pool.as_deref(), args.node.clone(), args.adopt).await?;
     if let Some(client) = Client::connect(&config.store).await? {

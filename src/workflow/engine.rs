@@ -103,6 +103,26 @@ pub(super) struct Cell {
     pub(super) inner: tokio::sync::Mutex<Stored>,
     /// Looks in a row without a change, for the pause before the next.
     pub(super) looks: AtomicU32,
+    /// What the pause after the newest look is for: too short to be stored, but whoever asks is told.
+    note: Mutex<Option<String>>,
+}
+
+impl Cell {
+    fn new(run: Run, revision: Revision) -> Arc<Self> {
+        Arc::new(Self {
+            inner: tokio::sync::Mutex::new(Stored { run, revision }),
+            looks: AtomicU32::new(0),
+            note: Mutex::default(),
+        })
+    }
+
+    pub(super) fn set_note(&self, note: Option<&str>) {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note.map(str::to_owned);
+    }
+
+    fn note(&self) -> Option<String> {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 pub(super) struct Stored {
@@ -200,8 +220,7 @@ impl Engine {
             }
             Recovery::Resume => self.poked().extend([id]),
         }
-        let cell = Cell { inner: tokio::sync::Mutex::new(Stored { run, revision }), looks: AtomicU32::new(0) };
-        self.cells().insert(id, Arc::new(cell));
+        self.cells().insert(id, Cell::new(run, revision));
         Ok(())
     }
 
@@ -256,8 +275,7 @@ impl Engine {
         let run = Run::begin(id, event.clone())?;
         let revision = self.commit(&run, Revision(0), std::slice::from_ref(&event)).await?;
         (self.observer)(&run, &event);
-        let cell = Cell { inner: tokio::sync::Mutex::new(Stored { run, revision }), looks: AtomicU32::new(0) };
-        self.cells().insert(id, Arc::new(cell));
+        self.cells().insert(id, Cell::new(run, revision));
         self.poke(id);
         Ok(Ok(id))
     }
@@ -330,14 +348,27 @@ impl Engine {
         Ok(Ok(()))
     }
 
-    /// All runs, oldest first.
+    /// All runs, oldest first; each says what it waits for, also where that is too short to be stored.
     pub async fn summaries(&self) -> Result<Vec<Summary>, EngineError> {
-        summaries(&self.journal).await
+        let mut all = summaries(&self.journal).await?;
+        for summary in &mut all {
+            let note = self.cell(summary.id).and_then(|cell| cell.note());
+            summary.why = summary.why.take().or(note);
+        }
+        Ok(all)
     }
 
-    /// One run, step by step.
+    /// One run, step by step, and what it waits for.
     pub async fn describe(&self, id: RunId) -> Result<Result<Description, Rejected>, EngineError> {
-        describe(&self.journal, id).await
+        let mut described = describe(&self.journal, id).await?;
+        if let Ok(description) = &mut described {
+            let note = self.cell(id).and_then(|cell| cell.note());
+            if let Some(step) = description.steps.iter_mut().find(|step| step.state == "current") {
+                step.note = note.clone().or(step.note.take());
+            }
+            description.summary.why = description.summary.why.take().or(note);
+        }
+        Ok(described)
     }
 
     /// The run that a person means by some digits of its id.
@@ -408,6 +439,7 @@ impl Engine {
         stored.run = run;
         if !events.iter().all(|event| matches!(event, Event::Waiting { .. })) {
             cell.looks.store(0, Ordering::Relaxed);
+            cell.set_note(None);
         }
         for (event, run) in events.iter().zip(&moments) {
             debug!(run = %run.id, step = run.step_name(), event = event.kind(), "recorded");

@@ -19,6 +19,8 @@ use crate::{cloud::OperationState, model::Class, store::Fence};
 
 /// Failed attempts of one step before its stage fails.
 const SETBACKS_MAX: u32 = 3;
+/// A call that fails so often in a row is worth a word on stderr, and again each time as often: half a minute, then minutes.
+const LOOKS_BEFORE_WARNING: u32 = 4;
 /// Pauses longer than this are stored, so that a restart keeps them.
 const STORED_PAUSE: Duration = Duration::from_mins(1);
 
@@ -87,6 +89,7 @@ impl Turn<'_> {
         if pause > STORED_PAUSE {
             return self.wait_stored(pause, why, false, vec![]).await;
         }
+        self.cell.set_note(Some(why));
         Ok(Next::After(pause))
     }
 
@@ -122,17 +125,16 @@ impl Turn<'_> {
     /// What a failed call means for a run on its way forward. `events` go into the same commit.
     async fn trouble(&self, stage: &Stage, error: StepError, events: Vec<Event>) -> Result<Next, EngineError> {
         let StepError { class, code, text } = error;
-        // The first in a row is worth a line where people look; the rest only repeat it.
-        if self.cell.looks.load(Ordering::Relaxed) == 0 && class == Class::Uncertain {
-            warn!(run = %self.run.id, step = self.run.step_name(), text, "no answer, looking again");
-        } else {
-            debug!(run = %self.run.id, step = self.run.step_name(), ?class, text, "call failed");
-        }
+        debug!(run = %self.run.id, step = self.run.step_name(), ?class, text, "call failed");
         match class {
             Class::Throttled { retry_after } => self.wait_stored(retry_after, &text, true, events).await,
             Class::Uncertain | Class::Busy | Class::Preempted => {
                 if !events.is_empty() {
                     self.engine.record(self.cell, events).await?;
+                }
+                let failed = self.cell.looks.load(Ordering::Relaxed) + 1;
+                if failed.is_multiple_of(LOOKS_BEFORE_WARNING) {
+                    warn!(run = %self.run.id, step = self.run.step_name(), text, failed, "call fails again and again");
                 }
                 self.wait(None, &text).await
             }

@@ -55,8 +55,20 @@ pub struct Started {
     pub command: Vec<String>,
 }
 
+/// Attaches a disk by its id: the file with its content, or why it can't be attached.
+pub type Attach = Box<dyn FnMut(&str) -> Result<PathBuf, String> + Send>;
+
+/// What the cloud does when a disk is attached to the node, and when it no longer is. Ids are in lower case.
+pub struct CloudDisks {
+    /// The file with the disk's content, or why it can't be attached.
+    pub attach: Attach,
+    /// Nothing on the node uses the disk any more.
+    pub detached: Box<dyn FnMut(&str) + Send>,
+}
+
 #[derive(Default)]
 struct Shared {
+    cloud: Option<CloudDisks>,
     /// Image files by the lower-case id of the disk that they stand for.
     disks: BTreeMap<String, PathBuf>,
     start_delay: Duration,
@@ -101,6 +113,11 @@ impl Kubelet {
     /// `image` is the content of the disk with that id.
     pub fn put_disk(&self, id: &str, image: &Path) {
         self.lock().disks.insert(id.to_ascii_lowercase(), image.to_owned());
+    }
+
+    /// Disks that `put_disk` did not name are the cloud's.
+    pub fn attach_by(&self, cloud: CloudDisks) {
+        self.lock().cloud = Some(cloud);
     }
 
     /// Pods that are not started yet wait this long, as for an image or a disk.
@@ -201,6 +218,18 @@ impl Turns {
             self.look_at(&pod, &uid, &mut seen).await;
             self.pods.insert(uid, seen);
         }
+        self.detach_unused();
+    }
+
+    fn detach_unused(&mut self) {
+        let shared = &mut self.shared.lock().expect("no panic");
+        self.attached.retain(|disk, device| {
+            let used = device.strong_count() > 0;
+            if !used && let Some(cloud) = &mut shared.cloud {
+                (cloud.detached)(disk);
+            }
+            used
+        });
     }
 
     async fn look_at(&mut self, pod: &Pod, uid: &str, seen: &mut Seen) {
@@ -331,10 +360,18 @@ impl Turns {
         if let Some(device) = self.attached.get(&key).and_then(Weak::upgrade) {
             return Ok(device);
         }
-        let image = self.shared.lock().expect("no panic").disks.get(&key).cloned();
-        let device = LoopDevice::attach(
-            &image.ok_or_else(|| format!("AttachVolume.Attach failed for volume: no disk {handle}"))?,
-        );
+        let image = {
+            let mut shared = self.shared.lock().expect("no panic");
+            let shared = &mut *shared;
+            match (shared.disks.get(&key), &mut shared.cloud) {
+                (Some(image), _) => image.clone(),
+                (None, Some(cloud)) => {
+                    (cloud.attach)(&key).map_err(|why| format!("AttachVolume.Attach failed for volume: {why}"))?
+                }
+                (None, None) => return Err(format!("AttachVolume.Attach failed for volume: no disk {handle}")),
+            }
+        };
+        let device = LoopDevice::attach(&image);
         self.attached.insert(key, Rc::downgrade(&device));
         Ok(device)
     }

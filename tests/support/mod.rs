@@ -20,8 +20,10 @@
     reason = "each test binary uses its own part; a helper that cannot go on ends the test"
 )]
 
+pub mod binary;
 pub mod cluster;
 pub mod installed;
 pub mod kubelet;
 pub mod placement;
 pub mod sandbox;
+pub mod world;

@@ -76,9 +76,10 @@ impl Transport {
 
     /// Sends one request and reads the whole answer. Nothing is sent twice.
     pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Reply, SendError> {
+        let server = request.uri().authority().map_or_else(String::new, ToString::to_string);
         let exchange = async {
             let reply = self.client.request(request).await.map_err(|error| {
-                let detail = redact(&chain(&error));
+                let detail = format!("{server}: {}", redact(&chain(&error)));
                 if error.is_connect() { SendError::NeverSent(detail) } else { SendError::MaybeSent(detail) }
             })?;
             let (head, body) = reply.into_parts();

@@ -46,6 +46,7 @@ pub(super) struct State {
     pub(super) base: String,
     pub(super) page_size: usize,
     pub(super) poll_after: Duration,
+    pub(super) way: Duration,
     pub(super) log: RequestLog,
     pub(super) faults: Faults,
     pub(super) identity: Identity,
@@ -118,8 +119,10 @@ impl State {
             body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         };
         let target = Target::parse(&path);
+        tokio::time::sleep(self.way / 2).await;
         let answer = self.through_faults(&asked, &path, target.as_ref()).await;
         self.log(&asked, &path, target.as_ref(), answer.as_ref().ok());
+        tokio::time::sleep(self.way / 2).await;
         let mut answer = answer?;
         answer.headers.push(("x-ms-request-id", self.clock.new_id().hyphenated().to_string()));
         let left = "Microsoft.Compute/GetVMScaleSet3Min;197,Microsoft.Compute/VmssQueuedVMOperations;0";
