@@ -17,7 +17,10 @@ use tracing::{info, warn};
 use crate::{
     clock::{Clock, SystemClock},
     cloud::{Limiter, azure::AzureCloud},
-    cluster::{Cluster as _, kubernetes::KubernetesCluster},
+    cluster::{
+        Cluster as _,
+        kubernetes::{ConnectError, KubernetesCluster},
+    },
     config::{Config, ConfigError, Pool},
     http,
     model::{Capture, DonorChoice, InstanceId, NodeName, RunId},
@@ -35,6 +38,11 @@ pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
      client-secret with azure.secretFile or KAMINO_AZURE_CLIENT_SECRET"
 )]
 pub struct NoCredential;
+
+/// A kubeconfig, or a pod's token, that can't be used: a setting, whoever reads it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct UnusableAccess(ConnectError);
 
 /// A node that this cluster does not have.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +98,13 @@ pub fn read_store(dir: &Path) -> Result<(Journal, StoreGuard), StoreError> {
 
 /// The real cluster.
 pub async fn cluster(config: &Config) -> Result<KubernetesCluster> {
-    Ok(KubernetesCluster::connect(&config.kubernetes).await?)
+    match KubernetesCluster::connect(&config.kubernetes).await {
+        Ok(cluster) => Ok(cluster),
+        Err(error @ (ConnectError::Kubeconfig { .. } | ConnectError::InCluster { .. })) => {
+            Err(UnusableAccess(error).into())
+        }
+        Err(error @ ConnectError::Client { .. }) => Err(error.into()),
+    }
 }
 
 /// The engine over the real adapters.

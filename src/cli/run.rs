@@ -13,9 +13,8 @@ use super::{
     render,
 };
 use crate::{
-    app::{self, Drove, NoCredential, NoSuchNode},
+    app::{self, Drove, NoCredential, NoSuchNode, UnusableAccess},
     clock::{Clock, SystemClock},
-    cluster::kubernetes::ConnectError,
     config::{Config, ConfigError, check_variables},
     http::{CallError, Client},
     model::{BadName, RunId},
@@ -60,10 +59,8 @@ fn code_of(error: &anyhow::Error) -> Code {
         if matches!(cause.downcast_ref(), Some(ConfigError::NoSuchPool { .. })) || cause.is::<NoSuchNode>() {
             return Code::NotFound;
         }
-        // A file that can't be used is a setting, whoever reads it.
-        let unusable =
-            matches!(cause.downcast_ref(), Some(ConnectError::Kubeconfig { .. } | ConnectError::InCluster { .. }));
-        if unusable || cause.is::<ConfigError>() || cause.is::<BadName>() || cause.is::<NoCredential>() {
+        let setting = cause.is::<ConfigError>() || cause.is::<UnusableAccess>() || cause.is::<NoCredential>();
+        if setting || cause.is::<BadName>() {
             return Code::Usage;
         }
         if let Some(rejected) = cause.downcast_ref::<Rejected>() {

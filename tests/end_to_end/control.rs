@@ -109,3 +109,24 @@ async fn past_the_switch_cancel_is_refused_and_the_run_goes_on() {
     site.binary.run(&["cancel", &run]).await.assert(5, &["past the point of no return", "let it finish"]);
     process.ended().await.assert(0, &[]);
 }
+
+/// Not the best of the pool, but the one that was named; and the scale set follows the image on the second run already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_named_is_the_donor() {
+    let Some(cluster) = shared() else { return };
+    let site = Site::new(cluster, Plan::default()).await;
+    let mut donors = std::collections::BTreeSet::new();
+    for number in 0..3 {
+        let node = format!("pool1-vmss{number:06}");
+        let mut words = vec!["start", "--node", &node, "--wait"];
+        if number == 0 {
+            words.push("--adopt");
+        }
+        let ended = site.binary.run(&words).await;
+        ended.assert(0, &[&format!("the donor is {node}")]);
+        let described = crate::described(&site, &ended).await;
+        donors.insert(described["summary"]["donor"].as_str().expect("a donor").to_owned());
+    }
+    assert_eq!(donors.len(), 3, "{donors:?}");
+    site.assert_donors_untouched().await;
+}
