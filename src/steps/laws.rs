@@ -30,21 +30,25 @@ fn simulated(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> (Outcome, Vec
     })
 }
 
+/// All calls among the points that were passed.
+fn calls(traced: &[String]) -> Calls {
+    (1..).zip((1..).zip(traced).filter(|(_, name)| name.ends_with(": before")).map(|(point, _)| point)).collect()
+}
+
 /// The calls of each step, and its output.
 fn rehearsal(scene: &Scene) -> (BTreeMap<String, Calls>, BTreeMap<String, Value>) {
     let (outcome, lines, traced) = simulated(scene, |_| {});
-    let points: Calls =
-        (1..).zip((1..).zip(&traced).filter(|(_, name)| name.ends_with(": before")).map(|(point, _)| point)).collect();
-    let mut calls: BTreeMap<String, Calls> = BTreeMap::new();
+    let points = calls(&traced);
+    let mut steps: BTreeMap<String, Calls> = BTreeMap::new();
     let mut from = 0;
     for line in &lines {
         if let (Some(step), Event::Confirmed { .. }) = (&line.step, &line.event) {
             let within = points.iter().filter(|(_, point)| (from..=line.point).contains(point)).copied();
-            calls.insert(step.clone(), within.collect());
+            steps.insert(step.clone(), within.collect());
             from = line.point + 1;
         }
     }
-    (calls, outcome.run.expect("a run").outputs)
+    (steps, outcome.run.expect("a run").outputs)
 }
 
 /// Everything but what a failure moves: times, and ids that the world drew at some time.
@@ -257,4 +261,38 @@ fn a_cancel_right_after_a_failed_call_leaves_nothing() {
     }
     every_step_is_in(&checked);
     assert!(ends.len() == 2, "some cancelled, some past the point of no return: {ends:?}");
+}
+
+#[test]
+fn whatever_goes_wrong_with_one_call_of_an_undo_nothing_is_left() {
+    let scene = Scene::nominal();
+    let (steps, _) = rehearsal(&scene);
+    // While the pod cleans, and when there is a version.
+    for step in ["CleanCopy", "VerifyVersion"] {
+        let (_, cancelled) = *steps[step].last().expect("a call");
+        let (outcome, _, traced) = simulated(&scene, |session| session.cancel_at = Some(cancelled));
+        assert_eq!(outcome.summary.map(|summary| summary.state).as_deref(), Some("cancelled"), "{step}");
+        let undo: Calls = calls(&traced).into_iter().filter(|(_, point)| *point > cancelled).collect();
+        assert!(undo.len() > 8, "{step}: only {} calls", undo.len());
+        for (call, before) in undo {
+            let left = |what: &str, prepare: &dyn Fn(&mut Session)| {
+                let (outcome, _, _) = simulated(&scene, |session| {
+                    session.cancel_at = Some(cancelled);
+                    prepare(session);
+                });
+                let what = format!("cancelled in {step}, call {call}, {what}");
+                assert!(outcome.violations.is_empty(), "{what}: {:#?}", outcome.violations);
+                let state = outcome.summary.map(|summary| summary.state).unwrap_or_default();
+                assert_eq!(state, "cancelled", "{what}:\n{}", outcome.log.join("\n"));
+            };
+            for fault in [Fault::Throttled, Fault::LostRequest, Fault::LostAnswer, Fault::Busy, Fault::Denied] {
+                left(&format!("{fault:?}"), &|session| {
+                    session.shared.world().script.insert(call, fault);
+                });
+            }
+            for point in before..before + 3 {
+                left(&format!("crash at point {point}"), &|session| session.shared.crash.arm(point));
+            }
+        }
+    }
 }
