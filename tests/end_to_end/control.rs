@@ -109,3 +109,18 @@ async fn past_the_switch_cancel_is_refused_and_the_run_goes_on() {
     site.binary.run(&["cancel", &run]).await.assert(5, &["past the point of no return", "let it finish"]);
     process.ended().await.assert(0, &[]);
 }
+
+/// Not the best of the pool, but the one that was named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_named_is_the_donor() {
+    let Some(cluster) = shared() else { return };
+    let world = Site::new(cluster, Plan::default()).await.world;
+    let best = world.world().nodes.iter().max_by_key(|node| node.ready_since).expect("a node").name.to_string();
+    let node = ["pool1-vmss000000", "pool1-vmss000001"].into_iter().find(|name| *name != best).expect("another");
+    let site = Site::new(cluster, Plan { donor: Some(node), ..Plan::default() }).await;
+    let ended = site.binary.run(&["start", "--node", node, "--adopt", "--wait"]).await;
+    ended.assert(0, &[&format!("the donor is {node}"), "done: new nodes are made from the new image"]);
+    let donor = &crate::described(&site, &ended).await["summary"]["donor"];
+    assert_eq!(donor, node);
+    site.assert_donors_untouched().await;
+}

@@ -276,10 +276,10 @@ async fn killed_in_the_midst_of_a_real_cleaning_the_copy_is_clean_all_the_same()
     let mut rng = Rng::with_seed(SEED);
     let mut hits = Vec::new();
     // First when the copy is there, then at moments of a cleaning that takes about two seconds.
-    let first = Moment::Done("CopyDisk", Duration::from_millis(rng.u64(300..900)));
+    let first = Moment::Done("CopyDisk", Duration::from_millis(rng.u64(50..300)));
     for kill in 0..5 {
         let process = site.binary.start(START);
-        let moment = if kill == 0 { first } else { Moment::After(Duration::from_millis(rng.u64(250..900))) };
+        let moment = if kill == 0 { first } else { Moment::After(Duration::from_millis(rng.u64(100..450))) };
         tokio::time::timeout(Duration::from_secs(30), moment.comes(&site, &process)).await.expect("the moment comes");
         let ended = process.kill().await;
         if ended.code() == Some(0) {
@@ -287,7 +287,10 @@ async fn killed_in_the_midst_of_a_real_cleaning_the_copy_is_clean_all_the_same()
         }
         hits.push(hit(&site).await.step);
     }
-    assert!(hits.iter().any(|step| step == "CleanCopy"), "no kill came while the copy was cleaned: {hits:?}");
+    assert!(
+        hits.iter().filter(|step| *step == "CleanCopy").count() >= 2,
+        "hardly a kill came while the copy was cleaned: {hits:?}"
+    );
     eprintln!("killed in {hits:?}");
     site.binary.run(START).await.assert(0, &[]);
     let runs = stored(&site).await;

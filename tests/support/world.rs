@@ -49,8 +49,13 @@ const WAY: Duration = Duration::from_millis(16);
 const DETACH_LAG: Duration = Duration::from_millis(150);
 /// Between two renewals of the pool's leases; kubelets do it every ten seconds.
 const BEAT: Duration = Duration::from_secs(5);
-/// The node outside the pool that takes cleaning pods, in the donor's zone.
+/// The node outside the pool that takes cleaning pods, in the zone of the best donor.
 const WORKER: &str = "worker";
+
+/// A node like it in the zone of another.
+fn worker_near(node: &str) -> String {
+    format!("{WORKER}-near-{node}")
+}
 
 /// Writes a report as the cleaner does, and cleans nothing; it only leaves a word on the disk.
 const QUICK_CLEANER: &str = r#"#!/bin/sh
@@ -77,11 +82,13 @@ pub struct Plan {
     pub rights: Vec<ClusterRight>,
     /// In real seconds for a simulated one.
     pub scale: f64,
+    /// The node whose zone the stand-in kubelet is in; the best donor if none is said.
+    pub donor: Option<&'static str>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { adopted: false, cleaner: Cleaner::Quick, rights: KUBERNETES.to_vec(), scale: SCALE }
+        Self { adopted: false, cleaner: Cleaner::Quick, rights: KUBERNETES.to_vec(), scale: SCALE, donor: None }
     }
 }
 
@@ -116,7 +123,7 @@ static POOL: OnceCell<()> = OnceCell::const_new();
 
 impl Site {
     pub async fn new(cluster: &'static TestCluster, plan: Plan) -> Self {
-        let Plan { adopted, cleaner, rights, scale } = plan;
+        let Plan { adopted, cleaner, rights, scale, donor } = plan;
         POOL.get_or_init(|| pool(cluster)).await;
         let installed = cluster.service_account_kubeconfig(&rights).await;
 
@@ -140,7 +147,8 @@ impl Site {
                 (script, None)
             }
         };
-        let kubelet = Kubelet::start(cluster, &installed.at.clean_namespace, WORKER, &program);
+        let worker = donor.map_or_else(|| WORKER.to_owned(), worker_near);
+        let kubelet = Kubelet::start(cluster, &installed.at.clean_namespace, &worker, &program);
         let disks: Arc<Mutex<Disks>> = Arc::default();
         fs::create_dir(at("disks")).expect("a folder");
         kubelet.attach_by(cloud_disks(&world, &disks, &at("disks"), base.as_deref()));
@@ -309,7 +317,7 @@ fn cloud_disks(world: &Arc<Shared>, disks: &Arc<Mutex<Disks>>, folder: &Path, ba
     CloudDisks { attach: Box::new(attach), detached: Box::new(detached) }
 }
 
-/// Makes the pool's nodes and a worker in the donor's zone, and keeps their leases fresh for as long as this process lives.
+/// Makes the pool's nodes and workers in their zones, and keeps their leases fresh for as long as this process lives.
 async fn pool(cluster: &'static TestCluster) {
     let world = scene(false, SCALE).world();
     let newest = world.nodes.iter().max_by_key(|node| node.ready_since).expect("a node");
@@ -330,8 +338,12 @@ async fn pool(cluster: &'static TestCluster) {
             labels: labels(&zone(node.zone.as_ref())),
             ..TestNode::new(node.name.as_str())
         };
-        cluster.add_node(&given).await;
-        names.push(node.name.to_string());
+        let near = worker_near(node.name.as_str());
+        let worker = TestNode { labels: given.labels.clone(), ..TestNode::new(&near) };
+        for node in [given, worker] {
+            cluster.add_node(&node).await;
+            names.push(node.name);
+        }
     }
     let folder = cluster.folder.clone();
     std::thread::spawn(move || {
