@@ -28,6 +28,17 @@ async fn newest(site: &Site) -> String {
     runs.last().expect("a run")["run"].as_str().expect("its id").to_owned()
 }
 
+/// Also where the pause is too short to be stored: only its holder knows.
+async fn says_what_it_waits_for(site: &Site) -> bool {
+    for _ in 0..20 {
+        let run = site.binary.run(&["list", "-o", "json"]).await.assert(0, &[]).json()["runs"][0].clone();
+        if run["state"] == "running" && run["why"].is_string() {
+            return true;
+        }
+    }
+    false
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_holds_the_store_answers_and_goes_on_after_a_signal() {
     let Some(site) = site().await else { return };
@@ -38,6 +49,7 @@ async fn whoever_holds_the_store_answers_and_goes_on_after_a_signal() {
     site.binary.run(&["describe", &run]).await.assert(0, &["capture", "SnapshotDisk", "tester"]);
     let described = site.binary.run(&["describe", &run[..6], "-o", "json"]).await.assert(0, &[]).json();
     assert_eq!((&described["kind"], &described["summary"]["run"]), (&"Run".into(), &run.as_str().into()));
+    assert!(says_what_it_waits_for(&site).await, "a run that looks again and again says at what");
     // Somebody else, by mistake.
     for again in [START, &START[..4]] {
         site.binary.run(again).await.assert(5, &[&run, "is open for scale set pool1", "kamino-wf cancel"]);
