@@ -2,11 +2,14 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::expect_used, reason = "a test says what should have held")]
 
+use std::sync::Arc;
+
 use kamino_wf::{
-    cloud::{Architecture, Definition, DefinitionSpec, Provisioning, Snapshot},
+    cloud::{Architecture, Definition, DefinitionSpec, Limiter, Provisioning, Snapshot},
     model::{Profile, RunId},
-    sim::{Outcome, Resource, Scene, Session, Stop, World, spec},
-    workflow::{self, RunState},
+    sim::{Crash, Line, Outcome, Resource, Scene, Session, SimCloud, SimCluster, Stop, World, spec},
+    store::Journal,
+    workflow::{self, Driver, Engine, Pace, Parts, Rejected, RunState},
 };
 use serde_json::{Value, json};
 
@@ -328,4 +331,95 @@ fn a_pool_without_a_fit_node_is_refused_with_each_nodes_reason() {
         assert!(why.contains(word), "{word:?} is missing in: {why}");
     }
     assert!(asked.is_empty() && outcome.violations.is_empty(), "{asked:?}");
+}
+
+fn paused<T>(body: impl AsyncFnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime can be built").block_on(body())
+}
+
+/// Runs to rest in a world that is changed as soon as a step is done.
+async fn changed_after(step: &str, session: &Session, change: impl Fn(&mut World)) -> Outcome {
+    let meddle = async {
+        let done =
+            |line: &Line| line.step.as_deref() == Some(step) && matches!(line.event, workflow::Event::Confirmed { .. });
+        while !session.lines().iter().any(done) {
+            // Less than the next step needs for its first call.
+            tokio::time::sleep(std::time::Duration::from_millis(15)).await;
+        }
+        change(&mut session.shared.world());
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = meddle => unreachable!("it never ends"),
+        outcome = session.run(Stop::AtRest) => outcome.expect("the store never fails"),
+    }
+}
+
+/// A person cancels a run that nobody drives, and drives it then. The answer, and how the run ended.
+async fn cancelled(session: &Session, id: RunId) -> (Result<(), Rejected>, String) {
+    let tree = session.disk.tree(Arc::new(Crash::default()));
+    let (journal, committer) = Journal::open(tree, uuid::Uuid::nil()).expect("a sound journal");
+    let person = async {
+        let limiter = Arc::new(Limiter::default());
+        let engine = Engine::open(Parts {
+            cloud: Arc::new(SimCloud::new(Arc::clone(&session.shared), Arc::clone(&limiter))),
+            cluster: Arc::new(SimCluster::new(Arc::clone(&session.shared))),
+            clock: Arc::new(session.shared.world().clock.clone()),
+            journal,
+            limiter,
+            pace: Pace::default(),
+            release: "0.1.0".into(),
+            observer: Box::new(|_, _| {}),
+        });
+        let engine = Arc::new(engine.await.expect("opened"));
+        let answer = engine.cancel(id, "me").await.expect("the store works");
+        Driver::new(Arc::clone(&engine)).run_to_rest().await.expect("at rest");
+        (answer, engine.summaries().await.expect("runs").remove(0).state)
+    };
+    tokio::select! {
+        biased;
+        ended = committer.run() => panic!("the committer ended: {ended:?}"),
+        result = person => result,
+    }
+}
+
+#[test]
+fn a_version_that_somebody_deletes_before_it_is_published_is_no_dead_end() {
+    paused(async || {
+        let session = Session::new(Scene::nominal());
+        let outcome = changed_after("VerifyVersion", &session, |world| world.versions.clear()).await;
+        assert_eq!(state(&outcome), "undone", "{}", why(&outcome));
+        assert!(why(&outcome).contains("KW0242"), "{}", why(&outcome));
+        assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+        assert!(!session.shared.world().accepted.iter().any(|accepted| accepted.verb == "begin_publish"));
+    });
+}
+
+#[test]
+fn parked_before_anything_is_published_a_run_can_be_cancelled_and_afterwards_it_can_not() {
+    // The pool follows the definition, so that publishing is refused as soon as it would roll.
+    let scene = Scene { adopted: true, ..Scene::nominal() };
+    let rolls = |world: &mut World| {
+        let pool = &mut world.scale_sets.get_mut(&spec(&scene).scale_set.key()).expect("the pool").value;
+        pool["properties"]["upgradePolicy"]["mode"] = json!("Rolling");
+    };
+    for (step, published) in [("VerifyVersion", false), ("PublishVersion", true)] {
+        paused(async || {
+            let session = Session::new(scene.clone());
+            let outcome = changed_after(step, &session, rolls).await;
+            assert_eq!(state(&outcome), "parked", "after {step}: {}", why(&outcome));
+            let id = outcome.run.expect("a run").id;
+            let (answer, end) = cancelled(&session, id).await;
+            let ours = session.shared.world().versions.values().any(|version| version.value.run == Some(id));
+            assert_eq!(ours, published, "whether its version is there");
+            if published {
+                assert!(matches!(answer, Err(Rejected::PastReturn { .. })), "{answer:?}");
+                assert_eq!(end, "parked");
+            } else {
+                assert_eq!((answer, end.as_str()), (Ok(()), "cancelled"));
+            }
+        });
+    }
 }

@@ -317,6 +317,7 @@ impl Engine {
         if matches!(position, Position::Forward { .. })
             && let Some((stage, step)) = step_at(&stored.run, position.step())
             && stage.on_failure == OnFailure::Forward
+            && !(stage.begins_with(step) && position.untouched())
         {
             return Ok(Err(Rejected::PastReturn { run: id.short(), step: step.name().to_owned() }));
         }

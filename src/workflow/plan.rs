@@ -34,6 +34,14 @@ pub struct Stage {
     pub steps: &'static [&'static dyn AnyStep],
 }
 
+impl Stage {
+    /// Whether a step is its first: before that one has asked for anything, nothing of the stage has happened.
+    #[must_use]
+    pub fn begins_with(&self, step: &dyn AnyStep) -> bool {
+        self.steps.first().is_some_and(|first| first.name() == step.name())
+    }
+}
+
 /// `capture: live`: the donor is only read.
 pub static LIVE: &[Stage] = &[
     // Reads only. What is decided here is stored, and never decided again in this run.

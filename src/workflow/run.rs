@@ -207,6 +207,12 @@ impl Position {
             Self::Forward { step, .. } | Self::Back { step, .. } => *step,
         }
     }
+
+    /// Nothing was asked for in this step that may have been accepted.
+    #[must_use]
+    pub fn untouched(&self) -> bool {
+        matches!(self, Self::Forward { phase: Phase::Fresh | Phase::Decided, .. })
+    }
 }
 
 /// The state of a run.

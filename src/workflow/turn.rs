@@ -122,8 +122,31 @@ impl Turn<'_> {
         self.record(events).await
     }
 
+    /// What the run is about has vanished. Where a stage without a way back has only begun, that is still a way back: what
+    /// is gone can't have been published, and resuming could never succeed.
+    async fn vanished(
+        &self,
+        stage: &Stage,
+        any: &dyn AnyStep,
+        why: String,
+        mut events: Vec<Event>,
+    ) -> Result<Next, EngineError> {
+        if stage.on_failure == OnFailure::Forward && stage.begins_with(any) {
+            warn!(run = %self.run.id, stage = stage.name, step = any.name(), why, "gone, going back");
+            events.push(Event::Undoing { at: self.now(), why, cancelled: false });
+            return self.record(events).await;
+        }
+        self.fail(stage, why, events).await
+    }
+
     /// What a failed call means for a run on its way forward. `events` go into the same commit.
-    async fn trouble(&self, stage: &Stage, error: StepError, events: Vec<Event>) -> Result<Next, EngineError> {
+    async fn trouble(
+        &self,
+        stage: &Stage,
+        any: &dyn AnyStep,
+        error: StepError,
+        events: Vec<Event>,
+    ) -> Result<Next, EngineError> {
         let StepError { class, code, text } = error;
         debug!(run = %self.run.id, step = self.run.step_name(), ?class, text, "call failed");
         match class {
@@ -146,7 +169,8 @@ impl Turn<'_> {
                     self.record(events).await
                 }
             },
-            Class::Gone | Class::Refused => self.fail(stage, format!("{code}: {text}"), events).await,
+            Class::Gone => self.vanished(stage, any, format!("{code}: {text}"), events).await,
+            Class::Refused => self.fail(stage, format!("{code}: {text}"), events).await,
         }
     }
 
@@ -176,7 +200,7 @@ impl Turn<'_> {
                     self.fail(stage, format!("KW0003: {} did not go away in time", any.name()), vec![]).await
                 }
                 Ok(Undone::Going(what)) => self.wait(None, &what).await,
-                Err(error) => self.trouble(stage, error, vec![]).await,
+                Err(error) => self.trouble(stage, any, error, vec![]).await,
             },
             Phase::Decided | Phase::Asking { .. } | Phase::Asked { .. } => self.look(stage, any, at, overdue).await,
         }
@@ -199,7 +223,7 @@ impl Turn<'_> {
         match any.decide(self.engine.ports(), context).await {
             None => match any.input(context) {
                 Ok(input) => self.record(vec![Event::Decided { at: self.now(), input }]).await,
-                Err(error) => self.trouble(stage, error, vec![]).await,
+                Err(error) => self.trouble(stage, any, error, vec![]).await,
             },
             Some(Ok((output, fact))) => {
                 if let Some((key, value)) = fact {
@@ -210,7 +234,7 @@ impl Turn<'_> {
             Some(Err(error)) if overdue => {
                 self.fail(stage, format!("KW0003: {} could not be decided in time: {error}", any.name()), vec![]).await
             }
-            Some(Err(error)) => self.trouble(stage, error, vec![]).await,
+            Some(Err(error)) => self.trouble(stage, any, error, vec![]).await,
         }
     }
 
@@ -229,7 +253,7 @@ impl Turn<'_> {
                 Ok(OperationState::Running(pause)) => told = pause,
                 Ok(OperationState::Succeeded | OperationState::Unknown) => {}
                 Ok(OperationState::Failed { code, message }) => failed = Some(format!("{code}: {message}")),
-                Err(error) => return self.trouble(stage, error.into(), vec![]).await,
+                Err(error) => return self.trouble(stage, any, error.into(), vec![]).await,
             }
         }
         let seen = match any.observe(self.engine.ports(), self.input(any)).await {
@@ -237,7 +261,7 @@ impl Turn<'_> {
             Err(error) if overdue && !matches!(error.class, Class::Throttled { .. }) => {
                 return self.fail(stage, format!("KW0003: {} is past its deadline: {error}", any.name()), vec![]).await;
             }
-            Err(error) => return self.trouble(stage, error, vec![]).await,
+            Err(error) => return self.trouble(stage, any, error, vec![]).await,
         };
         match seen {
             Seen::Present(output) => self.record(vec![Event::Confirmed { at: self.now(), output }]).await,
@@ -322,7 +346,7 @@ impl Turn<'_> {
                         vec![not_asked]
                     }
                 };
-                self.trouble(stage, error, events).await
+                self.trouble(stage, any, error, events).await
             }
         }
     }
