@@ -74,7 +74,8 @@ impl Manifest {
         for entry in &self.entries {
             hasher.update(format!("{:?} {:?} {}\n", entry.column, entry.verb, entry.pattern));
         }
-        format!("sha256:{:x}", hasher.finalize())
+        let hex: Vec<String> = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{}", hex.concat())
     }
 }
 
