@@ -68,7 +68,10 @@ async fn lease(installed: &Installed, verb: &str) -> Result<(), ClusterError> {
     let done = match verb {
         "create" => leases.create(&PostParams::default(), &lease).await,
         "get" => leases.get(LEASE).await,
-        "update" => leases.replace(LEASE, &PostParams::default(), &lease).await,
+        "update" => {
+            let found = leases.get(LEASE).await.expect("it is there and may be read");
+            leases.replace(LEASE, &PostParams::default(), &found).await
+        }
         verb => panic!("src/permissions.rs lists {verb} on our Lease: which call needs it?"),
     };
     match done {
