@@ -108,8 +108,10 @@ async fn denied_without(right: Right) {
     }
     if scope == Own && verb != "create" {
         // Only one that is there can be read and renewed.
-        let leases: Api<Lease> = Api::namespaced(cluster.admin().await, &all.at.namespace);
-        create(&leases, json!({ "metadata": { "name": LEASE } })).await;
+        for at in [&all.at, &installed.at] {
+            let leases: Api<Lease> = Api::namespaced(cluster.admin().await, &at.namespace);
+            create(&leases, json!({ "metadata": { "name": LEASE } })).await;
+        }
     }
     let port = all.connect().await;
     let allowed = call(&all, &port, &with, right).await;
