@@ -155,8 +155,7 @@ async fn who_loses_it_says_to_whom_and_ends() {
     assert!(process.leads_within(Duration::from_secs(1)).await);
     let other = SimCluster::new(Arc::clone(&world));
     let lease = other.lease(NAMESPACE, NAME).await.expect("an answer").expect("a Lease");
-    let want =
-        LeaseClaim { holder: "somebody_else".into(), duration: Duration::from_secs(30), epoch: 9, taken: true };
+    let want = LeaseClaim { holder: "somebody_else".into(), duration: Duration::from_secs(30), epoch: 9, taken: true };
     other.write_lease(NAMESPACE, NAME, &want, Some(&lease.version)).await.expect("written");
     let lost = timeout(Duration::from_secs(15), process.life).await.expect("it ends").expect("in order");
     assert!(lost.to_string().starts_with("lost the Lease kamino-wf/kamino-wf to somebody_else"), "{lost}");
