@@ -14,6 +14,6 @@ pub use limiter::{Bucket, CallKind, Limiter};
 pub use model_change::{Fingerprint, ModelChange};
 pub use port::{
     Accepted, Architecture, Cloud, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Extension, Gallery, ImageRef,
-    Instance, NewVersion, Operation, OperationState, Orchestration, Plan, Provisioning, Replication, ScaleSet,
-    Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
+    Instance, Leftovers, NewVersion, Operation, OperationState, Orchestration, Plan, Provisioning, Replication,
+    ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
 };
