@@ -20,8 +20,8 @@ use kamino_wf::{
         Crash, Fault, Faults, Object, Pod, Resource, Scene, Session, Shared, SimCloud, SimCluster, Stop, World,
         checkers, cluster_id, spec,
     },
-    store::Journal,
-    workflow::{Engine, Event, Pace, Parts, Ports, SweepReport, sweep},
+    store::{Fence, Journal},
+    workflow::{Authority, Engine, Event, Pace, Parts, Ports, SweepReport, sweep},
 };
 use uuid::Uuid;
 
@@ -150,7 +150,7 @@ async fn one_sweep(shared: &Arc<Shared>, limiter: &Arc<Limiter>, known: Vec<Know
     let groups = BTreeSet::from([spec(&Scene::nominal()).scale_set.group()]);
     let known = async || Ok::<_, Infallible>(known);
     let patience = Patience::default();
-    let Ok(report) = sweep(ports, &groups, "kamino-wf-clean", patience, known).await;
+    let Ok(report) = sweep(ports, &groups, "kamino-wf-clean", patience, &|| true, known).await;
     report
 }
 
@@ -362,7 +362,7 @@ fn a_sweep_takes_nothing_from_a_run_that_is_under_way() {
                     let groups = BTreeSet::from([spec(&Scene::nominal()).scale_set.group()]);
                     let known = async || Ok::<_, Infallible>(open.lock().expect("a lock").clone());
                     let none = Patience { after_end: Duration::ZERO, unknown: Duration::ZERO };
-                    let Ok(report) = sweep(ports, &groups, "kamino-wf-clean", none, known).await;
+                    let Ok(report) = sweep(ports, &groups, "kamino-wf-clean", none, &|| true, known).await;
                     assert!(report.swept.is_empty(), "seed {seed}: {report:#?}");
                     swept += report.held.len();
                     tokio::time::sleep(Duration::from_secs(20)).await;
@@ -417,7 +417,9 @@ fn what_a_run_could_not_delete_the_janitor_does() {
                 clock: Arc::new(session.shared.world().clock.clone()),
                 journal,
                 limiter,
+                authority: Arc::new(Authority::unlimited(Fence(0))),
                 pace: Pace::default(),
+                runs_at_once: 1,
                 release: "0.1.0".into(),
                 observer: Box::new(|_, _| {}),
             });

@@ -5,10 +5,11 @@ use std::{path::Path, process::ExitCode};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde_json::json;
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    args::{Cli, Command, DescribeArgs, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
+    args::{Cli, Command, DescribeArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
     exit::Code,
     render,
 };
@@ -49,7 +50,11 @@ fn prepare(cli: &Cli) -> Result<()> {
         value: cli.log().to_owned(),
         remedy: format!("expected a filter such as info or kamino_wf=debug ({error})"),
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format() {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+    }
     Ok(())
 }
 
@@ -107,6 +112,11 @@ fn dispatch(cli: Cli) -> Result<Code> {
             Ok(Code::Ok)
         }
         Command::Store(StoreCommand::Check(args)) => check(&config()?.store, args.output),
+        Command::Serve(args) => {
+            let signal = runtime()?.block_on(app::serve(&config()?, args.hold_on_start))?;
+            info!(signal, "stopped");
+            Ok(Code::Ok)
+        }
         Command::List(args) => runtime()?.block_on(list(&config()?, args.output)),
         Command::Describe(args) => runtime()?.block_on(describe_run(&config()?, &args)),
         Command::Cancel(args) => runtime()?.block_on(cancel(&config()?, &args)),
@@ -208,7 +218,7 @@ async fn cancel(config: &Config, args: &RunArgs) -> Result<Code> {
     }
     let store = app::open_store(&config.store)?;
     let cluster = app::cluster(config).await?;
-    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let id = engine.find(&args.run).await??;
     engine.cancel(id, &asker()).await??;
     // Nobody else holds the store: what the run made is taken away here and now.
@@ -225,7 +235,7 @@ async fn start(config: &Config, args: &StartArgs) -> Result<Code> {
         return say_run(started.id, args.output);
     }
     let store = app::open_store(&config.store)?;
-    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let scale_set = spec.scale_set.clone();
     if engine.open_run(&scale_set).await.is_none() {
         // Said at once and with nothing recorded; the run itself would go on asking for half an hour.
@@ -269,7 +279,7 @@ async fn resume(config: &Config, args: &ResumeArgs) -> Result<Code> {
     }
     let store = app::open_store(&config.store)?;
     let cluster = app::cluster(config).await?;
-    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let open: Vec<Summary> = engine.summaries().await?.into_iter().filter(Summary::open).collect();
     let id = match &args.run {
         Some(run) => {

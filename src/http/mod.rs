@@ -2,6 +2,10 @@
 
 mod client;
 mod control;
+mod health;
+mod metrics;
 
 pub use client::{CallError, Client};
 pub use control::{By, Problem, Start, Started, router, socket_path};
+pub use health::{Vitals, probes};
+pub use metrics::Metrics;

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     cluster::{
-        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Leftover, Node, Owned, PodPhase, Remains,
+        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Leftover, Node, Owned,
+        PodPhase, Remains,
     },
     model::NodeName,
 };
@@ -290,6 +291,38 @@ impl Cluster for SimCluster {
             let run = volume.run.clone();
             world.note_deletion("delete_volume", name, Some(run));
             Ok(())
+        })
+        .await
+    }
+
+    async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {
+        let path = format!("{namespace}/{name}");
+        self.call("lease", &path, false, |world| Ok(world.leases.get(&path).cloned())).await
+    }
+
+    async fn write_lease(
+        &self,
+        namespace: &str,
+        name: &str,
+        want: &LeaseClaim,
+        over: Option<&str>,
+    ) -> Result<Lease, ClusterError> {
+        let path = format!("{namespace}/{name}");
+        let LeaseClaim { holder, duration, epoch, taken: _ } = want.clone();
+        self.call("write_lease", &path, true, |world| {
+            let found = world.leases.get(&path).map(|lease| lease.version.as_str());
+            match (found, over) {
+                (Some(_), None) => return Err(ClusterError::Exists { what: format!("create lease {path}") }),
+                (None, Some(_)) => return Err(not_found(&path)),
+                (Some(found), Some(over)) if found != over => {
+                    let message = format!("version is {found}, write goes over {over}");
+                    return Err(ClusterError::Preempted { what: format!("update lease {path}"), message });
+                }
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+            let lease = Lease { holder, duration, epoch, version: uid(world) };
+            world.leases.insert(path.clone(), lease.clone());
+            Ok(lease)
         })
         .await
     }

@@ -94,7 +94,7 @@ impl Engine {
             groups.into_iter().chain(before.iter().map(|run| run.scale_set.group())).collect();
         // Read again after the looks: what a run of this store has made meanwhile is then known to be its.
         let known = async || Ok::<_, EngineError>(self.summaries().await?.iter().map(known).collect());
-        sweep(self.ports(), &groups, namespace, patience, known).await
+        sweep(self.ports(), &groups, namespace, patience, &|| self.authority.may_change(), known).await
     }
 }
 
@@ -103,7 +103,7 @@ fn known(run: &Summary) -> KnownRun {
     KnownRun { id: run.id, standing }
 }
 
-/// One sweep. `known` is asked after everything was looked at.
+/// One sweep. `may_change` is asked before each request that changes something; `known`, after everything was looked at.
 ///
 /// # Errors
 /// What `known` says.
@@ -112,6 +112,7 @@ pub async fn sweep<E>(
     groups: &BTreeSet<GroupId>,
     namespace: &str,
     patience: Patience,
+    may_change: &(dyn Fn() -> bool + Sync),
     known: impl AsyncFnOnce() -> Result<Vec<KnownRun>, E>,
 ) -> Result<SweepReport, E> {
     let mut report = SweepReport::default();
@@ -146,7 +147,7 @@ pub async fn sweep<E>(
     }
     let known = known().await?;
     let judged = judge(&cluster, &cloud, &remains, &known, patience, ports.clock.now());
-    carry_out(ports, namespace, judged, &mut report).await;
+    carry_out(ports, namespace, judged, may_change, &mut report).await;
     for Held { thing, run, reason } in &report.held {
         info!(thing, run, reason, "found and left alone");
     }
@@ -154,7 +155,13 @@ pub async fn sweep<E>(
 }
 
 /// At most one request for each run, and at most [`REQUESTS_MAX`] in all.
-async fn carry_out(ports: Ports<'_>, namespace: &str, judged: Vec<Judged>, report: &mut SweepReport) {
+async fn carry_out(
+    ports: Ports<'_>,
+    namespace: &str,
+    judged: Vec<Judged>,
+    may_change: &(dyn Fn() -> bool + Sync),
+    report: &mut SweepReport,
+) {
     let mut busy: BTreeSet<String> = BTreeSet::new();
     for Judged { thing, owner, fate, reason } in judged {
         let (run, name) = (owner.short(), thing.to_string());
@@ -162,7 +169,7 @@ async fn carry_out(ports: Ports<'_>, namespace: &str, judged: Vec<Judged>, repor
             report.held.push(Held { thing: name, run, reason });
             continue;
         }
-        if busy.contains(&run) || report.swept.len() >= REQUESTS_MAX {
+        if busy.contains(&run) || report.swept.len() >= REQUESTS_MAX || !may_change() {
             report.again_in = Some(SOON);
             continue;
         }
