@@ -169,7 +169,7 @@ async fn a_second_daemon_is_refused_by_the_store_and_another_one_by_the_lease() 
     first.kill().await;
     second.until("\"message\":\"leads\"").await;
     let took = killed.elapsed();
-    assert!((Duration::from_secs(20)..Duration::from_secs(60)).contains(&took), "{took:?}");
+    assert!((Duration::from_secs(20)..Duration::from_mins(1)).contains(&took), "{took:?}");
     let lease = holder(&site).await.expect("a Lease");
     assert_eq!((pod_of(&lease), epoch_of(&lease)), (Some("kamino-wf-3"), 2));
     let done = async || {
