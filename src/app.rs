@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
     time::timeout,
 };
 use tracing::{info, warn};
@@ -220,11 +221,11 @@ pub enum Drove {
 /// Drives all open runs until the given one is at rest, and answers on the control socket meanwhile. Says how it is then.
 pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(Drove, Summary)> {
     let OpenStore { journal, guard, listener, socket, mut signals } = store;
-    let router = http::router(Arc::clone(&engine));
+    let (stop, stopping) = watch::channel(false);
+    let mut serving = Box::pin(http::serve(listener, Arc::clone(&engine), stopping));
     let drove = {
-        let serving = axum::serve(listener, router).into_future();
         let driving = Driver::new(engine).run_to_rest_of(id);
-        tokio::pin!(serving, driving);
+        tokio::pin!(driving);
         tokio::select! {
             biased;
             ended = guard.ended() => {
@@ -245,6 +246,11 @@ pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(
             }
         }
     };
+    // Whoever follows a run is told its end, or that it has to come again.
+    stop.send_replace(true);
+    if timeout(CLOSING, serving).await.is_err() {
+        warn!("the control socket was not closed in order: somebody does not read");
+    }
     let summaries = crate::workflow::summaries(&journal).await?;
     let summary = summaries.into_iter().find(|summary| summary.id == id);
     drop(journal);

@@ -20,7 +20,10 @@ mod turn;
 pub use delay::Pace;
 pub use describe::{Description, StepView};
 pub use driver::Driver;
-pub use engine::{Engine, EngineError, Next, Observer, Parts, Rejected, describe, events, find_run, load, summaries};
+pub use engine::{
+    Change, Engine, EngineError, News, Next, Note, Observer, Parts, Rejected, describe, events, find_run, load,
+    summaries,
+};
 pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
 pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};
 pub use spec::RunSpec;
