@@ -20,6 +20,8 @@ pub enum ClusterScope {
     NodeLeases,
     /// In the namespace of cleaning pods, where nothing else lives.
     Cleaning,
+    /// In the controller's own namespace.
+    Own,
 }
 
 /// One verb on one resource of the API server.
@@ -37,7 +39,7 @@ pub struct ClusterRight {
     pub scope: ClusterScope,
     /// For which capture.
     pub capture: Capture,
-    /// The steps that need it.
+    /// The steps that need it, and whatever else does.
     pub steps: &'static [&'static str],
     /// What they do with it.
     pub why: &'static str,
@@ -60,6 +62,12 @@ const MAKING: &[&str] = &["CleanCopy"];
 const CLEANING: &[&str] = &["CleanCopy", "DetachCopy", "DeleteTemporaries"];
 const CHOOSE_NODES: &[&str] = &["RankNodes"];
 const LOOK_AT_NODE: &[&str] = &["CanaryNode"];
+/// No step: `serve` itself.
+const DAEMON: &[&str] = &["the daemon"];
+
+/// The Lease's name, unless settings give it another: the roles have to follow them then.
+pub const LEASE: &str = "kamino-wf";
+const LEASE_NAMES: &[&str] = &[LEASE];
 
 /// The rights in the cluster.
 pub const KUBERNETES: &[ClusterRight] = &[
@@ -141,6 +149,20 @@ pub const KUBERNETES: &[ClusterRight] = &[
         MAKING,
         "say why a pod does not start: an attachment that fails is told in events only",
     ),
+    live((COORDINATION, "leases", "create"), ClusterScope::Own, DAEMON, "make the Lease that one of us holds"),
+    ClusterRight {
+        names: LEASE_NAMES,
+        ..live(
+            (COORDINATION, "leases", "get"),
+            ClusterScope::Own,
+            DAEMON,
+            "see who holds the Lease, before each change of anything",
+        )
+    },
+    ClusterRight {
+        names: LEASE_NAMES,
+        ..live((COORDINATION, "leases", "update"), ClusterScope::Own, DAEMON, "take it, renew it, and give it back")
+    },
 ];
 
 /// Where an Azure role is assigned.

@@ -17,8 +17,8 @@ use kamino_wf::{
     clock::{Clock, SystemClock},
     cloud::Limiter,
     sim::{Scene, Shared, SimCloud, SimCluster, spec},
-    store::{Holder, Journal, StoreGuard, open_dir},
-    workflow::{Engine, Pace, Parts},
+    store::{Fence, Holder, Journal, StoreGuard, open_dir},
+    workflow::{Authority, Engine, Pace, Parts},
 };
 use serde_json::{Value, json};
 use support::binary::Binary;
@@ -68,6 +68,8 @@ impl Desk {
         let shared = Shared::new(scene.world());
         let limiter = Arc::new(Limiter::default());
         let engine = Engine::open(Parts {
+            authority: Arc::new(Authority::unlimited(Fence(0))),
+            runs_at_once: usize::MAX,
             cloud: Arc::new(SimCloud::new(Arc::clone(&shared), Arc::clone(&limiter))),
             cluster: Arc::new(SimCluster::new(shared)),
             clock: Arc::new(SystemClock),

@@ -27,12 +27,16 @@ pub struct Cli {
     /// Context in the kubeconfig.
     #[arg(long, global = true, env = "KAMINO_CONTEXT", value_name = "NAME")]
     context: Option<String>,
-    /// What to log on stderr, as in `info` or `kamino_wf=debug`; `warn` by default, nothing in a simulation.
+    /// What to log on stderr, as in `info` or `kamino_wf=debug`; by default `info` when serving, nothing in a simulation,
+    /// `warn` otherwise.
     #[arg(long, global = true, env = "KAMINO_LOG", value_name = "FILTER")]
     log: Option<String>,
     /// Who asks, for the record; `kubectl kamino` says it.
     #[arg(long, global = true, hide = true, value_name = "NAME")]
     by: Option<String>,
+    /// How to log; JSON when serving, unless told otherwise.
+    #[arg(long, global = true, env = "KAMINO_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -43,6 +47,7 @@ impl Cli {
         let quiet = match self.command {
             #[cfg(feature = "sim")]
             Command::Simulate(_) => "off",
+            Command::Serve(_) => "info",
             Command::Start(_)
             | Command::List(_)
             | Command::Describe(_)
@@ -58,6 +63,12 @@ impl Cli {
     /// Who asks, if that was said.
     pub(super) fn by(&self) -> Option<&str> {
         self.by.as_deref()
+    }
+
+    /// How to log.
+    pub(super) fn log_format(&self) -> LogFormat {
+        let serving = matches!(self.command, Command::Serve(_));
+        self.log_format.unwrap_or(if serving { LogFormat::Json } else { LogFormat::Text })
     }
 
     /// What flags and variables say about settings.
@@ -76,6 +87,11 @@ pub(super) enum Command {
     /// Watch a whole update on a simulated cluster and cloud; nothing real is touched.
     #[cfg(feature = "sim")]
     Simulate(SimulateArgs),
+    /// Serve as a daemon: drive all runs, follow schedules, answer commands, until a signal comes.
+    ///
+    /// In a pod (`KAMINO_NAMESPACE`) it takes the Lease first: one process at a time changes the world. Probes and metrics are
+    /// on `serve.listen`, commands on the control socket in the store's directory.
+    Serve(ServeArgs),
     /// Start an update of one pool.
     ///
     /// With --wait this process drives the run and ends when the run does; stopped and started again it goes on with it.
@@ -96,6 +112,21 @@ pub(super) enum Command {
     Store(StoreCommand),
     /// Show the version.
     Version(OutputArgs),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one object a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Move no open run before a person resumes or cancels it, and follow no schedule: to look first, after trouble.
+    #[arg(long)]
+    pub(super) hold_on_start: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -5,10 +5,11 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde_json::json;
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    args::{Cli, Command, DescribeArgs, ListArgs, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
+    args::{Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
     exit::Code,
     render,
     watch::{self, Lines},
@@ -50,7 +51,11 @@ fn prepare(cli: &Cli) -> Result<()> {
         value: cli.log().to_owned(),
         remedy: format!("expected a filter such as info or kamino_wf=debug ({error})"),
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format() {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+    }
     Ok(())
 }
 
@@ -112,6 +117,11 @@ fn dispatch(cli: Cli) -> Result<Code> {
             Ok(Code::Ok)
         }
         Command::Store(StoreCommand::Check(args)) => check(&config()?.store, args.output),
+        Command::Serve(args) => {
+            let signal = runtime()?.block_on(app::serve(&config()?, args.hold_on_start))?;
+            info!(signal, "stopped");
+            Ok(Code::Ok)
+        }
         Command::List(args) => runtime()?.block_on(list(&config()?, &args)),
         Command::Describe(args) => runtime()?.block_on(describe_run(&config()?, &args)),
         Command::Cancel(args) => runtime()?.block_on(cancel(&config()?, &args, by)),
@@ -241,7 +251,7 @@ async fn cancel(config: &Config, args: &RunArgs, by: String) -> Result<Code> {
     }
     let store = app::open_store(&config.store)?;
     let cluster = app::cluster(config).await?;
-    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let cancel = What::Cancel(args.run.clone());
     let id = Mutations::new(Arc::clone(&engine)).here(&by, args.revision.map(Revision), cancel).await??.id;
     // Nobody else holds the store: what the run made is taken away here and now.
@@ -259,7 +269,7 @@ async fn start(config: &Config, args: &StartArgs, by: String) -> Result<Code> {
         return if args.wait { watch::to_rest(&config.store, &client, &started.run).await } else { Ok(code) };
     }
     let store = app::open_store(&config.store)?;
-    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let scale_set = spec.scale_set.clone();
     let open = engine.open_run(&scale_set).await;
     if open.is_none() {
@@ -303,7 +313,7 @@ async fn resume(config: &Config, args: &ResumeArgs, by: String) -> Result<Code> 
     }
     let store = app::open_store(&config.store)?;
     let cluster = app::cluster(config).await?;
-    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let open: Vec<Summary> = engine.summaries().await?.into_iter().filter(Summary::open).collect();
     let id = match &args.run {
         Some(run) => {

@@ -6,11 +6,13 @@
 pub mod azure;
 mod error;
 mod limiter;
+mod meter;
 mod model_change;
 mod port;
 
 pub use error::CloudError;
 pub use limiter::{Bucket, CallKind, Limiter};
+pub use meter::Meter;
 pub use model_change::{Fingerprint, ModelChange};
 pub use port::{
     Accepted, Architecture, Cloud, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Extension, Gallery, ImageRef,

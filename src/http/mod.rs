@@ -8,6 +8,8 @@ mod control;
 mod events;
 mod failure;
 mod follow;
+mod health;
+mod metrics;
 mod mutations;
 
 pub use api::{
@@ -17,4 +19,6 @@ pub use api::{
 pub use client::{CallError, Client, Terms};
 pub use control::{router, serve};
 pub use follow::{Follow, Heard};
+pub use health::{Vitals, probes};
+pub use metrics::Metrics;
 pub use mutations::{Mutations, What, audit_entries, audit_prefix};

@@ -241,7 +241,7 @@ impl Records {
 
     /// What becomes durable with a change.
     fn accepted(&self, change: Change) -> Vec<Fact> {
-        let verdict = if change.before == change.after { Verdict::Already } else { Verdict::Accepted };
+        let verdict = if change.already { Verdict::Already } else { Verdict::Accepted };
         let entry = AuditEntry {
             run: change.run.short(),
             before: Some(change.before.0),
@@ -286,6 +286,6 @@ fn audit_facts(entry: &AuditEntry) -> Vec<Fact> {
     facts
 }
 
-fn answer(Change { run, before, after }: Change) -> Changed {
-    Changed { id: run, run: run.short(), revision: after.0, changed: before != after }
+fn answer(Change { run, before: _, after, already }: Change) -> Changed {
+    Changed { id: run, run: run.short(), revision: after.0, changed: !already }
 }

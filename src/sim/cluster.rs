@@ -11,7 +11,9 @@ use super::{
     world::{Accepted, Object, Pod, Shared, World},
 };
 use crate::{
-    cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Node, Owned, PodPhase},
+    cluster::{
+        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, Owned, PodPhase,
+    },
     model::NodeName,
 };
 
@@ -256,6 +258,38 @@ impl Cluster for SimCluster {
             check_uid(name, &volume.uid, given)?;
             volume.gone_at.get_or_insert(gone_at);
             Ok(())
+        })
+        .await
+    }
+
+    async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {
+        let path = format!("{namespace}/{name}");
+        self.call("lease", &path, false, |world| Ok(world.leases.get(&path).cloned())).await
+    }
+
+    async fn write_lease(
+        &self,
+        namespace: &str,
+        name: &str,
+        want: &LeaseClaim,
+        over: Option<&str>,
+    ) -> Result<Lease, ClusterError> {
+        let path = format!("{namespace}/{name}");
+        let LeaseClaim { holder, duration, epoch, taken: _ } = want.clone();
+        self.call("write_lease", &path, true, |world| {
+            let found = world.leases.get(&path).map(|lease| lease.version.as_str());
+            match (found, over) {
+                (Some(_), None) => return Err(ClusterError::Exists { what: format!("create lease {path}") }),
+                (None, Some(_)) => return Err(not_found(&path)),
+                (Some(found), Some(over)) if found != over => {
+                    let message = format!("version is {found}, write goes over {over}");
+                    return Err(ClusterError::Preempted { what: format!("update lease {path}"), message });
+                }
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+            let lease = Lease { holder, duration, epoch, version: uid(world) };
+            world.leases.insert(path.clone(), lease.clone());
+            Ok(lease)
         })
         .await
     }

@@ -110,6 +110,7 @@ impl Scene {
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            leases: BTreeMap::new(),
             closed: BTreeMap::new(),
             told: std::collections::BTreeSet::new(),
             early: Vec::new(),

@@ -20,7 +20,7 @@ use crate::{
         Bucket, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Operation, Provisioning, Replication,
         Snapshot, Version,
     },
-    cluster::{CleaningSpec, Node, PodPhase},
+    cluster::{CleaningSpec, Lease, Node, PodPhase},
     model::{RunId, ScaleSetId},
 };
 
@@ -175,6 +175,8 @@ pub struct World {
     pub claims: BTreeMap<String, Object>,
     /// Volumes by name.
     pub volumes: BTreeMap<String, Object>,
+    /// Leases by namespace/name.
+    pub leases: BTreeMap<String, Lease>,
     /// Buckets that Azure has closed.
     pub closed: BTreeMap<Bucket, Timestamp>,
     /// Closed buckets that the run has recorded: from then on there is no excuse.

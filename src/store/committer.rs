@@ -69,7 +69,10 @@ impl Committer {
                     let staged = self.ledger.stage_facts(fence, facts);
                     answers.push(answer(reply, self.apply(staged, &mut failure)));
                 }
-                read @ (Request::Load { .. } | Request::Heads { .. } | Request::Facts { .. }) => reads.push(read),
+                read @ (Request::Load { .. }
+                | Request::Heads { .. }
+                | Request::Facts { .. }
+                | Request::SeenFence { .. }) => reads.push(read),
             }
         }
         if failure.is_none() && self.ledger.totals.commit != before {
@@ -140,6 +143,10 @@ impl Committer {
                 let facts = self.ledger.facts.range(prefix.clone()..);
                 let facts = facts.take_while(|(key, _)| key.starts_with(&prefix));
                 let _ = reply.send(Ok(facts.map(|(key, entry)| (key.clone(), entry.value.clone())).collect()));
+                Ok(())
+            }
+            Request::SeenFence { reply } => {
+                let _ = reply.send(Ok(self.ledger.totals.fence));
                 Ok(())
             }
             write @ (Request::Commit { .. } | Request::PutFacts { .. }) => {

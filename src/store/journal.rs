@@ -93,6 +93,9 @@ pub(super) enum Request {
         prefix: String,
         reply: Reply<Vec<(String, Value)>>,
     },
+    SeenFence {
+        reply: Reply<Fence>,
+    },
 }
 
 impl Journal {
@@ -190,6 +193,14 @@ impl Journal {
         self.ask(|reply| Request::Facts { prefix: prefix.to_owned(), reply }).await
     }
 
+    /// The newest epoch that any writer had: a new one has to be newer.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] and [`StoreError::Closed`] only.
+    pub async fn seen_fence(&self) -> Result<Fence, StoreError> {
+        self.ask(|reply| Request::SeenFence { reply }).await
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         if self.requests.send(request(reply)).await.is_err() {
@@ -214,6 +225,7 @@ impl Request {
             Self::Load { reply, .. } => send(reply, why),
             Self::Heads { reply } => send(reply, why),
             Self::Facts { reply, .. } => send(reply, why),
+            Self::SeenFence { reply } => send(reply, why),
         }
     }
 }

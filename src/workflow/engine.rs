@@ -12,15 +12,16 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, info_span, warn};
 use uuid::Uuid;
 
 use super::{
+    authority::Authority,
     delay::Pace,
     describe::Description,
     plan::{self, OnFailure, Stage},
     recovery::{self, Recovery},
-    run::{Event, IllegalEvent, Outcome, Position, Run, RunState},
+    run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState},
     spec::RunSpec,
     step::{AnyStep, Ports, StepError},
     summary::Summary,
@@ -31,7 +32,7 @@ use crate::{
     cloud::{Bucket, Cloud, CloudError, Limiter},
     cluster::Cluster,
     model::{RunId, ScaleSetId},
-    store::{Fact, Fence, Journal, NewRecord, Revision, StoreError},
+    store::{Fact, Journal, NewRecord, Revision, StoreError},
 };
 
 /// Facts about closed buckets: `throttle/<subscription>/<kind>`.
@@ -46,8 +47,10 @@ pub struct Change {
     pub run: RunId,
     /// Its revision before.
     pub before: Revision,
-    /// Its revision now; the same if it was so already.
+    /// Its revision now.
     pub after: Revision,
+    /// It was so already.
+    pub already: bool,
 }
 
 /// What happened to a run since somebody looked.
@@ -179,7 +182,9 @@ pub struct Engine {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) journal: Journal,
     pub(super) limiter: Arc<Limiter>,
+    pub(super) authority: Arc<Authority>,
     pub(super) pace: Pace,
+    runs_at_once: usize,
     release: String,
     observer: Observer,
     cells: Mutex<BTreeMap<RunId, Arc<Cell>>>,
@@ -188,6 +193,8 @@ pub struct Engine {
     poked: Mutex<BTreeSet<RunId>>,
     poke: Notify,
     recorded: watch::Sender<u64>,
+    /// Runs that nothing moves before a person speaks (`serve --hold-on-start`).
+    held: Mutex<BTreeSet<RunId>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -209,8 +216,12 @@ pub struct Parts {
     pub journal: Journal,
     /// The same limiter that the cloud adapter asks.
     pub limiter: Arc<Limiter>,
+    /// Whether this process may change the world.
+    pub authority: Arc<Authority>,
     /// How often the world is looked at.
     pub pace: Pace,
+    /// Runs that are beyond choosing at a time; the others wait.
+    pub runs_at_once: usize,
     /// This release.
     pub release: String,
     /// Is told every durable event.
@@ -220,7 +231,7 @@ pub struct Parts {
 impl Engine {
     /// Reads what is stored: throttling first, so that not even the first request comes too early, then the open runs.
     pub async fn open(parts: Parts) -> Result<Self, EngineError> {
-        let Parts { cloud, cluster, clock, journal, limiter, pace, release, observer } = parts;
+        let Parts { cloud, cluster, clock, journal, limiter, authority, pace, runs_at_once, release, observer } = parts;
         let mut stored_throttle = BTreeMap::new();
         for (_, value) in journal.facts(THROTTLE).await? {
             if let Ok((bucket, until)) = serde_json::from_value::<(Bucket, Timestamp)>(value) {
@@ -234,7 +245,9 @@ impl Engine {
             clock,
             journal,
             limiter,
+            authority,
             pace,
+            runs_at_once,
             release,
             observer,
             cells: Mutex::default(),
@@ -243,6 +256,7 @@ impl Engine {
             poked: Mutex::default(),
             poke: Notify::new(),
             recorded: watch::Sender::default(),
+            held: Mutex::default(),
         };
         for head in engine.journal.heads().await? {
             let open = serde_json::from_value::<Summary>(head.summary).is_ok_and(|summary| !summary.open());
@@ -276,6 +290,17 @@ impl Engine {
         self.poked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nothing moves the runs that are open now, until a person resumes or cancels each.
+    pub fn hold(&self) {
+        let ids: Vec<RunId> = self.cells().keys().copied().collect();
+        self.poked().clear();
+        self.held().extend(ids);
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, BTreeSet<RunId>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs that have to be turned now for a reason other than their own wake-up.
     pub(super) fn take_poked(&self) -> BTreeSet<RunId> {
         std::mem::take(&mut *self.poked())
@@ -289,6 +314,12 @@ impl Engine {
     fn poke(&self, id: RunId) {
         self.poked().insert(id);
         self.poke.notify_one();
+    }
+
+    /// Whether this process may change the world.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// The clock that the engine goes by.
@@ -327,7 +358,7 @@ impl Engine {
             by: by.to_owned(),
         };
         let run = Run::begin(id, event.clone())?;
-        let change = Change { run: id, before: Revision(0), after: Revision(1) };
+        let change = Change { run: id, before: Revision(0), after: Revision(1), already: false };
         let revision = self.commit(&run, Revision(0), std::slice::from_ref(&event), note(change)).await?;
         (self.observer)(&run, &event);
         self.cells().insert(id, Cell::new(run, revision));
@@ -392,10 +423,11 @@ impl Engine {
             return Ok(Err(Rejected::PastReturn { run: id.short(), step: step.name().to_owned() }));
         }
         if stored.run.cancel.is_some() {
-            let change = Change { run: id, before: stored.revision, after: stored.revision };
+            let change = Change { run: id, before: stored.revision, after: stored.revision, already: true };
             self.put_facts(note(change)).await?;
             return Ok(Ok(change));
         }
+        self.held().remove(&id);
         let event = Event::CancelRequested { at: self.clock.now(), by: by.to_owned() };
         self.ask_in(&mut stored, &cell, event, note).await.map(Ok)
     }
@@ -421,8 +453,16 @@ impl Engine {
         if let Some(step) = recovery::missing_step(&stored.run) {
             return Ok(Err(Rejected::NeedsRelease { run: id.short(), release: stored.run.release.clone(), step }));
         }
+        let held = self.held().remove(&id);
         match &stored.run.state {
             RunState::Parked { .. } | RunState::Waiting { .. } => {}
+            // Nothing happened to the run itself: there is nothing to record.
+            RunState::Running { .. } if held => {
+                let change = Change { run: id, before: stored.revision, after: stored.revision, already: false };
+                self.put_facts(note(change)).await?;
+                self.poke(id);
+                return Ok(Ok(change));
+            }
             RunState::Running { .. } | RunState::Ended(_) => {
                 return Ok(Err(Rejected::NotStopped { run: id.short(), state: Summary::of(&stored.run).state }));
             }
@@ -440,7 +480,7 @@ impl Engine {
         note: Note<'_>,
     ) -> Result<Change, EngineError> {
         let before = stored.revision;
-        let change = Change { run: stored.run.id, before, after: Revision(before.0 + 1) };
+        let change = Change { run: stored.run.id, before, after: Revision(before.0 + 1), already: false };
         self.record_with(stored, cell, vec![event], note(change)).await?;
         self.poke(stored.run.id);
         Ok(change)
@@ -450,7 +490,7 @@ impl Engine {
     pub async fn summaries(&self) -> Result<Vec<Summary>, EngineError> {
         let mut all = summaries(&self.journal).await?;
         for summary in &mut all {
-            let note = self.cell(summary.id).and_then(|cell| cell.note());
+            let note = self.note(summary.id);
             summary.why = summary.why.take().or(note);
         }
         Ok(all)
@@ -460,13 +500,21 @@ impl Engine {
     pub async fn describe(&self, id: RunId) -> Result<Result<Description, Rejected>, EngineError> {
         let mut described = describe(&self.journal, id).await?;
         if let Ok(description) = &mut described {
-            let note = self.cell(id).and_then(|cell| cell.note());
+            let note = self.note(id);
             if let Some(step) = description.steps.iter_mut().find(|step| step.state == "current") {
                 step.note = note.clone().or(step.note.take());
             }
             description.summary.why = description.summary.why.take().or(note);
         }
         Ok(described)
+    }
+
+    /// What a run waits for that is too short to be stored.
+    fn note(&self, id: RunId) -> Option<String> {
+        if self.held().contains(&id) {
+            return Some(format!("held since kamino-wf started: `kamino-wf resume {id}` lets it go on"));
+        }
+        self.cell(id).and_then(|cell| cell.note())
     }
 
     /// The run that a person means by some digits of its id.
@@ -533,18 +581,54 @@ impl Engine {
             }
             RunState::Waiting { position, .. } | RunState::Running { position } => position.clone(),
         };
+        // Looks are harmless, but what they say is recorded, and that is the holder's.
+        if !self.authority.may_change() {
+            cell.set_note(Some("this process does not hold the Lease: nothing moves"));
+            return Ok(Next::After(NO_AUTHORITY));
+        }
+        if let Some(others) = self.crowded(&run).await {
+            cell.set_note(Some(&format!("{others} runs are under way, and no more than that at a time")));
+            return Ok(Next::After(CROWDED));
+        }
+        // Whatever is logged below, also by the adapters, says which run and step it is about.
+        let asked = match &position {
+            Position::Forward { asked, .. } => *asked,
+            Position::Back { .. } => 0,
+        };
+        let scale_set = run.spec.scale_set.name();
+        let span = info_span!("step", run = %id, scale_set, step = run.step_name(), attempt = asked);
         let turn = Turn { engine: self, cell: &cell, run: &run };
-        match position {
-            Position::Forward { step, .. } if step == run.plan.len() => turn.end(Outcome::Done).await,
-            Position::Forward { step, phase, since, setbacks, asked } => {
-                let Some((stage, any)) = step_at(&run, step) else { return turn.park_unknown(step).await };
-                turn.forward(stage, any, At { phase, since, setbacks, asked }).await
-            }
-            Position::Back { step, why, cancelled, since, last_ask } => {
-                let Some((_, any)) = step_at(&run, step) else { return turn.park_unknown(step).await };
-                turn.back(any, Back { step, why, cancelled, since, last_ask }).await
+        async {
+            match position {
+                Position::Forward { step, .. } if step == run.plan.len() => turn.end(Outcome::Done).await,
+                Position::Forward { step, phase, since, setbacks, asked } => {
+                    let Some((stage, any)) = step_at(&run, step) else { return turn.park_unknown(step).await };
+                    turn.forward(stage, any, At { phase, since, setbacks, asked }).await
+                }
+                Position::Back { step, why, cancelled, since, last_ask } => {
+                    let Some((_, any)) = step_at(&run, step) else { return turn.park_unknown(step).await };
+                    turn.back(any, Back { step, why, cancelled, since, last_ask }).await
+                }
             }
         }
+        .instrument(span)
+        .await
+    }
+
+    /// Whether as many others as may be at a time are beyond choosing, when this run is about to go beyond.
+    async fn crowded(&self, run: &Run) -> Option<usize> {
+        if !at_gate(run) {
+            return None;
+        }
+        let cells: Vec<Arc<Cell>> = self.cells().values().cloned().collect();
+        let mut before_us = 0;
+        for cell in cells {
+            let other = &cell.inner.lock().await.run;
+            // Of those that are at the gate together, the oldest goes first.
+            let counts = if at_gate(other) { other.id < run.id } else { beyond_gate(other) };
+            before_us += usize::from(other.id != run.id && counts);
+        }
+        (before_us >= self.runs_at_once).then_some(before_us)
     }
 
     /// Makes events durable, then visible.
@@ -610,7 +694,8 @@ impl Engine {
             records.push(NewRecord { kind: event.kind(), payload });
         }
         let summary = serde_json::to_value(Summary::of(run)).unwrap_or_default();
-        Ok(self.journal.commit_with(run.id.0, expected, Fence(0), records, summary, facts).await?)
+        let epoch = self.authority.epoch();
+        Ok(self.journal.commit_with(run.id.0, expected, epoch, records, summary, facts).await?)
     }
 
     /// The facts whose key starts with `prefix`, in key order.
@@ -623,7 +708,7 @@ impl Engine {
         if facts.is_empty() {
             return Ok(());
         }
-        Ok(self.journal.put_facts(Fence(0), facts).await?)
+        Ok(self.journal.put_facts(self.authority.epoch(), facts).await?)
     }
 
     /// Stores what the limiter has learnt since the last time.
@@ -643,15 +728,50 @@ impl Engine {
                 (key, serde_json::to_value((bucket, until)).ok())
             })
             .collect();
-        self.journal.put_facts(Fence(0), facts).await?;
+        self.journal.put_facts(self.authority.epoch(), facts).await?;
         self.stored_throttle.lock().unwrap_or_else(PoisonError::into_inner).extend(news);
         Ok(())
+    }
+
+    /// One fact outside any run.
+    pub(super) async fn fact(&self, key: &str) -> Result<Option<Value>, EngineError> {
+        let facts = self.journal.facts(key).await?;
+        Ok(facts.into_iter().find(|(found, _)| found == key).map(|(_, value)| value))
+    }
+
+    /// Remembers a fact outside any run.
+    pub(super) async fn put_fact(&self, key: String, value: Value) -> Result<(), EngineError> {
+        Ok(self.journal.put_facts(self.authority.epoch(), vec![(key, Some(value))]).await?)
     }
 
     pub(super) async fn memory(&self) -> Result<BTreeMap<String, Value>, EngineError> {
         let facts = self.journal.facts(MEMORY).await?;
         Ok(facts.into_iter().filter_map(|(key, value)| Some((key.strip_prefix(MEMORY)?.to_owned(), value))).collect())
     }
+}
+
+/// Between two looks at whether the Lease is ours: it is renewed that often.
+const NO_AUTHORITY: Duration = Duration::from_secs(5);
+/// Between two looks at whether another run has ended. One takes an hour.
+const CROWDED: Duration = Duration::from_secs(30);
+
+/// About to leave the stage in which nothing is touched.
+fn at_gate(run: &Run) -> bool {
+    let fresh =
+        matches!(run.position(), Some(Position::Forward { phase: Phase::Fresh, step, .. }) if *step == choosing(run));
+    fresh && run.cancel.is_none()
+}
+
+/// It may have touched something, and has not ended.
+fn beyond_gate(run: &Run) -> bool {
+    run.position().is_some_and(|position| position.step() >= choosing(run))
+}
+
+/// How many steps of a run's plan are of the stage that touches nothing.
+fn choosing(run: &Run) -> usize {
+    let stages = plan::stages(run.spec.capture);
+    let first = |step: &PlannedStep| plan::find(stages, step).is_some_and(|(stage, _)| stage.name == stages[0].name);
+    run.plan.iter().take_while(|step| first(step)).count()
 }
 
 /// The step at an index of a run's plan, if this release has it.

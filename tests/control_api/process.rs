@@ -15,7 +15,7 @@ use kamino_wf::{
     http,
     sim::{Scene, Shared, SimCloud, SimCluster, SimDisk, spec},
     store::{Fence, Journal, NewRecord, Revision},
-    workflow::{Driver, Engine, Event, Pace, Parts, Run, Summary},
+    workflow::{Authority, Driver, Engine, Event, Pace, Parts, Run, Summary},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -263,7 +263,9 @@ async fn live(
             clock: Arc::new(clock.clone()),
             journal,
             limiter,
+            authority: Arc::new(Authority::unlimited(Fence(0))),
             pace: Pace::default(),
+            runs_at_once: 2,
             release: "9.9.9".into(),
             observer: Box::new(|_, _| {}),
         });
@@ -272,7 +274,13 @@ async fn live(
         let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
         let (stop, stopping) = watch::channel(false);
         let mut serving = Box::pin(http::serve(listener, Arc::clone(&engine), stopping));
-        let driving = async { if drives { Driver::new(engine).run().await } else { std::future::pending().await } };
+        let driving = async {
+            if drives {
+                Driver::new(engine).run_until(std::future::pending()).await
+            } else {
+                std::future::pending().await
+            }
+        };
         ready.send(()).expect("the test waits");
         let end = tokio::select! {
             biased;

@@ -12,7 +12,7 @@ use kamino_wf::{
         ModelChange, NewVersion, Operation, OperationState, Provisioning, Replication, ScaleSet, Snapshot,
         SnapshotSpec, UpgradeMode, Version,
     },
-    cluster::{CleaningSpec, CleaningView, Cluster, ClusterError, Node, PodPhase},
+    cluster::{CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase},
     model::{DefinitionId, DiskId, GalleryId, InstanceId, NodeName, Region, ScaleSetId, SnapshotId, VersionId},
     model::{RunId, VersionName},
     sim::{Shared, SimCloud},
@@ -312,6 +312,20 @@ impl Cluster for BentCluster {
 
     async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
         self.inner.delete_volume(name, uid).await
+    }
+
+    async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {
+        self.inner.lease(namespace, name).await
+    }
+
+    async fn write_lease(
+        &self,
+        namespace: &str,
+        name: &str,
+        want: &LeaseClaim,
+        over: Option<&str>,
+    ) -> Result<Lease, ClusterError> {
+        self.inner.write_lease(namespace, name, want, over).await
     }
 }
 

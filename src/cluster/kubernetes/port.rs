@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        coordination::v1::Lease,
+        coordination::v1::Lease as KubeLease,
         core::v1::{Event, Namespace, Node as KubeNode, PersistentVolume, PersistentVolumeClaim, Pod},
     },
 };
@@ -14,9 +14,9 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{KubernetesCluster, node, objects, view};
+use super::{KubernetesCluster, lease, node, objects, view};
 use crate::{
-    cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Node, PodPhase},
+    cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase},
     model::NodeName,
 };
 
@@ -37,7 +37,7 @@ impl Cluster for KubernetesCluster {
 
     async fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
         let nodes: Api<KubeNode> = Api::all(self.client.clone());
-        let leases: Api<Lease> = self.namespaced(LEASES);
+        let leases: Api<KubeLease> = self.namespaced(LEASES);
         let everything = ListParams::default();
         let nodes = self.call("list nodes", nodes.list(&everything)).await?;
         let leases = self.call(format!("list leases {LEASES}"), leases.list(&everything)).await?;
@@ -56,9 +56,9 @@ impl Cluster for KubernetesCluster {
         let Some(found) = self.call(&what, nodes.get_opt(name.as_str())).await? else {
             return Ok(None);
         };
-        let leases: Api<Lease> = self.namespaced(LEASES);
-        let lease = self.call(format!("get lease {LEASES}/{name}"), leases.get_opt(name.as_str())).await?;
-        node::project(found, lease.and_then(node::renewed)).map(Some).map_err(|error| senseless(&what, error))
+        let leases: Api<KubeLease> = self.namespaced(LEASES);
+        let renewed = self.call(format!("get lease {LEASES}/{name}"), leases.get_opt(name.as_str())).await?;
+        node::project(found, renewed.and_then(node::renewed)).map(Some).map_err(|error| senseless(&what, error))
     }
 
     async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError> {
@@ -126,6 +126,30 @@ impl Cluster for KubernetesCluster {
     async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         self.delete(format!("delete volume {name}"), volumes, name, &only(uid)).await
+    }
+
+    async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {
+        let leases: Api<KubeLease> = self.namespaced(namespace);
+        let found = self.call(format!("get lease {namespace}/{name}"), leases.get_opt(name)).await?;
+        Ok(found.map(lease::view))
+    }
+
+    async fn write_lease(
+        &self,
+        namespace: &str,
+        name: &str,
+        want: &LeaseClaim,
+        over: Option<&str>,
+    ) -> Result<Lease, ClusterError> {
+        let leases: Api<KubeLease> = self.namespaced(namespace);
+        let wanted = lease::object(name, want, over);
+        let how = PostParams::default();
+        let written = if over.is_some() {
+            self.call(format!("update lease {namespace}/{name}"), leases.replace(name, &how, &wanted)).await?
+        } else {
+            self.call(format!("create lease {namespace}/{name}"), leases.create(&how, &wanted)).await?
+        };
+        Ok(lease::view(written))
     }
 }
 
