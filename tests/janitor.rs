@@ -441,9 +441,9 @@ fn what_a_run_could_not_delete_the_janitor_does() {
             ended = committer.run() => panic!("the committer ended: {ended:?}"),
             reports = daemon => reports,
         };
-        let held = &reports[3].held;
-        assert!(held.iter().any(|it| it.reason.starts_with("a machine has it")), "{held:#?}");
-        assert!(held.iter().any(|it| it.reason.contains("of the same run is kept")), "{held:#?}");
+        let kept = &reports[3].held;
+        assert!(kept.iter().any(|it| it.reason.starts_with("a machine has it")), "{kept:#?}");
+        assert!(kept.iter().any(|it| it.reason.contains("of the same run is kept")), "{kept:#?}");
         let world = session.shared.world();
         assert_eq!(things(&world), 0, "{reports:#?}");
         assert!(world.snapshots.values().all(|snapshot| snapshot.value.run != Some(id)), "{reports:#?}");
