@@ -80,7 +80,7 @@ fn settings(config: &Config) -> Check {
         let remedy = "name at least one under pools; docs/examples/config.yaml is a whole file";
         return Check::wrong("settings", "there is no pool in them", remedy);
     }
-    Check::ok("settings", format!("{} pools: {}", names.len(), names.join(", ")))
+    Check::ok("settings", format!("pools: {}", names.join(", ")))
 }
 
 fn image(config: &Config) -> Check {
