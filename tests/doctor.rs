@@ -261,6 +261,8 @@ async fn without_an_api_server_or_with_bad_settings_it_says_so() {
     let binary = in_pod(&site);
     site.configure(|settings| drop(settings["cleaning"].as_object_mut().map(|it| it.remove("image"))));
     ask(&binary).await.assert_only("wrong", "cleaning image", &["cleaning.image is not set"]);
+    site.configure(|settings| settings["kubernetes"]["lease"] = json!("another"));
+    ask(&binary).await.assert_only("wrong", "Lease", &["\"another\" is forbidden", "a Lease named kamino-wf"]);
     site.configure(|settings| settings["pools"] = json!([]));
     ask(&binary).await.assert_only("wrong", "settings", &["no pool"]);
 

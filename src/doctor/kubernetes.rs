@@ -1,10 +1,10 @@
 //! The API server: does it answer, is it the clock's friend, and may we do what runs and the daemon do there.
 
-use super::Check;
+use super::{Check, State};
 use crate::{
     cluster::{Cluster as _, kubernetes::KubernetesCluster},
     model::Class,
-    permissions::{ClusterRight, ClusterScope, Installation, KUBERNETES},
+    permissions::{ClusterRight, ClusterScope, Installation, KUBERNETES, LEASE},
 };
 
 /// Looks at an API server. The second value is the cluster's id, when it could be read.
@@ -34,7 +34,8 @@ pub async fn kubernetes(
     checks.push(Check::clock("API server's clock", about.ahead));
     checks.extend(rights(cluster, own, clean_namespace).await);
     if let Some(namespace) = own {
-        checks.push(held(cluster, namespace, lease).await);
+        let lacking = checks.iter().any(|check| check.state == State::Wrong);
+        checks.push(held(cluster, namespace, lease, lacking).await);
     }
     (checks, id)
 }
@@ -74,13 +75,17 @@ fn lacking(right: &ClusterRight, at: &Installation) -> Check {
     Check::wrong("Kubernetes rights", seen, remedy)
 }
 
-async fn held(cluster: &KubernetesCluster, namespace: &str, lease: &str) -> Check {
+async fn held(cluster: &KubernetesCluster, namespace: &str, lease: &str, lacking: bool) -> Check {
     match cluster.lease(namespace, lease).await {
         Ok(None) => Check::ok("Lease", format!("{namespace}/{lease} is not there yet: nobody serves")),
         Ok(Some(found)) if found.holder.is_empty() => Check::ok("Lease", format!("{namespace}/{lease} is free")),
         Ok(Some(found)) => Check::ok("Lease", format!("{namespace}/{lease} is held by {}", found.holder)),
         // The rights above say which one is lacking.
-        Err(error) if error.class() == Class::Denied => Check::skipped("Lease", error.to_string()),
+        Err(error) if error.class() == Class::Denied && lacking => Check::skipped("Lease", error.to_string()),
+        Err(error) if error.class() == Class::Denied => {
+            let remedy = format!("the roles are for a Lease named {LEASE}: say so in kubernetes.lease, or change them");
+            Check::wrong("Lease", error.to_string(), remedy)
+        }
         Err(error) => Check::wrong("Lease", error.to_string(), "see that the API server can be reached from here"),
     }
 }
