@@ -4,12 +4,14 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -21,7 +23,7 @@ use super::{
     request_log::{Logged, RequestLog},
     tls,
 };
-use crate::{clock::Clock, sim::Shared};
+use crate::{clock::Clock, permissions::AZURE, sim::Shared};
 
 /// Where the face listens and what it writes.
 #[derive(Debug, Clone)]
@@ -93,6 +95,8 @@ impl ArmFace {
             identity: Identity::new(options.token_lifetime),
             operations: Operations::default(),
             running: Mutex::default(),
+            granted: Mutex::new(all_rights()),
+            ahead: Mutex::default(),
         });
         let mut server = JoinSet::new();
         server.spawn(accept(listener, acceptor, Arc::clone(&state)));
@@ -122,6 +126,23 @@ impl ArmFace {
         self.state.log.entries()
     }
 
+    /// From now on, the permissions API shows these role assignments, whatever the scope. At first they are all that the list of
+    /// rights asks for.
+    pub fn grant(&self, assignments: Vec<Value>) {
+        *self.state.granted.lock().unwrap_or_else(PoisonError::into_inner) = assignments;
+    }
+
+    /// The role assignments that the permissions API shows.
+    #[must_use]
+    pub fn granted(&self) -> Vec<Value> {
+        self.state.granted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on, its answers are dated by a clock that is ahead of this machine's.
+    pub fn set_clock_ahead(&self, by: SignedDuration) {
+        *self.state.ahead.lock().unwrap_or_else(PoisonError::into_inner) = by;
+    }
+
     /// From now on, tokens given so far answer 401.
     pub fn revoke_tokens(&self) {
         self.state.identity.revoke();
@@ -143,6 +164,12 @@ impl ArmFace {
     pub async fn ended(mut self) {
         self.server.join_next().await;
     }
+}
+
+/// One assignment for each action, in another case than ours.
+fn all_rights() -> Vec<Value> {
+    let assignment = |action: &str| json!({ "actions": [action.to_ascii_lowercase()], "notActions": [], "dataActions": [], "notDataActions": [] });
+    AZURE.iter().map(|right| assignment(right.action)).collect()
 }
 
 /// The face as a process of its own: says on stdout where it is, in one line of JSON, and stays.
