@@ -186,6 +186,7 @@ async fn until_in_force(admin: &Client, user: &str, right: &ClusterRight, at: &I
         ClusterScope::Cluster => "",
         ClusterScope::NodeLeases => "kube-node-lease",
         ClusterScope::Cleaning => &at.clean_namespace,
+        ClusterScope::Own => &at.namespace,
     };
     let question: SubjectAccessReview = serde_json::from_value(json!({ "metadata": {}, "spec": {
         "user": user,
