@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
     time::timeout,
 };
 use tracing::{info, warn};
@@ -261,11 +262,11 @@ pub enum Drove {
 pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(Drove, Summary)> {
     let OpenStore { journal, guard, listener, socket, mut signals } = store;
     let listener = listener.context("the control socket is taken already")?;
-    let router = http::router(Arc::clone(&engine));
+    let (stop, stopping) = watch::channel(false);
+    let mut serving = Box::pin(http::serve(listener, Arc::clone(&engine), stopping));
     let drove = {
-        let serving = axum::serve(listener, router).into_future();
         let driving = Driver::new(engine).run_to_rest_of(id);
-        tokio::pin!(serving, driving);
+        tokio::pin!(driving);
         tokio::select! {
             biased;
             ended = guard.ended() => {
@@ -286,10 +287,22 @@ pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(
             }
         }
     };
+    // Whoever follows a run is told its end, or that it has to come again.
+    stop.send_replace(true);
+    served(serving).await;
     let summaries = crate::workflow::summaries(&journal).await?;
     let summary = summaries.into_iter().find(|summary| summary.id == id);
     close(OpenStore { journal, guard, listener: None, socket, signals }).await?;
     Ok((drove, summary.with_context(|| format!("run {id} is not in the store"))?))
+}
+
+/// After a server was told to stop: whoever is connected is answered, unless they do not read.
+async fn served(serving: impl Future<Output = std::io::Result<()>>) {
+    match timeout(CLOSING, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "the control socket failed at the end"),
+        Err(_) => warn!("the control socket was not closed in order: somebody does not read"),
+    }
 }
 
 /// Closes the store in order.

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{OpenStore, RELEASE, Reach, close, cluster, engine, open_store, pool_spec};
+use super::{OpenStore, RELEASE, Reach, close, cluster, engine, open_store, pool_spec, served};
 use crate::{
     clock::{Clock as _, SystemClock},
     cluster::Cluster,
@@ -72,11 +72,10 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
     vitals.recovered(Arc::clone(&engine));
 
     let (stop, stopped) = watch::channel(false);
-    let router = http::router(Arc::clone(&engine));
     let control = store.listener.take().context("the control socket is taken already")?;
     let OpenStore { guard, signals, .. } = &mut store;
     let signal = {
-        let serving = axum::serve(control, router).into_future();
+        let serving = http::serve(control, Arc::clone(&engine), stopped.clone());
         let probing = axum::serve(listener, probes).into_future();
         let leading = async {
             match &leadership {
@@ -130,6 +129,12 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
         };
         info!(signal, "asked to stop; every run goes on where it was");
         stop.send_replace(true);
+        // Whoever follows a run is told to come again, beside the turns that end.
+        let driving = async {
+            let ((), driven) = tokio::join!(served(&mut serving), &mut driving);
+            driven
+        };
+        tokio::pin!(driving);
         // The Lease is kept up meanwhile: what is under way is still ours.
         tokio::select! {
             biased;

@@ -31,6 +31,9 @@ pub struct Cli {
     /// `warn` otherwise.
     #[arg(long, global = true, env = "KAMINO_LOG", value_name = "FILTER")]
     log: Option<String>,
+    /// Who asks, for the record; `kubectl kamino` says it.
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    by: Option<String>,
     /// How to log; JSON when serving, unless told otherwise.
     #[arg(long, global = true, env = "KAMINO_LOG_FORMAT", value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -56,6 +59,11 @@ impl Cli {
             | Command::Version(_) => "warn",
         };
         self.log.as_deref().unwrap_or(quiet)
+    }
+
+    /// Who asks, if that was said.
+    pub(super) fn by(&self) -> Option<&str> {
+        self.by.as_deref()
     }
 
     /// How to log.
@@ -91,7 +99,7 @@ pub(super) enum Command {
     /// Without --wait the run is given to the process that holds the store, or recorded for the next one.
     Start(StartArgs),
     /// List runs, newest first.
-    List(OutputArgs),
+    List(ListArgs),
     /// Show one run: what it waits for, and its steps.
     Describe(DescribeArgs),
     /// Go on with a parked or waiting run now; without RUN and with --wait, with all open runs.
@@ -142,6 +150,16 @@ pub(super) struct OutputArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Who asked for what, and what came of it, instead of runs; newest first.
+    #[arg(long)]
+    pub(super) audit: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct StartArgs {
     /// The pool, by its name in the settings: its best node is the donor.
     #[arg(long, value_name = "NAME", required_unless_present = "node")]
@@ -152,7 +170,7 @@ pub(super) struct StartArgs {
     /// Allow the change of a scale set's model that can't be taken back, on the first run for it.
     #[arg(long)]
     pub(super) adopt: bool,
-    /// Drive the run in this process until it ends.
+    /// Drive the run in this process until it ends; where another process holds the store, follow it.
     #[arg(long)]
     pub(super) wait: bool,
     /// How to print.
@@ -164,6 +182,9 @@ pub(super) struct StartArgs {
 pub(super) struct DescribeArgs {
     /// The run: the first digits of its id are enough.
     pub(super) run: String,
+    /// Go on with a line for each event as it comes, until the run is at rest; ends as it did.
+    #[arg(short, long)]
+    pub(super) watch: bool,
     /// How to print.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(super) output: Output,
@@ -173,6 +194,9 @@ pub(super) struct DescribeArgs {
 pub(super) struct RunArgs {
     /// The run: the first digits of its id are enough.
     pub(super) run: String,
+    /// Only if the run has not moved since: its `revision` in `describe -o json`. For programs.
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) revision: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -180,7 +204,10 @@ pub(super) struct ResumeArgs {
     /// The run: the first digits of its id are enough.
     #[arg(required_unless_present = "wait")]
     pub(super) run: Option<String>,
-    /// Drive it in this process until it ends.
+    /// Only if the run has not moved since: its `revision` in `describe -o json`. For programs.
+    #[arg(long, value_name = "NUMBER", requires = "run")]
+    pub(super) revision: Option<u64>,
+    /// Drive it in this process until it ends; where another process holds the store, follow it.
     #[arg(long)]
     pub(super) wait: bool,
 }

@@ -25,7 +25,10 @@ pub use authority::Authority;
 pub use delay::Pace;
 pub use describe::{Description, StepView};
 pub use driver::Driver;
-pub use engine::{Engine, EngineError, Next, Observer, Parts, Rejected, describe, events, find_run, load, summaries};
+pub use engine::{
+    Change, Engine, EngineError, News, Next, Note, Observer, Parts, Rejected, describe, events, find_run, load,
+    summaries,
+};
 pub use janitor::{Held, SweepReport, Swept, Trouble, sweep};
 pub use leadership::{Leadership, LostLease};
 pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
