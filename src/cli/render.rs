@@ -57,26 +57,6 @@ pub(super) fn list(summaries: &[Summary], now: Timestamp) -> String {
     text(&table)
 }
 
-/// What `doctor` prints: a line for each check, and below it what to do.
-pub(super) fn doctor(report: &Report) -> String {
-    let mut lines = Vec::new();
-    for check in &report.checks {
-        lines.push(format!("{:<8} {}: {}", check.state.as_str(), check.name, check.seen));
-        lines.extend(check.remedy.iter().map(|remedy| format!("{:<8}   {remedy}", "")));
-    }
-    let count = |state| report.count(state);
-    lines.push(String::new());
-    lines.push(format!(
-        "{}: {} ok, {} warnings, {} wrong, {} not looked at.",
-        if report.good() { "Nothing is wrong" } else { "Something is wrong" },
-        count(State::Ok),
-        count(State::Warning),
-        count(State::Wrong),
-        count(State::Skipped)
-    ));
-    lines.join("\n")
-}
-
 /// The table of `list --audit`, newest first.
 pub(super) fn audit(entries: &[AuditEntry]) -> String {
     if entries.is_empty() {
@@ -105,6 +85,26 @@ pub(super) fn audit(entries: &[AuditEntry]) -> String {
         ]);
     }
     text(&table)
+}
+
+/// What `doctor` prints: a line for each check, and below it what to do.
+pub(super) fn doctor(report: &Report) -> String {
+    let mut lines = Vec::new();
+    for check in &report.checks {
+        lines.push(format!("{:<8} {}: {}", check.state.as_str(), check.name, check.seen));
+        lines.extend(check.remedy.iter().map(|remedy| format!("{:<8}   {remedy}", "")));
+    }
+    let count = |state| report.count(state);
+    lines.push(String::new());
+    lines.push(format!(
+        "{}: {} ok, {} warnings, {} wrong, {} not looked at.",
+        if report.good() { "Nothing is wrong" } else { "Something is wrong" },
+        count(State::Ok),
+        count(State::Warning),
+        count(State::Wrong),
+        count(State::Skipped)
+    ));
+    lines.join("\n")
 }
 
 fn cut(text: &str, most: usize) -> String {

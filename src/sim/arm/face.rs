@@ -30,6 +30,8 @@ use crate::{clock::Clock, permissions::AZURE, sim::Shared};
 pub struct ArmOptions {
     /// A loopback address; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The address by which clients know it; that on which it listens by default. Both are in its certificate.
+    pub known_as: Option<String>,
     /// Where the certificate of its authority is written, for the adapter's `ca_bundle`.
     pub ca_path: PathBuf,
     /// Where requests are logged, as JSON lines.
@@ -51,6 +53,7 @@ impl ArmOptions {
     pub fn new(ca_path: &Path) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            known_as: None,
             ca_path: ca_path.to_owned(),
             log_path: None,
             token_lifetime: Duration::from_hours(1),
@@ -74,13 +77,16 @@ impl ArmFace {
         if !options.listen.ip().is_loopback() {
             return Err(io::Error::other(format!("{} is no loopback address", options.listen)));
         }
-        let acceptor = tls::acceptor(&options.ca_path)?;
+        let acceptor = tls::acceptor(&options.ca_path, options.known_as.as_deref())?;
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
             world,
             clock,
-            base: format!("https://{address}"),
+            base: match &options.known_as {
+                Some(name) => format!("https://{name}:{}", address.port()),
+                None => format!("https://{address}"),
+            },
             page_size: options.page_size.max(1),
             poll_after: options.poll_after,
             way: options.way,
