@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     args::{Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
     exit::Code,
-    render,
+    plugin, render,
     watch::{self, Lines},
 };
 use crate::{
@@ -30,6 +30,10 @@ use crate::{
 /// Parses, runs, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if plugin::called(arguments.next().as_ref()) {
+        return plugin::main(arguments);
+    }
     let cli = Cli::parse();
     if let Command::Clean(args) = cli.command {
         return crate::clean::cli::run(args);
@@ -60,7 +64,7 @@ fn prepare(cli: &Cli) -> Result<()> {
 }
 
 /// The exit code of an error, by who can do something about it.
-fn code_of(error: &anyhow::Error) -> Code {
+pub(super) fn code_of(error: &anyhow::Error) -> Code {
     for cause in error.chain() {
         if matches!(cause.downcast_ref(), Some(ConfigError::NoSuchPool { .. })) || cause.is::<NoSuchNode>() {
             return Code::NotFound;
@@ -130,7 +134,7 @@ fn dispatch(cli: Cli) -> Result<Code> {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -144,7 +148,7 @@ pub(super) fn print_json(value: &serde_json::Value) -> Result<()> {
 }
 
 /// Who asks, as far as the system knows.
-fn asker() -> String {
+pub(super) fn asker() -> String {
     let name = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
     let user = name("USER").or_else(|| name("LOGNAME")).unwrap_or_else(|| "uid 0".into());
     match name("HOSTNAME") {

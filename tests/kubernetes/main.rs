@@ -9,6 +9,7 @@ mod support;
 mod cleaning;
 mod errors;
 mod nodes;
+mod plugin;
 mod rights;
 mod stand_in;
 
