@@ -12,7 +12,7 @@ use super::{
     args::{Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
     exit::Code,
     plugin, render,
-    watch::{self, Lines},
+    watch::{self, Interrupts, Lines},
 };
 use crate::{
     app::{self, Drove, NoCredential, NoSuchNode, UnusableAccess},
@@ -212,6 +212,7 @@ async fn list(config: &Config, args: &ListArgs) -> Result<Code> {
 }
 
 async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
+    let interrupts = if args.watch { Some(Interrupts::listen()?) } else { None };
     let client = Client::connect(&config.store).await?;
     let view = if let Some(client) = &client {
         client.describe(&args.run).await?
@@ -229,14 +230,12 @@ async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
         Output::Table => println!("{}", render::describe(&view.description, SystemClock.now())),
         Output::Json => print_json(&serde_json::to_value(Answer::new("Run", &view))?)?,
     }
-    if !args.watch {
-        return Ok(Code::Ok);
-    }
+    let Some(interrupts) = interrupts else { return Ok(Code::Ok) };
     let lines = match args.output {
         Output::Table => Lines::Words,
         Output::Json => Lines::Json,
     };
-    watch::from(&config.store, &view.description, lines, client.is_some()).await
+    watch::from(&config.store, &view.description, lines, client.is_some(), interrupts).await
 }
 
 /// On which terms this process asks whoever holds the store.
