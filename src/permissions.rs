@@ -59,11 +59,13 @@ const fn live(
 }
 
 const MAKING: &[&str] = &["CleanCopy"];
-const CLEANING: &[&str] = &["CleanCopy", "DetachCopy", "DeleteTemporaries"];
+const CLEANING: &[&str] = &["CleanCopy", "DetachCopy", "the janitor"];
 const CHOOSE_NODES: &[&str] = &["RankNodes"];
 const LOOK_AT_NODE: &[&str] = &["CanaryNode"];
 /// No step: `serve` itself.
 const DAEMON: &[&str] = &["the daemon"];
+/// No step: what `serve` does every hour about what is left of runs.
+const JANITOR: &[&str] = &["the janitor"];
 
 /// The Lease's name, unless settings give it another: the roles have to follow them then.
 pub const LEASE: &str = "kamino-wf";
@@ -94,6 +96,12 @@ pub const KUBERNETES: &[ClusterRight] = &[
         "see whether the copy's volume is there, whose it is, and that it went",
     ),
     live(
+        (CORE, "persistentvolumes", "list"),
+        ClusterScope::Cluster,
+        JANITOR,
+        "find volumes with a run's label that no run takes away",
+    ),
+    live(
         (CORE, "persistentvolumes", "create"),
         ClusterScope::Cluster,
         MAKING,
@@ -118,6 +126,7 @@ pub const KUBERNETES: &[ClusterRight] = &[
         CLEANING,
         "see whether the claim is there, whose it is, and that it went",
     ),
+    live((CORE, "persistentvolumeclaims", "list"), ClusterScope::Cleaning, JANITOR, "the same, for claims"),
     live(
         (CORE, "persistentvolumeclaims", "create"),
         ClusterScope::Cleaning,
@@ -131,6 +140,7 @@ pub const KUBERNETES: &[ClusterRight] = &[
         CLEANING,
         "see how the cleaning goes and read its report, the termination message",
     ),
+    live((CORE, "pods", "list"), ClusterScope::Cleaning, JANITOR, "the same, for pods"),
     live(
         (CORE, "pods", "create"),
         ClusterScope::Cleaning,
@@ -259,21 +269,21 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/snapshots/read",
-        &["SnapshotDisk", "DeleteTemporaries"],
-        "look before and after",
+        &["SnapshotDisk", "DeleteTemporaries", "the janitor"],
+        "look before and after; list those with a run's tag",
     ),
     azure(AzureScope::Temporaries, "Microsoft.Compute/snapshots/write", &["SnapshotDisk"], "make the snapshot"),
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/snapshots/delete",
-        &["SnapshotDisk", "DeleteTemporaries"],
+        &["SnapshotDisk", "DeleteTemporaries", "the janitor"],
         "remove the snapshot",
     ),
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/disks/read",
-        &["CopyDisk", "DetachCopy", "VerifyVersion", "DeleteTemporaries"],
-        "see that the copy is there, and detached again",
+        &["CopyDisk", "DetachCopy", "VerifyVersion", "DeleteTemporaries", "the janitor"],
+        "see that the copy is there, and detached again; list those with a run's tag",
     ),
     azure(
         AzureScope::Temporaries,
@@ -284,7 +294,7 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/disks/delete",
-        &["CopyDisk", "DeleteTemporaries"],
+        &["CopyDisk", "DeleteTemporaries", "the janitor"],
         "remove the copy; a disk that a node uses is attached, and Azure refuses to delete those",
     ),
     azure(AzureScope::Gallery, "Microsoft.Compute/galleries/read", &["EnsureGallery"], "find the gallery"),

@@ -151,6 +151,7 @@ fn a_strangers_snapshot_of_the_runs_own_name_is_left_alone() {
                 created,
                 size_gib: 64,
                 run: stranger,
+                cluster: None,
             };
             world.snapshots.insert(key, Resource { value, operation: None, visible });
         });

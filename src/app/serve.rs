@@ -3,26 +3,33 @@
 //! Nothing here is in order but the beginning and the end. In between the parts run side by side, and when one of them that
 //! must live has ended, the process ends: the kubelet starts it again, and recovery is what always happens at a start.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use super::{OpenStore, RELEASE, Reach, close, cluster, engine, open_store, pool_spec, served};
 use crate::{
     clock::{Clock as _, SystemClock},
     cluster::Cluster,
-    config::{Config, Serve},
+    config::{Config, Place, Serve},
     http::{self, Metrics, Vitals},
     model::DonorChoice,
-    policy::lease::Candidate,
-    workflow::{Authority, Driver, Leadership, Scheduled, follow},
+    policy::{lease::Candidate, leftovers::Patience},
+    store::Fence,
+    workflow::{Authority, Driver, Engine, EngineError, Leadership, Scheduled, follow},
 };
 
 /// For turns that have begun, after a signal: a request that is under way gets its answer, and that is recorded. Less than
 /// half of the time that a pod has to end.
 const FINISHING: Duration = Duration::from_secs(10);
+/// Between two sweeps, whatever the first one says.
+const SWEEPS_APART: Duration = Duration::from_secs(10);
 /// Between two attempts to ask the API server which cluster this is.
 const CLUSTER_AGAIN: Duration = Duration::from_secs(5);
 
@@ -32,7 +39,7 @@ const CLUSTER_AGAIN: Duration = Duration::from_secs(5);
 /// Settings that can't be used, a store that can't be opened, and everything that a restart is the remedy for.
 pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
     super::ready(config, None)?;
-    let Serve { listen, runs_at_once: _, sweep_every: _, sweep_unknown_after: _ } = config.serve.clone();
+    let Serve { listen, runs_at_once: _, sweep_every, sweep_unknown_after } = config.serve.clone();
     let vitals = Arc::new(Vitals::default());
     let mut metrics = Metrics::new(RELEASE);
     let mut store = open_store(&config.store)?;
@@ -53,17 +60,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
         Some(_) => Authority::standby(seen),
         None => Authority::unlimited(seen),
     });
-    let leadership = config.place.namespace.as_ref().map(|namespace| Leadership {
-        cluster: Arc::clone(&cluster),
-        authority: Arc::clone(&authority),
-        namespace: namespace.clone(),
-        name: config.lease.clone(),
-        me: Candidate {
-            pod: config.place.pod.clone().unwrap_or_default(),
-            process: SystemClock.new_id().simple().to_string(),
-        },
-        seen,
-    });
+    let leadership = leadership(config, Arc::clone(&cluster), Arc::clone(&authority), seen);
     let observing = Arc::clone(&metrics);
     let observer = Box::new(move |run: &_, event: &_| observing.observe(run, event));
     let engine =
@@ -99,7 +96,14 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
             let pools = if hold { Vec::new() } else { scheduled(config, cluster.as_ref()).await };
             follow(Arc::clone(&engine), pools).await
         };
-        tokio::pin!(serving, probing, leading, driving, scheduling);
+        let sweeping = async {
+            authority.held().await;
+            match sweep_every {
+                Some(every) if !hold => sweep(config, &engine, every, sweep_unknown_after).await,
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(serving, probing, leading, driving, scheduling, sweeping);
         let signal = tokio::select! {
             biased;
             signal = signals.next() => signal,
@@ -113,6 +117,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
                 bail!("nothing drives runs any more");
             }
             ended = &mut scheduling => match ended? {},
+            ended = &mut sweeping => match ended? {},
             ended = &mut serving => {
                 ended.context("the control socket failed")?;
                 bail!("the control socket has stopped");
@@ -154,6 +159,36 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
     Ok(signal)
 }
 
+/// In a namespace of its own, a process takes the Lease there first.
+fn leadership(
+    config: &Config,
+    cluster: Arc<dyn Cluster>,
+    authority: Arc<Authority>,
+    seen: Fence,
+) -> Option<Leadership> {
+    let Place { namespace, pod, node: _ } = config.place.clone();
+    let process = SystemClock.new_id().simple().to_string();
+    let me = Candidate { pod: pod.unwrap_or_default(), process };
+    Some(Leadership { cluster, authority, namespace: namespace?, name: config.lease.clone(), me, seen })
+}
+
+/// Takes away what runs have left behind, again and again.
+async fn sweep(
+    config: &Config,
+    engine: &Engine,
+    every: Duration,
+    unknown: Duration,
+) -> Result<Infallible, EngineError> {
+    let patience = Patience { unknown, ..Patience::default() };
+    loop {
+        let groups: Vec<_> = config.pools.iter().map(|pool| pool.scale_set.group()).collect();
+        let report = engine.sweep(groups, &config.clean_namespace, patience).await?;
+        let told = report.not_before.map(|until| until.duration_since(engine.clock().now()));
+        let told = told.and_then(|pause| Duration::try_from(pause).ok());
+        sleep(told.or(report.again_in).unwrap_or(every).max(SWEEPS_APART)).await;
+    }
+}
+
 async fn bind(listen: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(listen)
         .await
@@ -172,7 +207,7 @@ async fn scheduled(config: &Config, cluster: &dyn Cluster) -> Vec<Scheduled> {
             Ok(id) => break id,
             Err(error) => warn!(%error, "schedules wait until it is known which cluster this is"),
         }
-        tokio::time::sleep(CLUSTER_AGAIN).await;
+        sleep(CLUSTER_AGAIN).await;
     };
     let mut scheduled = Vec::new();
     for (pool, schedule) in with_schedule {

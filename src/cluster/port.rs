@@ -127,6 +127,30 @@ pub struct CleaningView {
     pub pod: Option<CleaningPod>,
 }
 
+/// One of a cleaning's three objects, as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub owned: Owned,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// Of a pod: its container runs.
+    pub running: bool,
+}
+
+/// What in a cluster carries a run's label.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Remains {
+    /// Pods of the namespace.
+    pub pods: Vec<Leftover>,
+    /// Claims of the namespace.
+    pub claims: Vec<Leftover>,
+    /// Volumes for claims of the namespace; others are another installation's.
+    pub volumes: Vec<Leftover>,
+}
+
 /// The Lease, as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
@@ -164,6 +188,9 @@ pub trait Cluster: Send + Sync {
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError>;
     /// Pod, claim and volume of that name.
     async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError>;
+
+    /// Pods and claims of a namespace that carry a run's label, and the volumes for such claims.
+    async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError>;
 
     /// Makes the static volume for the copied disk: raw block, retained, bound to the claim of the same name.
     async fn create_volume(&self, want: &CleaningSpec) -> Result<(), ClusterError>;

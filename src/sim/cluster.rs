@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     cluster::{
-        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, Owned, PodPhase,
+        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Leftover, Node, Owned,
+        PodPhase, Remains,
     },
     model::NodeName,
 };
@@ -179,13 +180,37 @@ impl Cluster for SimCluster {
         .await
     }
 
+    async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {
+        let inside = format!("{namespace}/");
+        self.call("leftovers", namespace, false, |world| {
+            let pods = world.pods.iter().filter_map(|(path, pod)| {
+                let owned =
+                    Owned { uid: pod.uid.clone(), run: Some(pod.spec.run.short()), deleting: pod.gone_at.is_some() };
+                let running = world.phase(pod) == PodPhase::Running;
+                let name = path.strip_prefix(&inside)?.to_owned();
+                Some(Leftover { name, owned, created: Some(pod.created), running })
+            });
+            let of = |name: &str, object: &Object| Leftover {
+                name: name.to_owned(),
+                owned: owned(object),
+                created: Some(object.created),
+                running: false,
+            };
+            let claims = world.claims.iter().filter_map(|(path, claim)| Some(of(path.strip_prefix(&inside)?, claim)));
+            let volumes = world.volumes.iter().map(|(name, volume)| of(name, volume));
+            Ok(Remains { pods: pods.collect(), claims: claims.collect(), volumes: volumes.collect() })
+        })
+        .await
+    }
+
     async fn create_volume(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
         let what = format!("create volume {}", want.name);
         self.call("create_volume", &want.name, true, |world| {
             if world.volumes.contains_key(&want.name) {
                 return Err(ClusterError::Exists { what });
             }
-            let object = Object { run: want.run.short(), uid: uid(world), gone_at: None };
+            let created = world.now();
+            let object = Object { run: want.run.short(), uid: uid(world), created, gone_at: None };
             world.volumes.insert(want.name.clone(), object);
             Ok(())
         })
@@ -198,7 +223,8 @@ impl Cluster for SimCluster {
             if world.claims.contains_key(&path) {
                 return Err(ClusterError::Exists { what: format!("create claim {path}") });
             }
-            let object = Object { run: want.run.short(), uid: uid(world), gone_at: None };
+            let created = world.now();
+            let object = Object { run: want.run.short(), uid: uid(world), created, gone_at: None };
             world.claims.insert(path.clone(), object);
             Ok(())
         })
@@ -220,7 +246,8 @@ impl Cluster for SimCluster {
             };
             // While a pod is there its disk is not free, whatever was promised before.
             world.detaching.remove(&want.disk.key());
-            let pod = Pod { spec: want.clone(), uid: uid(world), runs_at, ends_at, killed, gone_at: None };
+            let created = world.now();
+            let pod = Pod { spec: want.clone(), uid: uid(world), created, runs_at, ends_at, killed, gone_at: None };
             world.pods.insert(path.clone(), pod);
             Ok(())
         })
@@ -234,6 +261,8 @@ impl Cluster for SimCluster {
             let pod = world.pods.get_mut(&path).ok_or_else(|| not_found(&path))?;
             check_uid(&path, &pod.uid, given)?;
             pod.gone_at.get_or_insert(gone_at);
+            let run = pod.spec.run.short();
+            world.note_deletion("delete_pod", &path, Some(run));
             Ok(())
         })
         .await
@@ -246,6 +275,8 @@ impl Cluster for SimCluster {
             let claim = world.claims.get_mut(&path).ok_or_else(|| not_found(&path))?;
             check_uid(&path, &claim.uid, given)?;
             claim.gone_at.get_or_insert(gone_at);
+            let run = claim.run.clone();
+            world.note_deletion("delete_claim", &path, Some(run));
             Ok(())
         })
         .await
@@ -257,6 +288,8 @@ impl Cluster for SimCluster {
             let volume = world.volumes.get_mut(name).ok_or_else(|| not_found(name))?;
             check_uid(name, &volume.uid, given)?;
             volume.gone_at.get_or_insert(gone_at);
+            let run = volume.run.clone();
+            world.note_deletion("delete_volume", name, Some(run));
             Ok(())
         })
         .await

@@ -10,6 +10,7 @@ mod delay;
 mod describe;
 mod driver;
 mod engine;
+mod janitor;
 mod leadership;
 mod plan;
 pub mod recovery;
@@ -28,6 +29,7 @@ pub use engine::{
     Change, Engine, EngineError, News, Next, Note, Observer, Parts, Rejected, describe, events, find_run, load,
     summaries,
 };
+pub use janitor::{Held, SweepReport, Swept, Trouble, sweep};
 pub use leadership::{Leadership, LostLease};
 pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
 pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};

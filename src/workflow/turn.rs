@@ -267,7 +267,10 @@ impl Turn<'_> {
             Err(error) => return self.trouble(stage, any, error, vec![]).await,
         };
         match seen {
-            Seen::Present(output) => self.record(vec![Event::Confirmed { at: self.now(), output }]).await,
+            Seen::Present(output) => {
+                info!(requests = at.asked, "step done");
+                self.record(vec![Event::Confirmed { at: self.now(), output }]).await
+            }
             Seen::Foreign(what) => self.fail(stage, format!("KW0004: {what}"), vec![]).await,
             Seen::Broken(why) => {
                 self.set_back(stage, any, &at, failed.map_or(why.clone(), |failed| format!("{why} ({failed})"))).await

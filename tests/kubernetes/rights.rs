@@ -45,6 +45,9 @@ async fn call(
         ("persistentvolumes" | "persistentvolumeclaims" | "pods", "get", _) | ("events", "list", _) => {
             port.cleaning(namespace, name).await.map(drop)
         }
+        ("persistentvolumes" | "persistentvolumeclaims" | "pods", "list", _) => {
+            port.leftovers(namespace).await.map(drop)
+        }
         ("persistentvolumes", "create", _) => port.create_volume(want).await,
         ("persistentvolumes", "delete", _) => port.delete_volume(name, "uid").await,
         ("persistentvolumeclaims", "create", _) => port.create_claim(want).await,
@@ -151,14 +154,17 @@ each_right! {
     denied_without_list_nodes: "nodes", "list", Everywhere;
     denied_without_get_nodes: "nodes", "get", Everywhere;
     denied_without_get_persistentvolumes: "persistentvolumes", "get", Everywhere;
+    denied_without_list_persistentvolumes: "persistentvolumes", "list", Everywhere;
     denied_without_create_persistentvolumes: "persistentvolumes", "create", Everywhere;
     denied_without_delete_persistentvolumes: "persistentvolumes", "delete", Everywhere;
     denied_without_list_leases: "leases", "list", NodeLeases;
     denied_without_get_leases: "leases", "get", NodeLeases;
     denied_without_get_persistentvolumeclaims: "persistentvolumeclaims", "get", Cleaning;
+    denied_without_list_persistentvolumeclaims: "persistentvolumeclaims", "list", Cleaning;
     denied_without_create_persistentvolumeclaims: "persistentvolumeclaims", "create", Cleaning;
     denied_without_delete_persistentvolumeclaims: "persistentvolumeclaims", "delete", Cleaning;
     denied_without_get_pods: "pods", "get", Cleaning;
+    denied_without_list_pods: "pods", "list", Cleaning;
     denied_without_create_pods: "pods", "create", Cleaning;
     denied_without_delete_pods: "pods", "delete", Cleaning;
     denied_without_list_events: "events", "list", Cleaning;

@@ -184,6 +184,9 @@ impl AzureCloud {
     /// Asks once for a change.
     pub(super) async fn begin(&self, call: Call<'_>, send: Generated<'_>) -> Result<Accepted, CloudError> {
         let reply = self.exchange(&call, How::Generated(send)).await?;
+        // What Azure's support asks for.
+        let azure_request_id = header(&reply.headers, "x-ms-request-id").unwrap_or_default();
+        tracing::info!(what = %call.what, status = reply.status.as_u16(), azure_request_id, "accepted by Azure");
         Ok(operation::accepted(&self.arm, &call.what, &reply, self.clock.now()))
     }
 

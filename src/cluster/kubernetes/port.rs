@@ -16,7 +16,9 @@ use serde::de::DeserializeOwned;
 
 use super::{KubernetesCluster, lease, node, objects, view};
 use crate::{
-    cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase},
+    cluster::{
+        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase, Remains,
+    },
     model::NodeName,
 };
 
@@ -25,6 +27,9 @@ const LEASES: &str = "kube-node-lease";
 
 /// Of one pod. The API server drops them after an hour, and repeated ones are counted, not added.
 const WARNINGS_MAX: u32 = 100;
+
+/// Of each kind, in one answer. What is beyond it waits for these to go.
+const REMAINS_MAX: u32 = 500;
 
 #[async_trait]
 impl Cluster for KubernetesCluster {
@@ -86,6 +91,33 @@ impl Cluster for KubernetesCluster {
             volume: volume.map(|volume| view::owned(&volume.metadata)),
             claim: claim.map(|claim| view::owned(&claim.metadata)),
             pod,
+        })
+    }
+
+    async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let claims: Api<PersistentVolumeClaim> = self.namespaced(namespace);
+        let pods: Api<Pod> = self.namespaced(namespace);
+        let ours = ListParams::default().labels(objects::RUN_LABEL).limit(REMAINS_MAX);
+        let (volumes, claims, pods) = tokio::try_join!(
+            self.call("list volumes", volumes.list(&ours)),
+            self.call(format!("list claims {namespace}"), claims.list(&ours)),
+            self.call(format!("list pods {namespace}"), pods.list(&ours)),
+        )?;
+        let running = |pod: &Pod| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running");
+        let for_us = |volume: &&PersistentVolume| {
+            let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+            claim.and_then(|claim| claim.namespace.as_deref()) == Some(namespace)
+        };
+        Ok(Remains {
+            pods: pods.items.iter().filter_map(|pod| view::leftover(&pod.metadata, running(pod))).collect(),
+            claims: claims.items.iter().filter_map(|claim| view::leftover(&claim.metadata, false)).collect(),
+            volumes: volumes
+                .items
+                .iter()
+                .filter(for_us)
+                .filter_map(|volume| view::leftover(&volume.metadata, false))
+                .collect(),
         })
     }
 
