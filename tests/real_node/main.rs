@@ -14,6 +14,7 @@ mod plant;
 mod support;
 
 mod cleaning;
+mod plugin;
 mod pods;
 mod update;
 
