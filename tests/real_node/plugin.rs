@@ -53,7 +53,7 @@ impl Desk {
         create(&bindings, binding).await;
 
         let settings: Api<ConfigMap> = Api::namespaced(admin.clone(), &namespace);
-        let data = json!({ "config.yaml": settings_file(&controller).to_string() });
+        let data = json!({ "config.yaml": settings_file(&controller).to_string(), "token": "a.b.c" });
         create(&settings, json!({ "metadata": { "name": "settings" }, "data": data })).await;
         let pods: Api<Pod> = Api::namespaced(admin, &namespace);
         create(&pods, pod(&controller.at.service_account)).await;
@@ -88,7 +88,7 @@ fn settings_file(installed: &Installed) -> Value {
     let spec = spec(&Scene::nominal());
     json!({
         "azure": { "credential": "workload-identity", "tenant": "t", "client": "c", "tokenFile": "/etc/kamino-wf/token",
-            "resourceManager": "https://127.0.0.1:1", "authority": "https://127.0.0.1:1" },
+            "caBundle": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", "resourceManager": "https://127.0.0.1:1", "authority": "https://127.0.0.1:1" },
         "cleaning": { "namespace": installed.at.clean_namespace, "image": CLEANER_IMAGE },
         "pools": [{ "name": "pool1", "scaleSet": spec.scale_set.to_string(), "profile": "kubeadm",
             "gallery": spec.gallery.to_string() }],
