@@ -15,3 +15,4 @@ mod view;
 
 pub use connect::{Access, ConnectError, KubernetesCluster};
 pub use remote::{Controller, Remote, RemoteError};
+pub use self_check::About;
