@@ -1,5 +1,5 @@
 //! `kubectl kamino`: the controller's pod is found or not, and a right that is missing is named. Commands in a real container
-//! run in tests/real_node.
+//! run in `tests/real_node`.
 
 use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Stdio};
 
