@@ -39,12 +39,12 @@ impl Desk {
         let person = cluster.service_account_kubeconfig(&[]).await;
         let admin = cluster.admin().await;
         let namespace = controller.at.namespace.clone();
-        let granted = json!([
+        let allowed = json!([
             { "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] },
             { "apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"] },
         ]);
         let roles: Api<Role> = Api::namespaced(admin.clone(), &namespace);
-        create(&roles, json!({ "metadata": { "name": "operator" }, "rules": granted })).await;
+        create(&roles, json!({ "metadata": { "name": "operator" }, "rules": allowed })).await;
         let bindings: Api<RoleBinding> = Api::namespaced(admin.clone(), &namespace);
         let subject =
             json!({ "kind": "ServiceAccount", "name": person.at.service_account, "namespace": person.at.namespace });
