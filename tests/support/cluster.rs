@@ -71,28 +71,39 @@ pub fn shared() -> Option<&'static TestCluster> {
 impl TestCluster {
     /// Starts one and waits until it serves. `None`, loudly, where the binaries are missing; in CI that is a failure.
     pub fn start() -> Option<Self> {
-        match binaries() {
+        match binaries(&["etcd", "kube-apiserver", "kube-controller-manager"]) {
             Ok(binaries) => Some(Self::start_with(&binaries)),
             Err(why) => {
-                assert!(std::env::var("CI").as_deref() != Ok("true"), "no test cluster: {why}");
-                // Not `eprintln`: the test harness would keep that to itself.
-                let _ = writeln!(std::io::stderr(), "SKIPPED: tests against a real Kubernetes: {why}");
+                skipped(&why);
                 None
             }
         }
     }
 
     fn start_with(binaries: &Path) -> Self {
-        let folder = std::env::temp_dir().join(format!("kamino-wf-cluster-{}", SystemClock.new_id().simple()));
+        let binaries = binaries.to_owned();
+        Self::keep("kamino-wf-cluster", move |folder| {
+            let servers = launch(&binaries, folder)?;
+            Ok((servers.address.clone(), servers))
+        })
+    }
+
+    /// Makes a folder and a thread that keeps what `launch` starts in it: the API server's address and the servers. Both end
+    /// with this value, or with the process.
+    pub(super) fn keep<S>(
+        name: &str,
+        launch: impl FnOnce(&Path) -> Result<(String, S), String> + Send + 'static,
+    ) -> Self {
+        let folder = std::env::temp_dir().join(format!("{name}-{}", SystemClock.new_id().simple()));
         fs::create_dir(&folder).expect("a temporary folder");
         let (ready, is_ready) = mpsc::channel();
         let (stop, stopped) = mpsc::channel();
         let keeper = std::thread::spawn({
-            let (binaries, folder) = (binaries.to_owned(), folder.clone());
+            let folder = folder.clone();
             move || {
                 let sweeper = sweeper(&folder);
-                let servers = launch(&binaries, &folder);
-                let _ = ready.send(servers.as_ref().map(|servers| servers.address.clone()).map_err(Clone::clone));
+                let servers = launch(&folder);
+                let _ = ready.send(servers.as_ref().map(|(address, _)| address.clone()).map_err(Clone::clone));
                 let _ = stopped.recv();
                 drop(servers);
                 drop(sweeper);
@@ -135,12 +146,12 @@ impl Drop for TestCluster {
     }
 }
 
-/// The folder with the servers' binaries, built if need be.
-fn binaries() -> Result<PathBuf, String> {
+/// The folder with the servers' binaries, built if need be; in it are `wanted`.
+pub(super) fn binaries(wanted: &[&str]) -> Result<PathBuf, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cluster-binaries");
     let output = Command::new(script).stderr(Stdio::inherit()).output().map_err(|error| error.to_string())?;
     let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    let missing = ["etcd", "kube-apiserver", "kube-controller-manager"].iter().find(|name| !folder.join(name).exists());
+    let missing = wanted.iter().find(|name| !folder.join(name).exists());
     match (output.status.success(), missing) {
         (true, None) => Ok(folder),
         (true, Some(name)) => Err(format!("{} has no {name}", folder.display())),
@@ -148,11 +159,25 @@ fn binaries() -> Result<PathBuf, String> {
     }
 }
 
-/// Removes the folder when this process is gone.
+/// Says loudly that a cluster can't be had here; in CI that is a failure.
+pub(super) fn skipped(why: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "no test cluster: {why}");
+    // Not `eprintln`: the test harness would keep that to itself.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: tests against a real Kubernetes: {why}");
+}
+
+/// Removes the folder when this process is gone, and the control groups of its name that a node left.
 struct Sweeper(Child);
 
 fn sweeper(folder: &Path) -> Sweeper {
-    let script = "cat > /dev/null; for _ in 1 2 3 4 5; do rm -rf -- \"$1\" && exit; sleep 1; done";
+    let script = r#"
+        cat > /dev/null
+        name=${1##*/}
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            find /sys/fs/cgroup -depth -type d \( -name "$name" -o -path "*/$name/*" \) -exec rmdir -- {} +
+            rm -rf -- "$1" && [ -z "$(find /sys/fs/cgroup -type d -name "$name")" ] && exit
+            sleep 1
+        done"#;
     let child = Command::new("/bin/sh")
         .args(["-c", script, "sweeper"])
         .arg(folder)
@@ -176,6 +201,13 @@ impl Drop for Sweeper {
 struct Servers {
     address: String,
     children: Vec<Child>,
+}
+
+impl Servers {
+    fn ended(&mut self) -> Option<String> {
+        let ended = self.children.iter_mut().find_map(|child| child.try_wait().ok().flatten());
+        ended.map(|status| format!("a server ended with {status}"))
+    }
 }
 
 impl Drop for Servers {
@@ -256,7 +288,7 @@ fn launch(binaries: &Path, folder: &Path) -> Result<Servers, String> {
     )?);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(until_ready(&mut servers, folder))?;
+    runtime.block_on(until_ready(|| servers.ended(), folder))?;
     servers.children.push(spawn(
         &binaries.join("kube-controller-manager"),
         folder,
@@ -285,17 +317,17 @@ fn free_ports() -> [u16; 3] {
 }
 
 /// Keys, the administrator's token, the audit policy, and a kubeconfig for the administrator.
-fn prepare(folder: &Path, address: &str) {
+pub(super) fn prepare(folder: &Path, address: &str) {
     let write = |name: &str, text: String| fs::write(folder.join(name), text).expect("the folder can be written");
     let key = rcgen::KeyPair::generate().expect("a key");
     write("service-account.pem", key.serialize_pem());
     write("service-account.pub", key.public_key_pem());
     let token = SystemClock.new_id().simple().to_string();
     write("tokens.csv", format!("{token},admin,admin,\"system:masters\"\n"));
+    write("admin.kubeconfig", kubeconfig(folder, address, &token));
     let policy = json!({ "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
         "omitStages": ["RequestReceived"], "rules": [{ "level": "Metadata" }] });
     write("audit-policy.json", policy.to_string());
-    write("admin.kubeconfig", kubeconfig(folder, address, &token));
 }
 
 /// A kubeconfig with a token. JSON is YAML.
@@ -320,15 +352,13 @@ pub(super) async fn admin(folder: &Path) -> Client {
 }
 
 /// Serving, and its own namespaces made.
-async fn until_ready(servers: &mut Servers, folder: &Path) -> Result<(), String> {
+pub(super) async fn until_ready(mut ended: impl FnMut() -> Option<String>, folder: &Path) -> Result<(), String> {
     let waiting = async {
         loop {
-            for child in &mut servers.children {
-                if let Ok(Some(status)) = child.try_wait() {
-                    return Err(format!("a server ended with {status}; its log: {}", newest_log_lines(folder)));
-                }
+            if let Some(ended) = ended() {
+                return Err(format!("{ended}; its log: {}", newest_log_lines(folder)));
             }
-            // The certificate is made by the API server itself, and written before it listens.
+            // The certificate may be made by the API server itself, and written before it listens.
             if folder.join("certificates/apiserver.crt").exists() {
                 let client = admin(folder).await;
                 let request = http::Request::get("/readyz").body(Vec::new()).expect("a request");

@@ -24,6 +24,7 @@ pub mod binary;
 pub mod cluster;
 pub mod installed;
 pub mod kubelet;
+pub mod node;
 pub mod placement;
 pub mod sandbox;
 pub mod world;
