@@ -1,7 +1,6 @@
 //! A pool of one profile in the cluster that the tests share: what its machines are told, and what is asked of its nodes.
 
 use std::{
-    fs,
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
@@ -25,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::{
     aks_engine,
-    guest::{Disk, Form, run, text},
+    guest::{Disk, Form, text},
     kubeadm::Kubeadm,
     machine::{Identity, Machine},
     seed::Seed,
