@@ -1,5 +1,7 @@
 //! The one place that builds real adapters, spawns tasks and joins them: if a task that must live ends, the process ends.
 
+mod serve;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
     time::timeout,
 };
 use tracing::{info, warn};
@@ -18,15 +21,17 @@ use crate::{
     clock::{Clock, SystemClock},
     cloud::{Limiter, azure::AzureCloud},
     cluster::{
-        Cluster as _,
+        Cluster,
         kubernetes::{ConnectError, KubernetesCluster},
     },
     config::{Config, ConfigError, Pool},
     http,
     model::{Capture, DonorChoice, InstanceId, NodeName, RunId},
     store::{Holder, Journal, StoreError, StoreGuard, open_dir},
-    workflow::{Driver, Engine, Observer, Parts, RunSpec, Summary},
+    workflow::{Authority, Driver, Engine, Observer, Parts, RunSpec, Summary},
 };
+
+pub use serve::serve;
 
 /// This release.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
@@ -55,7 +60,8 @@ pub struct OpenStore {
     /// The way to the committer.
     pub journal: Journal,
     guard: StoreGuard,
-    listener: UnixListener,
+    /// Until somebody answers on it.
+    listener: Option<UnixListener>,
     socket: PathBuf,
     signals: Signals,
 }
@@ -86,7 +92,7 @@ pub fn open_store(dir: &Path) -> Result<OpenStore> {
     })?;
     let only_us = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(&socket, only_us).with_context(|| format!("failed to protect {}", socket.display()))?;
-    Ok(OpenStore { journal, guard, listener, socket, signals })
+    Ok(OpenStore { journal, guard, listener: Some(listener), socket, signals })
 }
 
 /// The journal of a store that nobody holds, for reading.
@@ -107,24 +113,52 @@ pub async fn cluster(config: &Config) -> Result<KubernetesCluster> {
     }
 }
 
-/// The engine over the real adapters.
-pub async fn engine(
+/// The way to Azure, and what it is held back by.
+#[derive(Debug)]
+struct Reach {
+    cloud: AzureCloud,
+    limiter: Arc<Limiter>,
+}
+
+impl Reach {
+    fn azure(config: &Config) -> Result<Self> {
+        let settings = config.azure.clone().ok_or(NoCredential)?;
+        let limiter = Arc::new(Limiter::default());
+        let cloud = AzureCloud::new(&settings, Arc::clone(&limiter), Arc::new(SystemClock))?;
+        Ok(Self { cloud, limiter })
+    }
+}
+
+/// The engine of a command, over the real adapters. It takes no Lease: the store's lock and the daemon's Lease are two things.
+pub async fn engine_of_command(
     config: &Config,
     cluster: KubernetesCluster,
     journal: Journal,
     observer: Observer,
 ) -> Result<Arc<Engine>> {
-    let settings = config.azure.clone().ok_or(NoCredential)?;
-    let limiter = Arc::new(Limiter::default());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let cloud = AzureCloud::new(&settings, Arc::clone(&limiter), Arc::clone(&clock))?;
+    let authority = Arc::new(Authority::unlimited(journal.seen_fence().await?));
+    engine(config, Reach::azure(config)?, Arc::new(cluster), authority, journal, observer).await
+}
+
+/// The engine over the real adapters.
+async fn engine(
+    config: &Config,
+    reach: Reach,
+    cluster: Arc<dyn Cluster>,
+    authority: Arc<Authority>,
+    journal: Journal,
+    observer: Observer,
+) -> Result<Arc<Engine>> {
+    let Reach { cloud, limiter } = reach;
     let parts = Parts {
         cloud: Arc::new(cloud),
-        cluster: Arc::new(cluster),
-        clock,
+        cluster,
+        clock: Arc::new(SystemClock),
         journal,
         limiter,
+        authority,
         pace: config.pace,
+        runs_at_once: config.serve.runs_at_once,
         release: RELEASE.to_owned(),
         observer,
     };
@@ -167,6 +201,11 @@ pub async fn spec(
         }
         (None, None) => bail!("say which: --pool NAME or --node NAME"),
     };
+    pool_spec(config, pool, donor, adopt || pool.adopt, cluster.cluster_id().await?)
+}
+
+/// What a run of a pool is asked to do.
+fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, cluster: String) -> Result<RunSpec> {
     let clean_image = clean_image(config)?;
     Ok(RunSpec {
         scale_set: pool.scale_set.clone(),
@@ -184,7 +223,7 @@ pub async fn spec(
         keep_seconds: pool.keep_for.as_secs(),
         clean_namespace: config.clean_namespace.clone(),
         clean_image,
-        cluster: cluster.cluster_id().await?,
+        cluster,
     })
 }
 
@@ -220,11 +259,12 @@ pub enum Drove {
 /// Drives all open runs until the given one is at rest, and answers on the control socket meanwhile. Says how it is then.
 pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(Drove, Summary)> {
     let OpenStore { journal, guard, listener, socket, mut signals } = store;
-    let router = http::router(Arc::clone(&engine));
+    let listener = listener.context("the control socket is taken already")?;
+    let (stop, stopping) = watch::channel(false);
+    let mut serving = Box::pin(http::serve(listener, Arc::clone(&engine), stopping));
     let drove = {
-        let serving = axum::serve(listener, router).into_future();
         let driving = Driver::new(engine).run_to_rest_of(id);
-        tokio::pin!(serving, driving);
+        tokio::pin!(driving);
         tokio::select! {
             biased;
             ended = guard.ended() => {
@@ -245,8 +285,27 @@ pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(
             }
         }
     };
+    // Whoever follows a run is told its end, or that it has to come again.
+    stop.send_replace(true);
+    served(serving).await;
     let summaries = crate::workflow::summaries(&journal).await?;
     let summary = summaries.into_iter().find(|summary| summary.id == id);
+    close(OpenStore { journal, guard, listener: None, socket, signals }).await?;
+    Ok((drove, summary.with_context(|| format!("run {id} is not in the store"))?))
+}
+
+/// After a server was told to stop: whoever is connected is answered, unless they do not read.
+async fn served(serving: impl Future<Output = std::io::Result<()>>) {
+    match timeout(CLOSING, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "the control socket failed at the end"),
+        Err(_) => warn!("the control socket was not closed in order: somebody does not read"),
+    }
+}
+
+/// Closes the store in order.
+async fn close(store: OpenStore) -> Result<()> {
+    let OpenStore { journal, guard, listener: _, socket, signals: _ } = store;
     drop(journal);
     let _ = std::fs::remove_file(&socket);
     // A connection that is still open holds the journal; the end of the process is as good as an orderly close.
@@ -255,7 +314,7 @@ pub async fn drive(engine: Arc<Engine>, store: OpenStore, id: RunId) -> Result<(
         Ok(Err(error)) => return Err(error.into()),
         Err(_) => warn!("the store was not closed in order: somebody is still connected"),
     }
-    Ok((drove, summary.with_context(|| format!("run {id} is not in the store"))?))
+    Ok(())
 }
 
 /// What asks the process to stop.

@@ -1,6 +1,9 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
+mod schedules;
+
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,6 +16,7 @@ use crate::{
     cloud::azure::{AzureSettings, Credential, Timeouts},
     cluster::kubernetes::Access,
     model::{GalleryId, Profile, Region, ScaleSetId},
+    policy::schedule::Schedule,
     workflow::Pace,
 };
 
@@ -59,13 +63,17 @@ pub enum ConfigError {
 }
 
 /// The variables that are read. Azure's own, which the workload identity webhook sets, are read besides.
-pub const VARIABLES: [&str; 6] = [
+pub const VARIABLES: [&str; 10] = [
     "KAMINO_CONFIG",
     "KAMINO_STORE",
     "KAMINO_KUBECONFIG",
     "KAMINO_CONTEXT",
     "KAMINO_AZURE_CLIENT_SECRET",
     "KAMINO_LOG",
+    "KAMINO_LOG_FORMAT",
+    "KAMINO_NAMESPACE",
+    "KAMINO_POD",
+    "KAMINO_NODE",
 ];
 
 /// The settings as they stand in the file.
@@ -81,6 +89,8 @@ struct File {
     polling: PollingFile,
     #[serde(default)]
     cleaning: CleaningFile,
+    #[serde(default)]
+    serve: ServeFile,
     #[serde(default)]
     pools: Vec<PoolFile>,
 }
@@ -111,6 +121,16 @@ enum CredentialKind {
 struct KubernetesFile {
     kubeconfig: Option<PathBuf>,
     context: Option<String>,
+    lease: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ServeFile {
+    listen: Option<String>,
+    runs_at_once: Option<usize>,
+    sweep_every: Option<String>,
+    sweep_unknown_after: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -143,6 +163,11 @@ struct PoolFile {
     min_ready: Option<String>,
     keep: Option<u32>,
     keep_for: Option<String>,
+    #[serde(default)]
+    adopt: bool,
+    schedule: Option<schedules::ScheduleFile>,
+    #[serde(default)]
+    windows: Vec<schedules::WindowFile>,
 }
 
 /// A pool whose image is kept fresh.
@@ -170,6 +195,34 @@ pub struct Pool {
     pub keep: u32,
     /// Versions younger than this stay; a day by default.
     pub keep_for: Duration,
+    /// Runs may change a scale set's model in a way that can't be taken back, on the first run for it.
+    pub adopt: bool,
+    /// When runs begin by themselves; never by default.
+    pub schedule: Option<Schedule>,
+}
+
+/// How the daemon serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serve {
+    /// Where health and metrics are; `0.0.0.0:8080` by default.
+    pub listen: SocketAddr,
+    /// Runs that are beyond choosing at a time; 2 by default, so that a fault of ours or of Azure's does not meet every pool.
+    pub runs_at_once: usize,
+    /// Between two looks for leftovers; an hour by default, `None` for never.
+    pub sweep_every: Option<Duration>,
+    /// Leftovers of runs that this store does not know are left alone for so long; 7 days by default.
+    pub sweep_unknown_after: Duration,
+}
+
+/// Where this process runs, as far as it was told (the downward API).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The pod's namespace: with it, the Lease is used.
+    pub namespace: Option<String>,
+    /// The pod's name.
+    pub pod: Option<String>,
+    /// The node's name.
+    pub node: Option<String>,
 }
 
 /// All settings, checked.
@@ -187,6 +240,12 @@ pub struct Config {
     pub clean_namespace: String,
     /// The image of cleaning pods.
     pub clean_image: Option<String>,
+    /// How the daemon serves.
+    pub serve: Serve,
+    /// The Lease's name, in the own namespace.
+    pub lease: String,
+    /// Where this process runs.
+    pub place: Place,
     /// The pools.
     pub pools: Vec<Pool>,
 }
@@ -226,12 +285,13 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Self::parse(&path, "{}")?,
             Err(error) => return Err(ConfigError::Unreadable { path, detail: error.to_string() }),
         };
-        let File { store: file_store, azure, kubernetes, polling, cleaning, pools } = file;
+        let File { store: file_store, azure, kubernetes, polling, cleaning, serve, pools } = file;
         let CleaningFile { namespace, image } = cleaning;
-        let KubernetesFile { kubeconfig: file_kubeconfig, context: file_context } = kubernetes;
+        let KubernetesFile { kubeconfig: file_kubeconfig, context: file_context, lease } = kubernetes;
         let path = kubeconfig.or(file_kubeconfig);
         let context = context.or(file_context);
         let in_pod = env("KUBERNETES_SERVICE_HOST").is_some();
+        let said = |name: &str| env(name).filter(|value| !value.is_empty());
         Ok(Self {
             store: store.or(file_store).unwrap_or_else(|| DEFAULT_STORE.into()),
             azure: azure_settings(azure, env)?,
@@ -243,6 +303,9 @@ impl Config {
             pace: pace(&polling)?,
             clean_namespace: namespace.unwrap_or_else(|| "kamino-wf-clean".into()),
             clean_image: image,
+            serve: checked_serve(serve)?,
+            lease: lease.unwrap_or_else(|| "kamino-wf".into()),
+            place: Place { namespace: said("KAMINO_NAMESPACE"), pod: said("KAMINO_POD"), node: said("KAMINO_NODE") },
             pools: checked_pools(pools)?,
         })
     }
@@ -313,6 +376,26 @@ fn pace(file: &PollingFile) -> Result<Pace, ConfigError> {
     Ok(pace)
 }
 
+fn checked_serve(file: ServeFile) -> Result<Serve, ConfigError> {
+    let ServeFile { listen, runs_at_once, sweep_every, sweep_unknown_after } = file;
+    let listen = listen.unwrap_or_else(|| "0.0.0.0:8080".into());
+    let runs_at_once = runs_at_once.unwrap_or(2);
+    if !(1..=100).contains(&runs_at_once) {
+        return Err(bad("serve.runsAtOnce", runs_at_once, "expected 1 to 100"));
+    }
+    let hour = Duration::from_hours(1);
+    let sweep_every = duration("serve.sweepEvery", sweep_every.as_ref(), hour, Duration::ZERO)?;
+    let week = Duration::from_hours(7 * 24);
+    Ok(Serve {
+        listen: listen.parse().map_err(|_| {
+            bad("serve.listen", &listen, "expected an address and a port, as in 0.0.0.0:8080 or [::]:8080")
+        })?,
+        runs_at_once,
+        sweep_every: Some(sweep_every).filter(|pause| !pause.is_zero()),
+        sweep_unknown_after: duration("serve.sweepUnknownAfter", sweep_unknown_after.as_ref(), week, hour)?,
+    })
+}
+
 fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
     let mut pools: Vec<Pool> = Vec::new();
     for (index, file) in files.into_iter().enumerate() {
@@ -328,6 +411,9 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             min_ready,
             keep,
             keep_for,
+            adopt,
+            schedule,
+            windows,
         } = file;
         let at = |field: &str| format!("pools[{index}].{field}");
         let said = |field: &str, value: &str, error: &dyn std::fmt::Display| bad(at(field), value, error.to_string());
@@ -365,6 +451,8 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             min_ready: duration(&at("minReady"), min_ready.as_ref(), Duration::from_hours(1), Duration::ZERO)?,
             keep,
             keep_for: duration(&at("keepFor"), keep_for.as_ref(), Duration::from_hours(24), Duration::ZERO)?,
+            adopt,
+            schedule: schedules::checked(&at, schedule, windows)?,
         });
     }
     Ok(pools)
@@ -481,6 +569,33 @@ pools:
             (&format!("{POOL}  keep: 1\n"), "pools[0].keep is 1: expected 2 to 1000"),
             (&format!("{POOL}  storage: Fast\n"), "pools[0].storage is \"Fast\""),
             (&format!("{POOL}  colour: red\n"), "colour"),
+            (
+                &format!("{POOL}  schedule: {{ cron: weekly }}\n"),
+                "pools[0].schedule.cron is \"weekly\": expected minute",
+            ),
+            (
+                &format!("{POOL}  schedule: {{ cron: '0 3 * * *', timeZone: Berlin }}\n"),
+                "pools[0].schedule.timeZone is \"Berlin\"",
+            ),
+            (
+                &format!("{POOL}  schedule: {{ cron: '0 3 * * *', jitter: 2h, startWithin: 1h }}\n"),
+                "pools[0].schedule.startWithin",
+            ),
+            (&format!("{POOL}  windows: [{{ days: [MON], from: '1:00', to: '2:00' }}]\n"), "pools[0].windows is 1"),
+            (
+                &format!(
+                    "{POOL}  schedule: {{ cron: '@daily' }}\n  windows: [{{ days: [Caturday], from: '1:00', to: '2:00' }}]\n"
+                ),
+                "pools[0].windows[0].days is \"Caturday\"",
+            ),
+            (
+                &format!(
+                    "{POOL}  schedule: {{ cron: '@daily' }}\n  windows: [{{ days: [MON], from: '25:00', to: '2:00' }}]\n"
+                ),
+                "pools[0].windows[0].from is \"25:00\"",
+            ),
+            ("serve: { listen: everywhere }", "serve.listen is \"everywhere\""),
+            ("serve: { runsAtOnce: 0 }", "serve.runsAtOnce is 0: expected 1 to 100"),
         ];
         for (text, expected) in cases {
             let error = load(text).expect_err(text).to_string();

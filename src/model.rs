@@ -128,6 +128,60 @@ impl ResourceId {
     pub fn key(&self) -> String {
         self.text.to_ascii_lowercase()
     }
+
+    /// The resource group that holds the resource.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        GroupId { subscription: self.subscription().to_owned(), name: self.resource_group().to_owned() }
+    }
+}
+
+/// A resource group, as it was written; the same group in any case.
+#[derive(Debug, Clone)]
+pub struct GroupId {
+    subscription: String,
+    name: String,
+}
+
+impl GroupId {
+    /// Its subscription's id.
+    #[must_use]
+    pub fn subscription(&self) -> &str {
+        &self.subscription
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// In lower case: the beginning of the [`ResourceId::key`] of all that is in it.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.to_string().to_ascii_lowercase()
+    }
+}
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/subscriptions/{}/resourceGroups/{}", self.subscription, self.name)
+    }
+}
+impl PartialEq for GroupId {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+impl Eq for GroupId {}
+impl PartialOrd for GroupId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for GroupId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
 }
 
 /// No empty, relative or encoded segment: ids go into URLs.

@@ -20,6 +20,8 @@ pub enum ClusterScope {
     NodeLeases,
     /// In the namespace of cleaning pods, where nothing else lives.
     Cleaning,
+    /// In the controller's own namespace.
+    Own,
 }
 
 /// One verb on one resource of the API server.
@@ -37,7 +39,7 @@ pub struct ClusterRight {
     pub scope: ClusterScope,
     /// For which capture.
     pub capture: Capture,
-    /// The steps that need it.
+    /// The steps that need it, and whatever else does.
     pub steps: &'static [&'static str],
     /// What they do with it.
     pub why: &'static str,
@@ -57,9 +59,17 @@ const fn live(
 }
 
 const MAKING: &[&str] = &["CleanCopy"];
-const CLEANING: &[&str] = &["CleanCopy", "DetachCopy", "DeleteTemporaries"];
+const CLEANING: &[&str] = &["CleanCopy", "DetachCopy", "the janitor"];
 const CHOOSE_NODES: &[&str] = &["RankNodes"];
 const LOOK_AT_NODE: &[&str] = &["CanaryNode"];
+/// No step: `serve` itself.
+const DAEMON: &[&str] = &["the daemon"];
+/// No step: what `serve` does every hour about what is left of runs.
+const JANITOR: &[&str] = &["the janitor"];
+
+/// The Lease's name, unless settings give it another: the roles have to follow them then.
+pub const LEASE: &str = "kamino-wf";
+const LEASE_NAMES: &[&str] = &[LEASE];
 
 /// The rights in the cluster.
 pub const KUBERNETES: &[ClusterRight] = &[
@@ -86,6 +96,12 @@ pub const KUBERNETES: &[ClusterRight] = &[
         "see whether the copy's volume is there, whose it is, and that it went",
     ),
     live(
+        (CORE, "persistentvolumes", "list"),
+        ClusterScope::Cluster,
+        JANITOR,
+        "find volumes with a run's label that no run takes away",
+    ),
+    live(
         (CORE, "persistentvolumes", "create"),
         ClusterScope::Cluster,
         MAKING,
@@ -110,6 +126,7 @@ pub const KUBERNETES: &[ClusterRight] = &[
         CLEANING,
         "see whether the claim is there, whose it is, and that it went",
     ),
+    live((CORE, "persistentvolumeclaims", "list"), ClusterScope::Cleaning, JANITOR, "the same, for claims"),
     live(
         (CORE, "persistentvolumeclaims", "create"),
         ClusterScope::Cleaning,
@@ -123,6 +140,7 @@ pub const KUBERNETES: &[ClusterRight] = &[
         CLEANING,
         "see how the cleaning goes and read its report, the termination message",
     ),
+    live((CORE, "pods", "list"), ClusterScope::Cleaning, JANITOR, "the same, for pods"),
     live(
         (CORE, "pods", "create"),
         ClusterScope::Cleaning,
@@ -141,6 +159,20 @@ pub const KUBERNETES: &[ClusterRight] = &[
         MAKING,
         "say why a pod does not start: an attachment that fails is told in events only",
     ),
+    live((COORDINATION, "leases", "create"), ClusterScope::Own, DAEMON, "make the Lease that one of us holds"),
+    ClusterRight {
+        names: LEASE_NAMES,
+        ..live(
+            (COORDINATION, "leases", "get"),
+            ClusterScope::Own,
+            DAEMON,
+            "see who holds the Lease, before each change of anything",
+        )
+    },
+    ClusterRight {
+        names: LEASE_NAMES,
+        ..live((COORDINATION, "leases", "update"), ClusterScope::Own, DAEMON, "take it, renew it, and give it back")
+    },
 ];
 
 /// Where an Azure role is assigned.
@@ -237,21 +269,21 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/snapshots/read",
-        &["SnapshotDisk", "DeleteTemporaries"],
-        "look before and after",
+        &["SnapshotDisk", "DeleteTemporaries", "the janitor"],
+        "look before and after; list those with a run's tag",
     ),
     azure(AzureScope::Temporaries, "Microsoft.Compute/snapshots/write", &["SnapshotDisk"], "make the snapshot"),
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/snapshots/delete",
-        &["SnapshotDisk", "DeleteTemporaries"],
+        &["SnapshotDisk", "DeleteTemporaries", "the janitor"],
         "remove the snapshot",
     ),
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/disks/read",
-        &["CopyDisk", "DetachCopy", "VerifyVersion", "DeleteTemporaries"],
-        "see that the copy is there, and detached again",
+        &["CopyDisk", "DetachCopy", "VerifyVersion", "DeleteTemporaries", "the janitor"],
+        "see that the copy is there, and detached again; list those with a run's tag",
     ),
     azure(
         AzureScope::Temporaries,
@@ -262,7 +294,7 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Temporaries,
         "Microsoft.Compute/disks/delete",
-        &["CopyDisk", "DeleteTemporaries"],
+        &["CopyDisk", "DeleteTemporaries", "the janitor"],
         "remove the copy; a disk that a node uses is attached, and Azure refuses to delete those",
     ),
     azure(AzureScope::Gallery, "Microsoft.Compute/galleries/read", &["EnsureGallery"], "find the gallery"),

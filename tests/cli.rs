@@ -17,12 +17,13 @@ use kamino_wf::{
     clock::{Clock, SystemClock},
     cloud::Limiter,
     sim::{Scene, Shared, SimCloud, SimCluster, spec},
-    store::{Holder, Journal, StoreGuard, open_dir},
-    workflow::{Engine, Pace, Parts},
+    store::{Fence, Holder, Journal, StoreGuard, open_dir},
+    workflow::{Authority, Engine, Pace, Parts},
 };
 use serde_json::{Value, json};
 use support::binary::Binary;
 use tempfile::TempDir;
+use tokio::time::{Duration, sleep};
 
 /// A folder with a settings file, and the binary to try on it.
 struct Desk {
@@ -68,6 +69,8 @@ impl Desk {
         let shared = Shared::new(scene.world());
         let limiter = Arc::new(Limiter::default());
         let engine = Engine::open(Parts {
+            authority: Arc::new(Authority::unlimited(Fence(0))),
+            runs_at_once: usize::MAX,
             cloud: Arc::new(SimCloud::new(Arc::clone(&shared), Arc::clone(&limiter))),
             cluster: Arc::new(SimCluster::new(shared)),
             clock: Arc::new(SystemClock),
@@ -220,7 +223,16 @@ async fn a_store_of_a_newer_release_is_left_to_that() {
     frame.extend(payload.as_bytes());
     let crc = [&[0_u8][..], &frame].concat();
     frame.extend(crc32fast::hash(&crc).to_be_bytes());
-    let db = sled::open(desk.store().join("db")).expect("sled opens");
+    // Another test may start a process just now, which has sled's lock, too, until it is the program that it is to be.
+    let mut opened = sled::open(desk.store().join("db"));
+    for _ in 0..100 {
+        if opened.is_ok() {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+        opened = sled::open(desk.store().join("db"));
+    }
+    let db = opened.expect("sled opens");
     db.insert([0, 0, 0], [&[0, 1][..], &frame].concat()).expect("it writes");
     drop(db);
     for command in [&["list"][..], &["store", "check"]] {

@@ -1,32 +1,89 @@
-//! The list of rights, beside the workflow whose steps it names and the page that is made from it.
+//! The list of rights, beside the workflow whose steps it names, and the page and the chart's roles that are made from it.
 
-use std::{fs, path::Path};
+#![expect(clippy::expect_used, reason = "a helper that cannot go on ends the test")]
+
+use std::{fmt::Write, fs, path::Path};
 
 use kamino_wf::{
-    permissions::{AZURE, KUBERNETES},
+    permissions::{AZURE, Installation, KUBERNETES, kubernetes_roles},
     workflow::{LIVE, plan},
 };
 
 /// Steps of the design that no plan has yet.
 const TO_COME: [&str; 1] = ["CanaryNode"];
+/// What is no step and needs rights all the same.
+const NO_STEPS: [&str; 2] = ["the daemon", "the janitor"];
 
 #[test]
 fn rights_are_for_steps_that_there_are() {
     let planned: Vec<String> = plan(LIVE).into_iter().map(|step| step.name).collect();
-    let known = |step: &&str| planned.iter().any(|name| name == step) || TO_COME.contains(step);
+    let known =
+        |step: &&str| planned.iter().any(|name| name == step) || TO_COME.contains(step) || NO_STEPS.contains(step);
     let named = KUBERNETES.iter().map(|right| right.steps).chain(AZURE.iter().map(|right| right.steps));
     let unknown: Vec<&str> =
         named.flatten().filter(|step| !known(step) && !step.starts_with("every")).copied().collect();
     assert!(unknown.is_empty(), "no such step: {unknown:?}");
 }
 
-#[test]
-fn the_page_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/permissions.md");
-    let expected = kamino_wf::permissions::document();
+/// Compares what is there with what the list makes of it, or writes it anew.
+fn up_to_date(name: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, &expected).expect("docs can be written");
+        fs::write(&path, expected).expect("generated files can be written");
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == expected, "docs/permissions.md is stale: UPDATE_DOCS=1 cargo test --test permissions");
+    assert!(found == expected, "{name} is stale: UPDATE_DOCS=1 cargo test --test permissions");
+}
+
+#[test]
+fn the_page_is_up_to_date() {
+    up_to_date("docs/permissions.md", &kamino_wf::permissions::document());
+}
+
+#[test]
+fn the_charts_roles_are_up_to_date() {
+    up_to_date("charts/kamino-wf/templates/roles.yaml", &chart_roles());
+}
+
+const CHART_ROLES_HEAD: &str = "\
+{{- /* Made from src/permissions.rs; `UPDATE_DOCS=1 cargo test --test permissions` writes it anew. */}}
+{{- if .Values.rbac.create }}
+";
+
+/// The roles as a template: what differs from installation to installation is the chart's to fill in. JSON is YAML.
+fn chart_roles() -> String {
+    let at = Installation {
+        namespace: "{{ .Release.Namespace }}".into(),
+        clean_namespace: "{{ .Values.cleaning.namespace }}".into(),
+        service_account: "{{ include `kamino-wf.serviceAccountName` . }}".into(),
+    };
+    let mut text = CHART_ROLES_HEAD.to_owned();
+    for object in kubernetes_roles(KUBERNETES, &at) {
+        let mut line = |indent: &str, text_of: &str| writeln!(text, "{indent}{text_of}").expect("a string");
+        line("", "---");
+        line("", &format!("apiVersion: {}", object["apiVersion"].as_str().expect("a version")));
+        line("", &format!("kind: {}", object["kind"].as_str().expect("a kind")));
+        line("", "metadata:");
+        for key in ["name", "namespace"] {
+            if !object["metadata"][key].is_null() {
+                line("  ", &format!("{key}: {}", object["metadata"][key]));
+            }
+        }
+        line("  ", "labels:");
+        line("    ", "{{- include \"kamino-wf.labels\" . | nindent 4 }}");
+        line("    ", "app.kubernetes.io/component: controller");
+        if !object["roleRef"].is_null() {
+            line("", &format!("roleRef: {}", object["roleRef"]));
+        }
+        for key in ["rules", "subjects"] {
+            if let Some(items) = object[key].as_array() {
+                line("", &format!("{key}:"));
+                for item in items {
+                    line("  ", &format!("- {item}"));
+                }
+            }
+        }
+    }
+    text.push_str("{{- end }}\n");
+    text
 }

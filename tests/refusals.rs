@@ -8,8 +8,8 @@ use kamino_wf::{
     cloud::{Architecture, Definition, DefinitionSpec, Limiter, Provisioning, Snapshot},
     model::{Profile, RunId},
     sim::{Crash, Line, Outcome, Resource, Scene, Session, SimCloud, SimCluster, Stop, World, spec},
-    store::Journal,
-    workflow::{self, Driver, Engine, Pace, Parts, Rejected, RunState},
+    store::{Fence, Journal},
+    workflow::{self, Authority, Driver, Engine, Pace, Parts, Rejected, RunState},
 };
 use serde_json::{Value, json};
 
@@ -151,6 +151,7 @@ fn a_strangers_snapshot_of_the_runs_own_name_is_left_alone() {
                 created,
                 size_gib: 64,
                 run: stranger,
+                cluster: None,
             };
             world.snapshots.insert(key, Resource { value, operation: None, visible });
         });
@@ -364,6 +365,8 @@ async fn cancelled(session: &Session, id: RunId) -> (Result<(), Rejected>, Strin
     let person = async {
         let limiter = Arc::new(Limiter::default());
         let engine = Engine::open(Parts {
+            authority: Arc::new(Authority::unlimited(Fence(0))),
+            runs_at_once: usize::MAX,
             cloud: Arc::new(SimCloud::new(Arc::clone(&session.shared), Arc::clone(&limiter))),
             cluster: Arc::new(SimCluster::new(Arc::clone(&session.shared))),
             clock: Arc::new(session.shared.world().clock.clone()),

@@ -17,7 +17,9 @@ use kamino_wf::{
     model::RunId,
     sim::{Crash, Line, Scene, Session, SimCloud, SimCluster, SimDisk, Stop},
     store::{Fence, Holder, Journal, NewRecord, Revision, open_dir},
-    workflow::{self, Driver, Engine, Event, LIVE, Pace, Parts, Rejected, Run, RunState, Summary, events, plan},
+    workflow::{
+        self, Authority, Driver, Engine, Event, LIVE, Pace, Parts, Rejected, Run, RunState, Summary, events, plan,
+    },
 };
 use uuid::Uuid;
 
@@ -197,6 +199,8 @@ fn a_run_with_a_step_of_another_release_is_left_alone_and_says_which_release() {
         let before = session.shared.world().accepted.len();
         on(&disk, async |journal| {
             let engine = Engine::open(Parts {
+                authority: Arc::new(Authority::unlimited(Fence(0))),
+                runs_at_once: usize::MAX,
                 cloud: Arc::new(SimCloud::new(Arc::clone(&session.shared), Arc::clone(&limiter))),
                 cluster: Arc::new(SimCluster::new(Arc::clone(&session.shared))),
                 clock: Arc::new(session.shared.world().clock.clone()),

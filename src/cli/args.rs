@@ -27,9 +27,16 @@ pub struct Cli {
     /// Context in the kubeconfig.
     #[arg(long, global = true, env = "KAMINO_CONTEXT", value_name = "NAME")]
     context: Option<String>,
-    /// What to log on stderr, as in `info` or `kamino_wf=debug`; `warn` by default, nothing in a simulation.
+    /// What to log on stderr, as in `info` or `kamino_wf=debug`; by default `info` when serving, nothing in a simulation,
+    /// `warn` otherwise.
     #[arg(long, global = true, env = "KAMINO_LOG", value_name = "FILTER")]
     log: Option<String>,
+    /// Who asks, for the record; `kubectl kamino` says it.
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    by: Option<String>,
+    /// How to log; JSON when serving, unless told otherwise.
+    #[arg(long, global = true, env = "KAMINO_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -40,6 +47,7 @@ impl Cli {
         let quiet = match self.command {
             #[cfg(feature = "sim")]
             Command::Simulate(_) => "off",
+            Command::Serve(_) => "info",
             Command::Start(_)
             | Command::List(_)
             | Command::Describe(_)
@@ -50,6 +58,17 @@ impl Cli {
             | Command::Version(_) => "warn",
         };
         self.log.as_deref().unwrap_or(quiet)
+    }
+
+    /// Who asks, if that was said.
+    pub(super) fn by(&self) -> Option<&str> {
+        self.by.as_deref()
+    }
+
+    /// How to log.
+    pub(super) fn log_format(&self) -> LogFormat {
+        let serving = matches!(self.command, Command::Serve(_));
+        self.log_format.unwrap_or(if serving { LogFormat::Json } else { LogFormat::Text })
     }
 
     /// What flags and variables say about settings.
@@ -68,13 +87,18 @@ pub(super) enum Command {
     /// Watch a whole update on a simulated cluster and cloud; nothing real is touched.
     #[cfg(feature = "sim")]
     Simulate(SimulateArgs),
+    /// Serve as a daemon: drive all runs, follow schedules, answer commands, until a signal comes.
+    ///
+    /// In a pod (`KAMINO_NAMESPACE`) it takes the Lease first: one process at a time changes the world. Probes and metrics are
+    /// on `serve.listen`, commands on the control socket in the store's directory.
+    Serve(ServeArgs),
     /// Start an update of one pool.
     ///
     /// With --wait this process drives the run and ends when the run does; stopped and started again it goes on with it.
     /// Without --wait the run is given to the process that holds the store, or recorded for the next one.
     Start(StartArgs),
     /// List runs, newest first.
-    List(OutputArgs),
+    List(ListArgs),
     /// Show one run: what it waits for, and its steps.
     Describe(DescribeArgs),
     /// Go on with a parked or waiting run now; without RUN and with --wait, with all open runs.
@@ -88,6 +112,21 @@ pub(super) enum Command {
     Store(StoreCommand),
     /// Show the version.
     Version(OutputArgs),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one object a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Move no open run before a person resumes or cancels it, and follow no schedule: to look first, after trouble.
+    #[arg(long)]
+    pub(super) hold_on_start: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -106,6 +145,16 @@ pub(super) struct OutputArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Who asked for what, and what came of it, instead of runs; newest first.
+    #[arg(long)]
+    pub(super) audit: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct StartArgs {
     /// The pool, by its name in the settings: its best node is the donor.
     #[arg(long, value_name = "NAME", required_unless_present = "node")]
@@ -116,7 +165,7 @@ pub(super) struct StartArgs {
     /// Allow the change of a scale set's model that can't be taken back, on the first run for it.
     #[arg(long)]
     pub(super) adopt: bool,
-    /// Drive the run in this process until it ends.
+    /// Drive the run in this process until it ends; where another process holds the store, follow it.
     #[arg(long)]
     pub(super) wait: bool,
     /// How to print.
@@ -128,6 +177,9 @@ pub(super) struct StartArgs {
 pub(super) struct DescribeArgs {
     /// The run: the first digits of its id are enough.
     pub(super) run: String,
+    /// Go on with a line for each event as it comes, until the run is at rest; ends as it did.
+    #[arg(short, long)]
+    pub(super) watch: bool,
     /// How to print.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(super) output: Output,
@@ -137,6 +189,9 @@ pub(super) struct DescribeArgs {
 pub(super) struct RunArgs {
     /// The run: the first digits of its id are enough.
     pub(super) run: String,
+    /// Only if the run has not moved since: its `revision` in `describe -o json`. For programs.
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) revision: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -144,7 +199,10 @@ pub(super) struct ResumeArgs {
     /// The run: the first digits of its id are enough.
     #[arg(required_unless_present = "wait")]
     pub(super) run: Option<String>,
-    /// Drive it in this process until it ends.
+    /// Only if the run has not moved since: its `revision` in `describe -o json`. For programs.
+    #[arg(long, value_name = "NUMBER", requires = "run")]
+    pub(super) revision: Option<u64>,
+    /// Drive it in this process until it ends; where another process holds the store, follow it.
     #[arg(long)]
     pub(super) wait: bool,
 }

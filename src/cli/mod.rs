@@ -6,6 +6,7 @@ mod render;
 mod run;
 #[cfg(feature = "sim")]
 mod simulate;
+mod watch;
 
 pub use args::Cli;
 pub use exit::Code;

@@ -3,7 +3,10 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::workflow::{Description, Event, Outcome, Run, Summary};
+use crate::{
+    http::AuditEntry,
+    workflow::{Description, Event, Outcome, Run, Summary},
+};
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -48,6 +51,36 @@ pub(super) fn list(summaries: &[Summary], now: Timestamp) -> String {
             summary.version.clone().unwrap_or_else(|| "-".into()),
             span(now.duration_since(summary.started)),
             cut(&why, 100),
+        ]);
+    }
+    text(&table)
+}
+
+/// The table of `list --audit`, newest first.
+pub(super) fn audit(entries: &[AuditEntry]) -> String {
+    if entries.is_empty() {
+        return "Nobody has asked for anything yet.".into();
+    }
+    let mut table = table(&["WHEN", "WHO", "UID", "ASKED", "RUN", "REVISION", "RESULT", "WHY"]);
+    for entry in entries.iter().rev() {
+        let revision = match (entry.before, entry.after) {
+            (Some(before), Some(after)) if before != after => format!("{before} to {after}"),
+            (_, Some(after)) => after.to_string(),
+            (_, None) => "-".into(),
+        };
+        let run = match (&entry.scale_set, entry.run.is_empty()) {
+            (Some(scale_set), true) => format!("of {scale_set}"),
+            _ => entry.run.clone(),
+        };
+        table.add_row([
+            format!("{:.0}", entry.at),
+            cut(&entry.by, 60),
+            entry.peer.map_or_else(|| "-".into(), |peer| peer.uid.to_string()),
+            entry.verb.as_str().to_owned(),
+            run,
+            revision,
+            entry.verdict.as_str().to_owned(),
+            cut(entry.why.as_deref().unwrap_or_default(), 100),
         ]);
     }
     text(&table)

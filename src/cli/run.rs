@@ -1,29 +1,31 @@
 //! Runs a command: settings, then the holder of the store, or the store itself.
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde_json::json;
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    args::{Cli, Command, DescribeArgs, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
+    args::{Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
     exit::Code,
     render,
+    watch::{self, Lines},
 };
 use crate::{
     app::{self, Drove, NoCredential, NoSuchNode, UnusableAccess},
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, check_variables},
-    http::{CallError, Client},
+    http::{
+        Answer, AuditEntry, AuditList, CallError, Client, Mutations, ProblemKind, RunList, RunView, Terms,
+        VERSION as API_VERSION, What, audit_entries, audit_prefix,
+    },
     model::{BadName, RunId},
-    store::{Journal, StoreError, check_dir},
-    workflow::{Event, Observer, Rejected, Run, Summary, describe, find_run, summaries},
+    store::{Journal, Revision, StoreError, check_dir},
+    workflow::{Engine, Event, Observer, Rejected, Run, Summary, describe, find_run, summaries},
 };
-
-/// The API version of JSON output.
-const API_VERSION: &str = "kamino-wf/v1";
 
 /// Parses, runs, and says how it ended.
 #[must_use]
@@ -49,7 +51,11 @@ fn prepare(cli: &Cli) -> Result<()> {
         value: cli.log().to_owned(),
         remedy: format!("expected a filter such as info or kamino_wf=debug ({error})"),
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format() {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+    }
     Ok(())
 }
 
@@ -70,14 +76,17 @@ fn code_of(error: &anyhow::Error) -> Code {
                 | Rejected::Ended { .. }
                 | Rejected::PastReturn { .. }
                 | Rejected::NotStopped { .. }
+                | Rejected::Changed { .. }
+                | Rejected::KeyReused(_)
                 | Rejected::NeedsRelease { .. } => Code::Conflict,
             };
         }
         if let Some(CallError::Refused(problem)) = cause.downcast_ref::<CallError>() {
-            return match problem.kind.as_str() {
-                "not-found" => Code::NotFound,
-                "conflict" => Code::Conflict,
-                _ => Code::Failed,
+            return match problem.kind {
+                ProblemKind::NotFound => Code::NotFound,
+                ProblemKind::Conflict | ProblemKind::Changed | ProblemKind::KeyReused => Code::Conflict,
+                ProblemKind::BadRequest => Code::Usage,
+                ProblemKind::Failed => Code::Failed,
             };
         }
         let store = cause.downcast_ref::<StoreError>();
@@ -90,6 +99,7 @@ fn code_of(error: &anyhow::Error) -> Code {
 
 fn dispatch(cli: Cli) -> Result<Code> {
     let overrides = cli.overrides();
+    let by = cli.by().map_or_else(asker, str::to_owned);
     let config = || Config::load(overrides.clone(), &|name| std::env::var(name).ok());
     match cli.command {
         #[cfg(feature = "sim")]
@@ -107,11 +117,16 @@ fn dispatch(cli: Cli) -> Result<Code> {
             Ok(Code::Ok)
         }
         Command::Store(StoreCommand::Check(args)) => check(&config()?.store, args.output),
-        Command::List(args) => runtime()?.block_on(list(&config()?, args.output)),
+        Command::Serve(args) => {
+            let signal = runtime()?.block_on(app::serve(&config()?, args.hold_on_start))?;
+            info!(signal, "stopped");
+            Ok(Code::Ok)
+        }
+        Command::List(args) => runtime()?.block_on(list(&config()?, &args)),
         Command::Describe(args) => runtime()?.block_on(describe_run(&config()?, &args)),
-        Command::Cancel(args) => runtime()?.block_on(cancel(&config()?, &args)),
-        Command::Start(args) => runtime()?.block_on(start(&config()?, &args)),
-        Command::Resume(args) => runtime()?.block_on(resume(&config()?, &args)),
+        Command::Cancel(args) => runtime()?.block_on(cancel(&config()?, &args, by)),
+        Command::Start(args) => runtime()?.block_on(start(&config()?, &args, by)),
+        Command::Resume(args) => runtime()?.block_on(resume(&config()?, &args, by)),
     }
 }
 
@@ -164,43 +179,71 @@ async fn all_runs(config: &Config) -> Result<Vec<Summary>> {
     reading(&config.store, async |journal| Ok(summaries(journal).await?)).await
 }
 
-async fn list(config: &Config, output: Output) -> Result<Code> {
+async fn audit(config: &Config) -> Result<Vec<AuditEntry>> {
+    if let Some(client) = Client::connect(&config.store).await? {
+        return Ok(client.audit().await?);
+    }
+    if !existing(&config.store)? {
+        return Ok(Vec::new());
+    }
+    reading(&config.store, async |journal| Ok(audit_entries(journal.facts(audit_prefix()).await?))).await
+}
+
+async fn list(config: &Config, args: &ListArgs) -> Result<Code> {
+    let output = args.output;
+    if args.audit {
+        let entries = audit(config).await?;
+        match output {
+            Output::Table => println!("{}", render::audit(&entries)),
+            Output::Json => print_json(&serde_json::to_value(Answer::new("AuditList", AuditList { entries }))?)?,
+        }
+        return Ok(Code::Ok);
+    }
     let runs = all_runs(config).await?;
     match output {
         Output::Table => println!("{}", render::list(&runs, SystemClock.now())),
-        Output::Json => print_json(&json!({ "apiVersion": API_VERSION, "kind": "RunList", "runs": runs }))?,
+        Output::Json => print_json(&serde_json::to_value(Answer::new("RunList", RunList { runs }))?)?,
     }
     Ok(Code::Ok)
 }
 
 async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
-    let description = if let Some(client) = Client::connect(&config.store).await? {
+    let client = Client::connect(&config.store).await?;
+    let view = if let Some(client) = &client {
         client.describe(&args.run).await?
     } else if existing(&config.store)? {
         reading(&config.store, async |journal| {
             let id = find_run(&summaries(journal).await?, &args.run)?;
-            Ok(describe(journal, id).await??)
+            Ok(RunView::of(describe(journal, id).await??))
         })
         .await?
     } else {
         return Err(Rejected::NoSuchRun(args.run.clone()).into());
     };
     match args.output {
-        Output::Table => println!("{}", render::describe(&description, SystemClock.now())),
-        Output::Json => {
-            let mut value = serde_json::to_value(&description)?;
-            value["apiVersion"] = API_VERSION.into();
-            value["kind"] = "Run".into();
-            print_json(&value)?;
-        }
+        Output::Json if args.watch => {}
+        Output::Table => println!("{}", render::describe(&view.description, SystemClock.now())),
+        Output::Json => print_json(&serde_json::to_value(Answer::new("Run", &view))?)?,
     }
-    Ok(Code::Ok)
+    if !args.watch {
+        return Ok(Code::Ok);
+    }
+    let lines = match args.output {
+        Output::Table => Lines::Words,
+        Output::Json => Lines::Json,
+    };
+    watch::from(&config.store, &view.description, lines, client.is_some()).await
 }
 
-async fn cancel(config: &Config, args: &RunArgs) -> Result<Code> {
+/// On which terms this process asks whoever holds the store.
+fn terms(by: String, revision: Option<u64>) -> Terms {
+    Terms { by, key: SystemClock.new_id().to_string(), revision }
+}
+
+async fn cancel(config: &Config, args: &RunArgs, by: String) -> Result<Code> {
     if let Some(client) = Client::connect(&config.store).await? {
-        let started = client.cancel(&args.run, &asker()).await?;
-        eprintln!("run {} is being cancelled; `kamino-wf describe {}` shows how far it is", started.id, started.id);
+        let changed = client.cancel(&args.run, &terms(by, args.revision)).await?;
+        eprintln!("run {run} is being cancelled; `kamino-wf describe {run}` shows how far it is", run = changed.run);
         return Ok(Code::Ok);
     }
     if !existing(&config.store)? {
@@ -208,37 +251,38 @@ async fn cancel(config: &Config, args: &RunArgs) -> Result<Code> {
     }
     let store = app::open_store(&config.store)?;
     let cluster = app::cluster(config).await?;
-    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
-    let id = engine.find(&args.run).await??;
-    engine.cancel(id, &asker()).await??;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
+    let cancel = What::Cancel(args.run.clone());
+    let id = Mutations::new(Arc::clone(&engine)).here(&by, args.revision.map(Revision), cancel).await??.id;
     // Nobody else holds the store: what the run made is taken away here and now.
     rest(engine, store, id).await
 }
 
-async fn start(config: &Config, args: &StartArgs) -> Result<Code> {
+async fn start(config: &Config, args: &StartArgs, by: String) -> Result<Code> {
     app::ready(config, args.pool.as_deref())?;
     let cluster = app::cluster(config).await?;
     let spec = app::spec(config, &cluster, args.pool.as_deref(), args.node.clone(), args.adopt).await?;
     if let Some(client) = Client::connect(&config.store).await? {
-        let started = client.start(spec, &asker()).await?;
-        eprintln!("run {} is driven by the process that holds the store", started.id);
-        return say_run(started.id, args.output);
+        let started = client.start(spec, &terms(by, None)).await?;
+        eprintln!("run {} is driven by the process that holds the store", started.run);
+        let code = say_run(started.id, args.output)?;
+        return if args.wait { watch::to_rest(&config.store, &client, &started.run).await } else { Ok(code) };
     }
     let store = app::open_store(&config.store)?;
-    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let scale_set = spec.scale_set.clone();
-    if engine.open_run(&scale_set).await.is_none() {
+    let open = engine.open_run(&scale_set).await;
+    if open.is_none() {
         // Said at once and with nothing recorded; the run itself would go on asking for half an hour.
         engine.first_contact(&scale_set).await.context("failed to reach Azure, and no run was begun")?;
     }
-    let id = match engine.start(spec, &asker()).await? {
-        Ok(id) => id,
+    let id = match open {
         // Started before and interrupted: this is how it goes on.
-        Err(Rejected::Occupied { run, .. }) if args.wait => {
-            eprintln!("run {run} is open for scale set {}: going on with it", scale_set.name());
-            engine.find(&run).await??
+        Some(id) if args.wait => {
+            eprintln!("run {id} is open for scale set {}: going on with it", scale_set.name());
+            id
         }
-        Err(rejected) => return Err(rejected.into()),
+        Some(_) | None => Mutations::new(Arc::clone(&engine)).here(&by, None, What::Start(Box::new(spec))).await??.id,
     };
     if !args.wait {
         eprintln!("run {id} is recorded and nothing drives it yet; `kamino-wf resume --wait` does");
@@ -256,12 +300,12 @@ fn say_run(id: RunId, output: Output) -> Result<Code> {
     Ok(Code::Ok)
 }
 
-async fn resume(config: &Config, args: &ResumeArgs) -> Result<Code> {
+async fn resume(config: &Config, args: &ResumeArgs, by: String) -> Result<Code> {
     if let Some(client) = Client::connect(&config.store).await? {
         let run = args.run.as_deref().context("say which run; the process that holds the store drives all of them")?;
-        let started = client.resume(run, &asker()).await?;
-        eprintln!("run {} goes on", started.id);
-        return Ok(Code::Ok);
+        let resumed = client.resume(run, &terms(by, args.revision)).await?;
+        eprintln!("run {} goes on", resumed.run);
+        return if args.wait { watch::to_rest(&config.store, &client, &resumed.run).await } else { Ok(Code::Ok) };
     }
     if !existing(&config.store)? {
         let given = args.run.clone().unwrap_or_else(|| "any".into());
@@ -269,7 +313,7 @@ async fn resume(config: &Config, args: &ResumeArgs) -> Result<Code> {
     }
     let store = app::open_store(&config.store)?;
     let cluster = app::cluster(config).await?;
-    let engine = app::engine(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let open: Vec<Summary> = engine.summaries().await?.into_iter().filter(Summary::open).collect();
     let id = match &args.run {
         Some(run) => {
@@ -278,7 +322,8 @@ async fn resume(config: &Config, args: &ResumeArgs) -> Result<Code> {
                 open.iter().any(|summary| summary.id == id && summary.state != "running" && summary.state != "undoing");
             // One that was only interrupted goes on by itself, once somebody drives it.
             if stopped || !args.wait {
-                engine.resume(id, &asker()).await??;
+                let resume = What::Resume(run.clone());
+                Mutations::new(Arc::clone(&engine)).here(&by, args.revision.map(Revision), resume).await??;
             }
             id
         }
@@ -295,7 +340,7 @@ async fn resume(config: &Config, args: &ResumeArgs) -> Result<Code> {
 }
 
 /// Drives all open runs until the given one is at rest, and ends as it did.
-async fn rest(engine: std::sync::Arc<crate::workflow::Engine>, store: app::OpenStore, id: RunId) -> Result<Code> {
+async fn rest(engine: Arc<Engine>, store: app::OpenStore, id: RunId) -> Result<Code> {
     match app::drive(engine, store, id).await? {
         (Drove::Signal(signal), _) => Ok(Code::Signal(signal)),
         (Drove::ToRest, summary) => {

@@ -6,14 +6,16 @@
 pub mod azure;
 mod error;
 mod limiter;
+mod meter;
 mod model_change;
 mod port;
 
 pub use error::CloudError;
 pub use limiter::{Bucket, CallKind, Limiter};
+pub use meter::Meter;
 pub use model_change::{Fingerprint, ModelChange};
 pub use port::{
     Accepted, Architecture, Cloud, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Extension, Gallery, ImageRef,
-    Instance, NewVersion, Operation, OperationState, Orchestration, Plan, Provisioning, Replication, ScaleSet,
-    Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
+    Instance, Leftovers, NewVersion, Operation, OperationState, Orchestration, Plan, Provisioning, Replication,
+    ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
 };

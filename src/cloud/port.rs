@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{CloudError, Fingerprint, ModelChange};
-use crate::model::{DefinitionId, DiskId, GalleryId, InstanceId, Region, RunId, ScaleSetId, SnapshotId, VersionId};
+use crate::model::{
+    DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, RunId, ScaleSetId, SnapshotId, VersionId,
+};
 
 /// A resource's tags. Names are compared without regard to case by Azure; ours are lower case.
 pub type Tags = BTreeMap<String, String>;
@@ -253,8 +255,12 @@ pub struct Disk {
     pub security_type: Option<String>,
     /// What it was copied from, if it was.
     pub source: Option<String>,
+    /// When it was made, by Azure's clock.
+    pub created: Option<Timestamp>,
     /// The run that made it (tag `kamino-wf-run`).
     pub run: Option<RunId>,
+    /// That run's cluster (tag `kamino-wf-cluster`).
+    pub cluster: Option<String>,
 }
 
 /// A snapshot of a disk.
@@ -272,6 +278,17 @@ pub struct Snapshot {
     pub size_gib: u32,
     /// The run that made it.
     pub run: Option<RunId>,
+    /// That run's cluster (tag `kamino-wf-cluster`).
+    pub cluster: Option<String>,
+}
+
+/// What in a resource group carries the tag of a run, whosever.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Leftovers {
+    /// Disks.
+    pub disks: Vec<Disk>,
+    /// Snapshots.
+    pub snapshots: Vec<Snapshot>,
 }
 
 /// What to take a snapshot of, and as what.
@@ -440,6 +457,9 @@ pub trait Cloud: Send + Sync {
     async fn version(&self, id: &VersionId) -> Result<Option<Version>, CloudError>;
     /// All versions of a definition, in no promised order; replication is `Unknown`.
     async fn versions(&self, id: &DefinitionId) -> Result<Vec<Version>, CloudError>;
+    /// The disks and snapshots of a resource group that carry the tag of a run. A list lags behind: what went may still be in
+    /// it, and what was just made may not.
+    async fn leftovers(&self, group: &GroupId) -> Result<Leftovers, CloudError>;
     /// What an operation says of itself.
     async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError>;
 

@@ -5,4 +5,6 @@ pub mod kubernetes;
 mod port;
 
 pub use error::ClusterError;
-pub use port::{CleaningPod, CleaningSpec, CleaningView, Cluster, Node, Owned, PodPhase};
+pub use port::{
+    CleaningPod, CleaningSpec, CleaningView, Cluster, Lease, LeaseClaim, Leftover, Node, Owned, PodPhase, Remains,
+};

@@ -1,6 +1,6 @@
 //! The `Cluster` port and the few types that steps need of Kubernetes' objects.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -127,6 +127,56 @@ pub struct CleaningView {
     pub pod: Option<CleaningPod>,
 }
 
+/// One of a cleaning's three objects, as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub owned: Owned,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// Of a pod: its container runs.
+    pub running: bool,
+}
+
+/// What in a cluster carries a run's label.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Remains {
+    /// Pods of the namespace.
+    pub pods: Vec<Leftover>,
+    /// Claims of the namespace.
+    pub claims: Vec<Leftover>,
+    /// Volumes for claims of the namespace; others are another installation's.
+    pub volumes: Vec<Leftover>,
+}
+
+/// The Lease, as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Who holds it; empty for nobody.
+    pub holder: String,
+    /// How long it lasts without being renewed.
+    pub duration: Duration,
+    /// `leaseTransitions`: grows with every new holder, and fences the store.
+    pub epoch: u64,
+    /// Changes with every write; a write names the one that it goes over.
+    pub version: String,
+}
+
+/// What is to be written into the Lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseClaim {
+    /// Who holds it from now on; empty gives it back.
+    pub holder: String,
+    /// How long it lasts.
+    pub duration: Duration,
+    /// Its epoch.
+    pub epoch: u64,
+    /// It was another's, or nobody's, before.
+    pub taken: bool,
+}
+
 /// The cluster port. Every read is a fresh one.
 #[async_trait]
 pub trait Cluster: Send + Sync {
@@ -138,6 +188,9 @@ pub trait Cluster: Send + Sync {
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError>;
     /// Pod, claim and volume of that name.
     async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError>;
+
+    /// Pods and claims of a namespace that carry a run's label, and the volumes for such claims.
+    async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError>;
 
     /// Makes the static volume for the copied disk: raw block, retained, bound to the claim of the same name.
     async fn create_volume(&self, want: &CleaningSpec) -> Result<(), ClusterError>;
@@ -151,4 +204,15 @@ pub trait Cluster: Send + Sync {
     async fn delete_claim(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClusterError>;
     /// Deletes the volume with that uid; the disk stays.
     async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError>;
+
+    /// The Lease of that name.
+    async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError>;
+    /// Writes the Lease over the version that was seen, or makes it; `Preempted` or `Exists` when another was quicker.
+    async fn write_lease(
+        &self,
+        namespace: &str,
+        name: &str,
+        want: &LeaseClaim,
+        over: Option<&str>,
+    ) -> Result<Lease, ClusterError>;
 }

@@ -1,25 +1,36 @@
 //! The commands' side of the control socket.
 
 use std::{
+    fmt::Display,
     io::ErrorKind,
     path::{Path, PathBuf},
+    pin::Pin,
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::control::{By, Problem, Start, Started, socket_path};
-use crate::workflow::{Description, RunSpec, Summary};
+use super::{
+    api::{
+        self, Answer, AuditEntry, AuditList, By, Changed, Endpoint, IDEMPOTENCY_KEY, Problem, RunList, RunView, Start,
+        VERSION, socket_path,
+    },
+    follow::Follow,
+};
+use crate::workflow::{RunSpec, Summary};
 
 /// An answer comes from memory and the disk under the store.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A run's description with all its events.
-const ANSWER_MAX: usize = 16 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Before a change is asked for again whose answer was lost: for a holder that was just replaced.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,11 +48,25 @@ pub enum CallError {
     },
 }
 
+/// On which terms a run is changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Who asks.
+    pub by: String,
+    /// The same for the same request, so that asking again does nothing twice.
+    pub key: String,
+    /// Only if the run is at this revision.
+    pub revision: Option<u64>,
+}
+
 /// A connection to whoever holds the store.
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
 }
+
+/// What drives the other half of an exchange; it has to be polled.
+pub(super) type Driving = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 impl Client {
     /// A client, if somebody answers on the store's socket.
@@ -57,84 +82,161 @@ impl Client {
 
     /// All runs.
     pub async fn list(&self) -> Result<Vec<Summary>, CallError> {
-        self.call(Method::GET, "/v1/runs", &()).await
+        let RunList { runs } = self.get(&api::LIST, "").await?;
+        Ok(runs)
     }
 
     /// One run.
-    pub async fn describe(&self, run: &str) -> Result<Description, CallError> {
-        self.call(Method::GET, &format!("/v1/runs/{run}"), &()).await
+    pub async fn describe(&self, run: &str) -> Result<RunView, CallError> {
+        self.get(&api::DESCRIBE, run).await
+    }
+
+    /// Who asked for what, oldest first.
+    pub async fn audit(&self) -> Result<Vec<AuditEntry>, CallError> {
+        let AuditList { entries } = self.get(&api::AUDIT, "").await?;
+        Ok(entries)
     }
 
     /// Starts a run.
-    pub async fn start(&self, spec: RunSpec, by: &str) -> Result<Started, CallError> {
-        self.call(Method::POST, "/v1/runs", &Start { spec, by: by.to_owned() }).await
+    pub async fn start(&self, spec: RunSpec, terms: &Terms) -> Result<Changed, CallError> {
+        self.change(&api::START, "", &Start { spec, by: terms.by.clone() }, terms).await
     }
 
     /// Cancels a run.
-    pub async fn cancel(&self, run: &str, by: &str) -> Result<Started, CallError> {
-        self.call(Method::POST, &format!("/v1/runs/{run}/cancel"), &By { by: by.to_owned() }).await
+    pub async fn cancel(&self, run: &str, terms: &Terms) -> Result<Changed, CallError> {
+        self.change(&api::CANCEL, run, &By { by: terms.by.clone() }, terms).await
     }
 
     /// Resumes a run.
-    pub async fn resume(&self, run: &str, by: &str) -> Result<Started, CallError> {
-        self.call(Method::POST, &format!("/v1/runs/{run}/resume"), &By { by: by.to_owned() }).await
+    pub async fn resume(&self, run: &str, terms: &Terms) -> Result<Changed, CallError> {
+        self.change(&api::RESUME, run, &By { by: terms.by.clone() }, terms).await
     }
 
-    async fn call<T: DeserializeOwned>(
+    /// A run's events after the one with this number, as they come.
+    pub async fn follow(&self, run: &str, after: u64) -> Result<Follow, CallError> {
+        let request = Request::builder()
+            .method(api::EVENTS.method.clone())
+            .uri(api::EVENTS.path_for(run))
+            .header(header::ACCEPT, "text/event-stream")
+            .header(api::LAST_EVENT_ID, after);
+        let (response, driving) = self.patiently(self.exchange(request, Bytes::new())).await?;
+        if response.status().is_success() {
+            return Ok(Follow::new(self.path.clone(), response.into_body(), driving));
+        }
+        let (status, bytes) = self.patiently(self.collected(response, driving)).await?;
+        Err(self.refusal(status, &bytes))
+    }
+
+    async fn get<Say: DeserializeOwned>(&self, endpoint: &Endpoint<(), Say>, run: &str) -> Result<Say, CallError> {
+        let request = Request::builder().method(endpoint.method.clone()).uri(endpoint.path_for(run));
+        self.call(request, Bytes::new()).await
+    }
+
+    /// Asks once more with the same key if the answer was lost: it may have been done.
+    async fn change<Ask: Serialize>(
         &self,
-        method: Method,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<T, CallError> {
-        let broken = |detail: String| CallError::Broken { path: self.path.clone(), detail };
-        let exchange = async {
-            let stream = UnixStream::connect(&self.path).await.map_err(|error| broken(error.to_string()))?;
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| broken(error.to_string()))?;
-            let body = if method == Method::GET {
-                Bytes::new()
-            } else {
-                Bytes::from(serde_json::to_vec(body).map_err(|error| broken(error.to_string()))?)
-            };
+        endpoint: &Endpoint<Ask, Changed>,
+        run: &str,
+        ask: &Ask,
+        terms: &Terms,
+    ) -> Result<Changed, CallError> {
+        let body = Bytes::from(serde_json::to_vec(ask).map_err(|error| self.broken(&error))?);
+        let request = || {
             let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header("host", "kamino-wf")
-                .header("content-type", "application/json")
-                .body(Full::new(body))
-                .map_err(|error| broken(error.to_string()))?;
-            let answer = async {
-                let response = sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
-                let status = response.status();
-                let bytes = Limited::new(response.into_body(), ANSWER_MAX)
-                    .collect()
-                    .await
-                    .map_err(|error| broken(error.to_string()))?
-                    .to_bytes();
-                Ok::<(StatusCode, Bytes), CallError>((status, bytes))
-            };
-            tokio::pin!(answer);
-            tokio::pin!(connection);
-            tokio::select! {
-                biased;
-                answer = &mut answer => answer,
-                ended = &mut connection => match ended {
-                    Ok(()) => answer.await,
-                    Err(error) => Err(broken(error.to_string())),
-                },
+                .method(endpoint.method.clone())
+                .uri(endpoint.path_for(run))
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(IDEMPOTENCY_KEY, &terms.key);
+            match terms.revision {
+                Some(revision) => request.header(header::IF_MATCH, format!("\"{revision}\"")),
+                None => request,
             }
         };
-        let (status, bytes) = timeout(PATIENCE, exchange)
-            .await
-            .map_err(|_| broken(format!("no answer within {} s", PATIENCE.as_secs())))??;
-        if status.is_success() {
-            return serde_json::from_slice(&bytes)
-                .map_err(|error| broken(format!("an answer of another release? {error}")));
+        match self.call(request(), body.clone()).await {
+            Err(CallError::Broken { .. }) => {
+                tokio::time::sleep(AGAIN).await;
+                self.call(request(), body).await
+            }
+            answer => answer,
         }
-        match serde_json::from_slice::<Problem>(&bytes) {
-            Ok(problem) => Err(CallError::Refused(problem)),
-            Err(_) => Err(broken(format!("{status}: {}", String::from_utf8_lossy(&bytes)))),
+    }
+
+    async fn call<Say: DeserializeOwned>(
+        &self,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Say, CallError> {
+        let exchange = async {
+            let (response, driving) = self.exchange(request, body).await?;
+            self.collected(response, driving).await
+        };
+        let (status, bytes) = self.patiently(exchange).await?;
+        if !status.is_success() {
+            return Err(self.refusal(status, &bytes));
         }
+        let answer: Answer<Say> = serde_json::from_slice(&bytes)
+            .map_err(|error| self.broken(&format!("an answer of another release? {error}")))?;
+        if answer.api_version != VERSION {
+            return Err(self.broken(&format!("it speaks {}, not {VERSION}", answer.api_version)));
+        }
+        Ok(answer.it)
+    }
+
+    /// Sends a request, and returns with the head of its answer.
+    async fn exchange(
+        &self,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<(Response<Incoming>, Driving), CallError> {
+        let stream = UnixStream::connect(&self.path).await.map_err(|error| self.broken(&error))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
+        let request =
+            request.header(header::HOST, "kamino-wf").body(Full::new(body)).map_err(|error| self.broken(&error))?;
+        let mut driving: Driving = Box::pin(connection);
+        let mut answer = Box::pin(sender.send_request(request));
+        let response = tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            ended = &mut driving => match ended {
+                Ok(()) => answer.await,
+                Err(error) => Err(error),
+            },
+        };
+        Ok((response.map_err(|error| self.broken(&error))?, driving))
+    }
+
+    async fn collected(
+        &self,
+        response: Response<Incoming>,
+        mut driving: Driving,
+    ) -> Result<(StatusCode, Bytes), CallError> {
+        let status = response.status();
+        let mut all = Box::pin(Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect());
+        let all = tokio::select! {
+            biased;
+            all = &mut all => all,
+            // What has come is there to be read, whether or not it ended well.
+            _ = &mut driving => all.await,
+        };
+        Ok((status, all.map_err(|error| self.broken(&error))?.to_bytes()))
+    }
+
+    async fn patiently<T>(&self, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        match timeout(PATIENCE, work).await {
+            Ok(done) => done,
+            Err(_) => Err(self.broken(&format!("no answer within {} s", PATIENCE.as_secs()))),
+        }
+    }
+
+    fn refusal(&self, status: StatusCode, bytes: &[u8]) -> CallError {
+        match serde_json::from_slice::<Problem>(bytes) {
+            Ok(problem) => CallError::Refused(problem),
+            Err(_) => self.broken(&format!("{status}: {}", String::from_utf8_lossy(bytes))),
+        }
+    }
+
+    fn broken(&self, detail: &dyn Display) -> CallError {
+        CallError::Broken { path: self.path.clone(), detail: detail.to_string() }
     }
 }

@@ -1,136 +1,250 @@
 //! The server's side: versioned JSON over HTTP on a unix socket.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path as UrlPath, State},
-    http::StatusCode,
+    body::Bytes,
+    extract::{
+        ConnectInfo, DefaultBodyLimit, FromRequestParts, Path as UrlPath, State,
+        connect_info::Connected,
+        rejection::{BytesRejection, PathRejection},
+    },
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
+        header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION},
+        request::Parts,
+    },
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::IncomingStream,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{net::UnixListener, sync::watch};
 
+use super::{
+    api::{
+        self, AuditList, BODY_BYTES_MAX, BY_CHARS_MAX, By, Changed, Endpoint, IDEMPOTENCY_KEY, KEY_CHARS_MAX,
+        LAST_EVENT_ID, Peer, REPLAYED, RunList, RunView, Start,
+    },
+    events,
+    failure::Failure,
+    mutations::{Asked, Done, Mutations, What, audit_entries, audit_prefix, fingerprint},
+};
 use crate::{
-    model::RunId,
-    workflow::{Engine, EngineError, Rejected, RunSpec},
+    store::Revision,
+    workflow::{Engine, Rejected},
 };
 
-/// A request to start a run holds a few names and ids.
-const BODY_MAX: usize = 64 * 1024;
-
-/// The socket of the store in a directory.
-#[must_use]
-pub fn socket_path(store: &Path) -> PathBuf {
-    store.join("control.sock")
+#[derive(Debug, Clone)]
+struct Served {
+    engine: Arc<Engine>,
+    mutations: Arc<Mutations>,
+    shutdown: watch::Receiver<bool>,
 }
 
-/// Who asks, for the record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct By {
-    /// As in `alice@laptop`.
-    pub by: String,
+/// Answers on a socket until `shutdown` says true or is dropped, and ends once all that were connected have their answers.
+///
+/// # Errors
+/// None from a connection: those are the other side's.
+pub async fn serve(listener: UnixListener, engine: Arc<Engine>, shutdown: watch::Receiver<bool>) -> io::Result<()> {
+    let router = router(engine, shutdown.clone()).into_make_service_with_connect_info::<Caller>();
+    axum::serve(listener, router).with_graceful_shutdown(stopped(shutdown)).await
 }
 
-/// A request to start a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Start {
-    /// What is asked for.
-    pub spec: RunSpec,
-    /// Who asks.
-    pub by: String,
+/// Returns when it is time to stop.
+pub(super) async fn stopped(mut shutdown: watch::Receiver<bool>) {
+    // Whoever could say so and is gone has said so.
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-/// A run that was started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Started {
-    /// Its full id.
-    pub id: RunId,
-}
-
-/// Why a request was not done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// `not-found`, `conflict` or `failed`.
-    pub kind: String,
-    /// In words, with the remedy.
-    pub message: String,
-}
-
-/// The API over an engine.
-pub fn router(engine: Arc<Engine>) -> Router {
+/// The API over an engine. Streams of events end with `shutdown`.
+pub fn router(engine: Arc<Engine>, shutdown: watch::Receiver<bool>) -> Router {
+    let mutations = Arc::new(Mutations::new(Arc::clone(&engine)));
     Router::new()
-        .route("/v1/runs", get(list).post(start))
-        .route("/v1/runs/{run}", get(describe))
-        .route("/v1/runs/{run}/cancel", post(cancel))
-        .route("/v1/runs/{run}/resume", post(resume))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(engine)
+        .route(api::LIST.path, get(list).post(start))
+        .route(api::DESCRIBE.path, get(describe))
+        .route(api::EVENTS.path, get(follow))
+        .route(api::CANCEL.path, post(cancel))
+        .route(api::RESUME.path, post(resume))
+        .route(api::AUDIT.path, get(audit))
+        .fallback(async |uri: Uri| Failure::no_such_path(uri.path()))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            Failure::no_such_method(method.as_str(), uri.path())
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Served { engine, mutations, shutdown })
 }
 
-struct Failure(StatusCode, Problem);
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy)]
+struct Caller(Option<Peer>);
 
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        (self.0, Json(self.1)).into_response()
+impl Connected<IncomingStream<'_, UnixListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let peer = stream.io().peer_cred().ok();
+        Self(peer.map(|peer| Peer { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() }))
     }
 }
 
-impl From<EngineError> for Failure {
-    fn from(error: EngineError) -> Self {
-        Self(StatusCode::INTERNAL_SERVER_ERROR, Problem { kind: "failed".into(), message: error.to_string() })
+/// What a change says about itself beside its body.
+struct Heads {
+    peer: Option<Peer>,
+    key: Option<String>,
+    expected: Option<Revision>,
+    path: String,
+}
+
+impl<S: Sync> FromRequestParts<S> for Heads {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let json = text(&parts.headers, &CONTENT_TYPE)?.is_some_and(|given| {
+            given.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+        });
+        if !json {
+            return Err(Failure::not_json());
+        }
+        let key = text(&parts.headers, &HeaderName::from_static(IDEMPOTENCY_KEY))?;
+        if let Some(key) = key
+            && (key.is_empty() || key.len() > KEY_CHARS_MAX || !key.bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            let message = format!("Idempotency-Key: expected 1 to {KEY_CHARS_MAX} visible ASCII characters");
+            return Err(Failure::bad_request(message));
+        }
+        Ok(Self {
+            peer: parts.extensions.get::<ConnectInfo<Caller>>().and_then(|ConnectInfo(Caller(peer))| *peer),
+            key: key.map(str::to_owned),
+            expected: text(&parts.headers, &IF_MATCH)?.map_or(Ok(None), revision)?,
+            path: parts.uri.path().to_owned(),
+        })
     }
 }
 
-impl From<Rejected> for Failure {
-    fn from(rejected: Rejected) -> Self {
-        let (status, kind) = match rejected {
-            Rejected::NoSuchRun(_) | Rejected::Ambiguous { .. } => (StatusCode::NOT_FOUND, "not-found"),
-            Rejected::Occupied { .. }
-            | Rejected::Ended { .. }
-            | Rejected::PastReturn { .. }
-            | Rejected::NotStopped { .. }
-            | Rejected::NeedsRelease { .. } => (StatusCode::CONFLICT, "conflict"),
-        };
-        Self(status, Problem { kind: kind.into(), message: rejected.to_string() })
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Failure> {
+    let mut all = headers.get_all(name).iter();
+    let (first, more) = (all.next(), all.next());
+    if more.is_some() {
+        return Err(Failure::bad_request(format!("{name} is there twice")));
     }
+    first.map(HeaderValue::to_str).transpose().map_err(|_| Failure::bad_request(format!("{name} is no plain text")))
 }
 
-async fn list(State(engine): State<Arc<Engine>>) -> Result<Response, Failure> {
-    Ok(Json(engine.summaries().await?).into_response())
+/// `"12"` means only revision 12, `*` any.
+fn revision(given: &str) -> Result<Option<Revision>, Failure> {
+    if given == "*" {
+        return Ok(None);
+    }
+    let number = given.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|it| it.parse().ok());
+    let bad = || Failure::bad_request(format!("If-Match is {given}; expected one ETag of the run, as in \"12\", or *"));
+    number.map(|number| Some(Revision(number))).ok_or_else(bad)
 }
 
-async fn describe(State(engine): State<Arc<Engine>>, UrlPath(run): UrlPath<String>) -> Result<Response, Failure> {
-    let id = engine.find(&run).await??;
-    Ok(Json(engine.describe(id).await??).into_response())
+type Run = Result<UrlPath<String>, PathRejection>;
+type Body = Result<Bytes, BytesRejection>;
+
+fn run(path: Run) -> Result<String, Failure> {
+    path.map(|UrlPath(run)| run).map_err(|_| Failure::bad_request("the run in the path is no text in UTF-8"))
 }
 
-async fn start(State(engine): State<Arc<Engine>>, Json(Start { spec, by }): Json<Start>) -> Result<Response, Failure> {
-    let id = engine.start(spec, &by).await??;
-    Ok((StatusCode::CREATED, Json(Started { id })).into_response())
+/// The body as what is expected here, in words where it is not.
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::bad_request(format!("the body is not what is expected here: {error}")))
 }
 
-async fn cancel(
-    State(engine): State<Arc<Engine>>,
-    UrlPath(run): UrlPath<String>,
-    Json(By { by }): Json<By>,
+fn answered<Ask, Say: Serialize>(endpoint: &Endpoint<Ask, Say>, say: Say) -> Response {
+    Json(endpoint.answer(say)).into_response()
+}
+
+fn etag(revision: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{revision}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
+}
+
+async fn list(State(Served { engine, .. }): State<Served>) -> Result<Response, Failure> {
+    Ok(answered(&api::LIST, RunList { runs: engine.summaries().await? }))
+}
+
+async fn describe(State(Served { engine, .. }): State<Served>, path: Run) -> Result<Response, Failure> {
+    let id = engine.find(&run(path)?).await??;
+    let view = RunView::of(engine.describe(id).await??);
+    let etag = etag(view.revision);
+    Ok(([(ETAG, etag)], answered(&api::DESCRIBE, view)).into_response())
+}
+
+async fn audit(State(Served { engine, .. }): State<Served>) -> Result<Response, Failure> {
+    let entries = audit_entries(engine.facts(audit_prefix()).await?);
+    Ok(answered(&api::AUDIT, AuditList { entries }))
+}
+
+async fn follow(
+    State(Served { engine, shutdown, .. }): State<Served>,
+    path: Run,
+    headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let id = engine.find(&run).await??;
-    engine.cancel(id, &by).await??;
-    Ok(Json(Started { id }).into_response())
+    let id = engine.find(&run(path)?).await??;
+    let name = HeaderName::from_static(LAST_EVENT_ID);
+    let after = match text(&headers, &name)? {
+        None => 0,
+        Some(given) => given.parse().map_err(|_| {
+            Failure::bad_request(format!("Last-Event-ID is {given:?}; expected the number of an event, as in 12"))
+        })?,
+    };
+    let news = engine.news(id, Revision(after), 0).await??;
+    if after > news.revision.0 {
+        // Not a newer run: a store that was restored from a copy.
+        let summary = engine.describe(id).await??.summary;
+        let (run, state) = (id.short(), summary.in_words());
+        return Err(Rejected::Changed { run, expected: after, found: news.revision.0, state }.into());
+    }
+    Ok(events::stream(engine, id, Revision(after), shutdown).into_response())
 }
 
-async fn resume(
-    State(engine): State<Arc<Engine>>,
-    UrlPath(run): UrlPath<String>,
-    Json(By { by }): Json<By>,
-) -> Result<Response, Failure> {
-    let id = engine.find(&run).await??;
-    engine.resume(id, &by).await??;
-    Ok(Json(Started { id }).into_response())
+async fn start(State(served): State<Served>, heads: Heads, body: Body) -> Result<Response, Failure> {
+    if heads.expected.is_some() {
+        return Err(Failure::bad_request("If-Match can't be met: a run that is to be started has no revision yet"));
+    }
+    let body = bytes(body)?;
+    let Start { spec, by } = parsed(&body)?;
+    let mut response = change(&served, &heads, by, What::Start(Box::new(spec)), &body).await?;
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+async fn cancel(State(served): State<Served>, path: Run, heads: Heads, body: Body) -> Result<Response, Failure> {
+    let body = bytes(body)?;
+    let By { by } = parsed(&body)?;
+    change(&served, &heads, by, What::Cancel(run(path)?), &body).await
+}
+
+async fn resume(State(served): State<Served>, path: Run, heads: Heads, body: Body) -> Result<Response, Failure> {
+    let body = bytes(body)?;
+    let By { by } = parsed(&body)?;
+    change(&served, &heads, by, What::Resume(run(path)?), &body).await
+}
+
+fn bytes(body: Body) -> Result<Bytes, Failure> {
+    body.map_err(|error| Failure::body(error.status(), &error.body_text()))
+}
+
+async fn change(served: &Served, heads: &Heads, by: String, what: What, body: &[u8]) -> Result<Response, Failure> {
+    if by.is_empty() || by.chars().count() > BY_CHARS_MAX || by.chars().any(char::is_control) {
+        return Err(Failure::bad_request(format!("by: expected 1 to {BY_CHARS_MAX} characters that say who asks")));
+    }
+    let asked = Asked {
+        by,
+        peer: heads.peer,
+        key: heads.key.clone(),
+        expected: heads.expected,
+        fingerprint: fingerprint(&heads.path, heads.expected, body),
+    };
+    let Done { answer, replayed } = served.mutations.ask(asked, what).await??;
+    let Changed { revision, ref run, .. } = answer;
+    let location = HeaderValue::try_from(api::DESCRIBE.path_for(run)).ok();
+    let mut response = ([(ETAG, etag(revision))], answered(&api::CANCEL, answer)).into_response();
+    response.headers_mut().extend(location.map(|location| (LOCATION, location)));
+    if replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }

@@ -1,7 +1,24 @@
 //! The control socket: whoever holds the store answers here, beside the store, and only to those who may open the socket.
+//!
+//! What can be asked stands in `api.rs`, once for both sides.
 
+mod api;
 mod client;
 mod control;
+mod events;
+mod failure;
+mod follow;
+mod health;
+mod metrics;
+mod mutations;
 
-pub use client::{CallError, Client};
-pub use control::{By, Problem, Start, Started, router, socket_path};
+pub use api::{
+    Answer, AuditEntry, AuditList, By, Changed, Peer, Problem, ProblemKind, RunList, RunView, Start, VERSION, Verb,
+    Verdict, socket_path,
+};
+pub use client::{CallError, Client, Terms};
+pub use control::{router, serve};
+pub use follow::{Follow, Heard};
+pub use health::{Vitals, probes};
+pub use metrics::Metrics;
+pub use mutations::{Mutations, What, audit_entries, audit_prefix};

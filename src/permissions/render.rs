@@ -29,6 +29,7 @@ impl Installation {
             ClusterScope::Cluster => None,
             ClusterScope::NodeLeases => Some("kube-node-lease"),
             ClusterScope::Cleaning => Some(&self.clean_namespace),
+            ClusterScope::Own => Some(&self.namespace),
         }
     }
 }
@@ -37,7 +38,7 @@ impl Installation {
 #[must_use]
 pub fn kubernetes_roles(rights: &[ClusterRight], at: &Installation) -> Vec<Value> {
     let mut objects = Vec::new();
-    for scope in [ClusterScope::Cluster, ClusterScope::NodeLeases, ClusterScope::Cleaning] {
+    for scope in [ClusterScope::Cluster, ClusterScope::NodeLeases, ClusterScope::Cleaning, ClusterScope::Own] {
         let here: Vec<&ClusterRight> = rights.iter().filter(|right| right.scope == scope).collect();
         if here.is_empty() {
             continue;
@@ -193,6 +194,7 @@ pub fn document() -> String {
             ClusterScope::Cluster => "the cluster",
             ClusterScope::NodeLeases => "`kube-node-lease`",
             ClusterScope::Cleaning => "the cleaning namespace",
+            ClusterScope::Own => "the controller's own namespace",
         };
         let group = if right.group.is_empty() { String::new() } else { format!(".{}", right.group) };
         let names = if right.names.is_empty() { String::new() } else { format!(" (only {})", right.names.join(", ")) };

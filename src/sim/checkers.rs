@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::{
     session::Line,
-    world::{Kind, Object, World, name},
+    world::{Deletion, Kind, Object, World, name},
 };
 use crate::{
     model::{RunId, VersionId},
@@ -76,6 +78,26 @@ pub fn check(world: &mut World, run: Option<&Run>, lines: &[Line]) -> Vec<String
     for (invariant, times) in counters {
         *world.exercised.entry(invariant).or_default() += times;
     }
+    violations
+}
+
+/// No sweep asks for the end of something of a run that is open, of another cluster, or of nobody we know of; what was asked
+/// before `since` was asked by runs themselves.
+#[must_use]
+pub fn check_sweeps(world: &World, cluster: &str, open: &[RunId], since: Timestamp) -> Vec<String> {
+    let mut violations = Vec::new();
+    for Deletion { verb, key, run, cluster: of, at } in world.deletions.iter().filter(|it| it.at >= since) {
+        let mut found = |text: &str| violations.push(format!("{verb} {} at {at}: {text}", name(key)));
+        match run {
+            None => found("it carries no run's tag"),
+            Some(run) if open.iter().any(|id| id.short() == *run) => found("its run is open"),
+            Some(_) => {}
+        }
+        if of.as_deref().is_some_and(|of| of != cluster) {
+            found("it is another cluster's");
+        }
+    }
+    violations.extend(world.trespasses.iter().cloned());
     violations
 }
 

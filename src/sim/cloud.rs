@@ -12,11 +12,12 @@ use super::world::{Accepted as Entry, Effect, Kind, Resource, Shared, World, nam
 use crate::{
     cloud::{
         Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Gallery,
-        Instance, Limiter, ModelChange, NewVersion, Operation, OperationState, Provisioning, Replication, ScaleSet,
-        Snapshot, SnapshotSpec, Version, azure::scale_set_from_json,
+        Instance, Leftovers, Limiter, ModelChange, NewVersion, Operation, OperationState, Provisioning, Replication,
+        ScaleSet, Snapshot, SnapshotSpec, Version, azure::scale_set_from_json,
     },
     model::{
-        DefinitionId, DiskId, GalleryId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId, VersionId,
+        DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId,
+        VersionId,
     },
 };
 
@@ -52,6 +53,17 @@ impl Call {
         }
     }
 
+    fn list(verb: &'static str, kind: CallKind, group: &GroupId) -> Self {
+        Self {
+            what: format!("{verb} of {}", group.name()),
+            verb,
+            kind,
+            key: String::new(),
+            subscription: group.subscription().to_owned(),
+            mutates: false,
+        }
+    }
+
     fn write(verb: &'static str, kind: CallKind, id: &ResourceId) -> Self {
         Self { mutates: true, ..Self::read(verb, kind, id) }
     }
@@ -68,6 +80,19 @@ impl SimCloud {
     #[must_use]
     pub fn raw_scale_set(&self, id: &ScaleSetId) -> Option<Value> {
         self.shared.world().model(id).cloned()
+    }
+
+    /// All disks of a resource group, as a list shows them.
+    pub async fn disks(&self, group: &GroupId) -> Result<Vec<Disk>, CloudError> {
+        let inside = format!("{}/", group.key());
+        self.call(Call::list("disks", CallKind::DiskRead, group), |world| Ok(world.listed_disks(&inside))).await
+    }
+
+    /// All snapshots of a resource group, as a list shows them.
+    pub async fn snapshots(&self, group: &GroupId) -> Result<Vec<Snapshot>, CloudError> {
+        let inside = format!("{}/", group.key());
+        let call = Call::list("snapshots", CallKind::SnapshotRead, group);
+        self.call(call, |world| Ok(world.listed_snapshots(&inside))).await
     }
 
     async fn call<T>(
@@ -174,6 +199,7 @@ impl SimCloud {
             if kind == Kind::Disk && world.disks.get(&key).is_some_and(|disk| disk.value.managed) {
                 return Err(busy("disk is attached to a virtual machine"));
             }
+            world.note_deletion(verb, &key, world.owner(kind, &key).map(|run| run.short()));
             let (number, operation) = world.begin(kind, &key, Effect::Delete, 5..90);
             match kind {
                 Kind::Disk => {
@@ -471,6 +497,12 @@ impl Cloud for SimCloud {
         .await
     }
 
+    async fn leftovers(&self, group: &GroupId) -> Result<Leftovers, CloudError> {
+        let disks = self.disks(group).await?.into_iter().filter(|disk| disk.run.is_some()).collect();
+        let snapshots = self.snapshots(group).await?.into_iter().filter(|it| it.run.is_some()).collect();
+        Ok(Leftovers { disks, snapshots })
+    }
+
     async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError> {
         let subscription = operation.0.split('/').nth(4).unwrap_or_default().to_owned();
         let call = Call {
@@ -522,6 +554,7 @@ impl Cloud for SimCloud {
                 created: Some(world.now()),
                 size_gib: disk.size_gib,
                 run: run_of(&want.tags),
+                cluster: want.tags.get("kamino-wf-cluster").cloned(),
             };
             Ok(Self::make(world, Kind::Snapshot, &key, snapshot, |world| &mut world.snapshots, 5..60, Some(5)))
         })
@@ -567,7 +600,9 @@ impl Cloud for SimCloud {
                 architecture: want.architecture,
                 security_type: want.security_type.clone(),
                 source: Some(want.source.to_string()),
+                created: Some(world.now()),
                 run: run_of(&want.tags),
+                cluster: want.tags.get("kamino-wf-cluster").cloned(),
             };
             Ok(Self::make(world, Kind::Disk, &key, disk, |world| &mut world.disks, 10..120, Some(5)))
         })

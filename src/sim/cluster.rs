@@ -11,7 +11,10 @@ use super::{
     world::{Accepted, Object, Pod, Shared, World},
 };
 use crate::{
-    cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Node, Owned, PodPhase},
+    cluster::{
+        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Leftover, Node, Owned,
+        PodPhase, Remains,
+    },
     model::NodeName,
 };
 
@@ -177,13 +180,37 @@ impl Cluster for SimCluster {
         .await
     }
 
+    async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {
+        let inside = format!("{namespace}/");
+        self.call("leftovers", namespace, false, |world| {
+            let pods = world.pods.iter().filter_map(|(path, pod)| {
+                let owned =
+                    Owned { uid: pod.uid.clone(), run: Some(pod.spec.run.short()), deleting: pod.gone_at.is_some() };
+                let running = world.phase(pod) == PodPhase::Running;
+                let name = path.strip_prefix(&inside)?.to_owned();
+                Some(Leftover { name, owned, created: Some(pod.created), running })
+            });
+            let of = |name: &str, object: &Object| Leftover {
+                name: name.to_owned(),
+                owned: owned(object),
+                created: Some(object.created),
+                running: false,
+            };
+            let claims = world.claims.iter().filter_map(|(path, claim)| Some(of(path.strip_prefix(&inside)?, claim)));
+            let volumes = world.volumes.iter().map(|(name, volume)| of(name, volume));
+            Ok(Remains { pods: pods.collect(), claims: claims.collect(), volumes: volumes.collect() })
+        })
+        .await
+    }
+
     async fn create_volume(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
         let what = format!("create volume {}", want.name);
         self.call("create_volume", &want.name, true, |world| {
             if world.volumes.contains_key(&want.name) {
                 return Err(ClusterError::Exists { what });
             }
-            let object = Object { run: want.run.short(), uid: uid(world), gone_at: None };
+            let created = world.now();
+            let object = Object { run: want.run.short(), uid: uid(world), created, gone_at: None };
             world.volumes.insert(want.name.clone(), object);
             Ok(())
         })
@@ -196,7 +223,8 @@ impl Cluster for SimCluster {
             if world.claims.contains_key(&path) {
                 return Err(ClusterError::Exists { what: format!("create claim {path}") });
             }
-            let object = Object { run: want.run.short(), uid: uid(world), gone_at: None };
+            let created = world.now();
+            let object = Object { run: want.run.short(), uid: uid(world), created, gone_at: None };
             world.claims.insert(path.clone(), object);
             Ok(())
         })
@@ -218,7 +246,8 @@ impl Cluster for SimCluster {
             };
             // While a pod is there its disk is not free, whatever was promised before.
             world.detaching.remove(&want.disk.key());
-            let pod = Pod { spec: want.clone(), uid: uid(world), runs_at, ends_at, killed, gone_at: None };
+            let created = world.now();
+            let pod = Pod { spec: want.clone(), uid: uid(world), created, runs_at, ends_at, killed, gone_at: None };
             world.pods.insert(path.clone(), pod);
             Ok(())
         })
@@ -232,6 +261,8 @@ impl Cluster for SimCluster {
             let pod = world.pods.get_mut(&path).ok_or_else(|| not_found(&path))?;
             check_uid(&path, &pod.uid, given)?;
             pod.gone_at.get_or_insert(gone_at);
+            let run = pod.spec.run.short();
+            world.note_deletion("delete_pod", &path, Some(run));
             Ok(())
         })
         .await
@@ -244,6 +275,8 @@ impl Cluster for SimCluster {
             let claim = world.claims.get_mut(&path).ok_or_else(|| not_found(&path))?;
             check_uid(&path, &claim.uid, given)?;
             claim.gone_at.get_or_insert(gone_at);
+            let run = claim.run.clone();
+            world.note_deletion("delete_claim", &path, Some(run));
             Ok(())
         })
         .await
@@ -255,7 +288,41 @@ impl Cluster for SimCluster {
             let volume = world.volumes.get_mut(name).ok_or_else(|| not_found(name))?;
             check_uid(name, &volume.uid, given)?;
             volume.gone_at.get_or_insert(gone_at);
+            let run = volume.run.clone();
+            world.note_deletion("delete_volume", name, Some(run));
             Ok(())
+        })
+        .await
+    }
+
+    async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {
+        let path = format!("{namespace}/{name}");
+        self.call("lease", &path, false, |world| Ok(world.leases.get(&path).cloned())).await
+    }
+
+    async fn write_lease(
+        &self,
+        namespace: &str,
+        name: &str,
+        want: &LeaseClaim,
+        over: Option<&str>,
+    ) -> Result<Lease, ClusterError> {
+        let path = format!("{namespace}/{name}");
+        let LeaseClaim { holder, duration, epoch, taken: _ } = want.clone();
+        self.call("write_lease", &path, true, |world| {
+            let found = world.leases.get(&path).map(|lease| lease.version.as_str());
+            match (found, over) {
+                (Some(_), None) => return Err(ClusterError::Exists { what: format!("create lease {path}") }),
+                (None, Some(_)) => return Err(not_found(&path)),
+                (Some(found), Some(over)) if found != over => {
+                    let message = format!("version is {found}, write goes over {over}");
+                    return Err(ClusterError::Preempted { what: format!("update lease {path}"), message });
+                }
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+            let lease = Lease { holder, duration, epoch, version: uid(world) };
+            world.leases.insert(path.clone(), lease.clone());
+            Ok(lease)
         })
         .await
     }

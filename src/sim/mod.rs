@@ -23,7 +23,7 @@ pub use disk::SimDisk;
 pub use faults::{Fault, Faults, Habits};
 pub use scene::{Scene, cluster_id, spec};
 pub use session::{Layer, Layers, Line, Outcome, Session, Stop, TreeLayer, Watcher};
-pub use world::{Accepted, Kind, Object, Pod, Resource, Says, Shared, World};
+pub use world::{Accepted, Deletion, Kind, Object, Pod, Resource, Says, Shared, World};
 
 /// A scale set's raw model as decisions see it.
 #[must_use]

@@ -110,6 +110,7 @@ impl Scene {
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            leases: BTreeMap::new(),
             closed: BTreeMap::new(),
             told: std::collections::BTreeSet::new(),
             early: Vec::new(),
@@ -118,6 +119,9 @@ impl Scene {
             sources: Vec::new(),
             cleaner: None,
             published: Vec::new(),
+            deletions: Vec::new(),
+            gone_disks: Vec::new(),
+            gone_snapshots: Vec::new(),
             deleted: Vec::new(),
             trespasses: Vec::new(),
             log: Vec::new(),
@@ -233,7 +237,9 @@ impl Scene {
             architecture: Architecture::X64,
             security_type: None,
             source: None,
+            created: Some(self.start - SignedDuration::from_hours(1000)),
             run: None,
+            cluster: None,
         };
         world.disks.insert(disk.key(), Resource { value, operation: None, visible: self.start });
         let hours = i64::from(world.rng.u32(2..200));

@@ -10,8 +10,8 @@ use crate::{
     cloud::{Cloud, Limiter},
     cluster::Cluster,
     model::RunId,
-    store::{ByteTree, Journal},
-    workflow::{Driver, Engine, EngineError, Event, Pace, Parts, Run, Summary, events, load},
+    store::{ByteTree, Fence, Journal},
+    workflow::{Authority, Driver, Engine, EngineError, Event, Pace, Parts, Run, Summary, events, load},
 };
 
 /// What a run did, as its journal says.
@@ -223,6 +223,8 @@ impl Session {
         let cloud: Arc<dyn Cloud> = Arc::new(SimCloud::new(Arc::clone(&self.shared), Arc::clone(&limiter)));
         let cluster: Arc<dyn Cluster> = Arc::new(SimCluster::new(Arc::clone(&self.shared)));
         Engine::open(Parts {
+            authority: Arc::new(Authority::unlimited(Fence(0))),
+            runs_at_once: usize::MAX,
             cloud: self.layers.cloud.iter().fold(cloud, |cloud, layer| layer(cloud)),
             cluster: self.layers.cluster.iter().fold(cluster, |cluster, layer| layer(cluster)),
             clock: Arc::new(clock),

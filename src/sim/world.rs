@@ -20,12 +20,15 @@ use crate::{
         Bucket, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Operation, Provisioning, Replication,
         Snapshot, Version,
     },
-    cluster::{CleaningSpec, Node, PodPhase},
+    cluster::{CleaningSpec, Lease, Node, PodPhase},
     model::{RunId, ScaleSetId},
 };
 
 /// Looks that every operation takes at least.
 const LOOKS_MIN: u32 = 3;
+
+/// By how much a list is behind what a look at one thing says.
+const LIST_LAGS: Duration = Duration::from_secs(45);
 
 /// A resource and what is being done to it.
 #[derive(Debug, Clone)]
@@ -87,6 +90,8 @@ pub struct Pod {
     pub spec: CleaningSpec,
     /// Its uid.
     pub uid: String,
+    /// When it was made.
+    pub created: Timestamp,
     /// When it will run.
     pub runs_at: Timestamp,
     /// When it will end.
@@ -104,6 +109,8 @@ pub struct Object {
     pub run: String,
     /// Its uid.
     pub uid: String,
+    /// When it was made.
+    pub created: Timestamp,
     /// Set when it is being deleted: gone after this.
     pub gone_at: Option<Timestamp>,
 }
@@ -115,6 +122,21 @@ pub struct Says {
     pub succeeded: bool,
     /// Its termination message.
     pub report: Value,
+}
+
+/// A request for a deletion, as it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// Which verb, as in `delete_pod`.
+    pub verb: &'static str,
+    /// The resource's key, or namespace and name.
+    pub key: String,
+    /// The run in its tag or label, in the form that people see.
+    pub run: Option<String>,
+    /// The cluster in its tag; none for what is in the cluster itself.
+    pub cluster: Option<String>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// An accepted mutating request.
@@ -175,6 +197,8 @@ pub struct World {
     pub claims: BTreeMap<String, Object>,
     /// Volumes by name.
     pub volumes: BTreeMap<String, Object>,
+    /// Leases by namespace/name.
+    pub leases: BTreeMap<String, Lease>,
     /// Buckets that Azure has closed.
     pub closed: BTreeMap<Bucket, Timestamp>,
     /// Closed buckets that the run has recorded: from then on there is no excuse.
@@ -191,6 +215,12 @@ pub struct World {
     pub cleaner: Option<Says>,
     /// Every version name that was ever published, in order, with its run.
     pub published: Vec<(String, Option<RunId>)>,
+    /// Accepted requests for deletions, oldest first.
+    pub deletions: Vec<Deletion>,
+    /// Disks that went, as they were: lists show them a while longer.
+    pub gone_disks: Vec<(Timestamp, Disk)>,
+    /// Snapshots that went.
+    pub gone_snapshots: Vec<(Timestamp, Snapshot)>,
     /// Keys of resources that were deleted, with the owner that they had.
     pub deleted: Vec<(Kind, String, Option<RunId>)>,
     /// Writes to what is not ours: each is a violation.
@@ -283,10 +313,13 @@ impl World {
         let key = &job.key;
         if job.effect == Effect::Delete {
             let owner = self.owner(job.kind, key);
+            let now = self.now();
             match job.kind {
                 Kind::ScaleSet => drop(self.scale_sets.remove(key)),
-                Kind::Disk => drop(self.disks.remove(key)),
-                Kind::Snapshot => drop(self.snapshots.remove(key)),
+                Kind::Disk => self.gone_disks.extend(self.disks.remove(key).map(|disk| (now, disk.value))),
+                Kind::Snapshot => {
+                    self.gone_snapshots.extend(self.snapshots.remove(key).map(|snapshot| (now, snapshot.value)));
+                }
                 Kind::Gallery => drop(self.galleries.remove(key)),
                 Kind::Definition => drop(self.definitions.remove(key)),
                 Kind::Version => drop(self.versions.remove(key)),
@@ -391,6 +424,46 @@ impl World {
         } else {
             PodPhase::Succeeded
         }
+    }
+
+    /// Notes an accepted request for a deletion.
+    pub fn note_deletion(&mut self, verb: &'static str, key: &str, run: Option<String>) {
+        let disk = self.disks.get(key).and_then(|disk| disk.value.cluster.clone());
+        let cluster = disk.or_else(|| self.snapshots.get(key).and_then(|snapshot| snapshot.value.cluster.clone()));
+        let at = self.now();
+        self.deletions.push(Deletion { verb, key: key.to_owned(), run, cluster, at });
+    }
+
+    /// What a list shows is some time old: what was just made is missing, what just went is still there.
+    fn listed<T: Clone>(
+        &self,
+        inside: &str,
+        there: &BTreeMap<String, Resource<T>>,
+        gone: &[(Timestamp, T)],
+        of: impl Fn(&T) -> (String, Option<Timestamp>),
+    ) -> Vec<T> {
+        let then = self.now() - SignedDuration::try_from(LIST_LAGS.mul_f64(self.scale)).unwrap_or_default();
+        let there = there.values().filter(|found| found.visible <= then).map(|found| &found.value);
+        let gone = gone.iter().filter(|(at, _)| *at > then).map(|(_, value)| value);
+        let shown = there.chain(gone).filter(|value| {
+            let (key, created) = of(value);
+            key.starts_with(inside) && created.is_none_or(|at| at <= then)
+        });
+        shown.cloned().collect()
+    }
+
+    /// The disks that a list of a resource group shows.
+    #[must_use]
+    pub fn listed_disks(&self, inside: &str) -> Vec<Disk> {
+        let of = |disk: &Disk| (disk.id.key(), disk.created);
+        self.listed(inside, &self.disks, &self.gone_disks, of)
+    }
+
+    /// The snapshots that a list of a resource group shows.
+    #[must_use]
+    pub fn listed_snapshots(&self, inside: &str) -> Vec<Snapshot> {
+        let of = |snapshot: &Snapshot| (snapshot.id.key(), snapshot.created);
+        self.listed(inside, &self.snapshots, &self.gone_snapshots, of)
     }
 
     /// The versions that somebody refers to.

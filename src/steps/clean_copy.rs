@@ -124,6 +124,6 @@ impl Effect for CleanCopy {
     }
 
     async fn undo(&self, ports: Ports<'_>, want: &CleaningSpec) -> Result<Undone, StepError> {
-        take_away::cleaning(ports, &want.namespace, &want.name, want.run).await
+        take_away::cleaning(ports, &want.namespace, &want.name, &want.run.short()).await
     }
 }

@@ -75,11 +75,11 @@ impl Effect for DetachCopy {
     }
 
     async fn act(&self, ports: Ports<'_>, want: &Input) -> Result<Accepted, StepError> {
-        take_away::cleaning(ports, &want.namespace, &want.name, want.run).await?;
+        take_away::cleaning(ports, &want.namespace, &want.name, &want.run.short()).await?;
         Ok(Accepted::default())
     }
 
     async fn undo(&self, ports: Ports<'_>, want: &Input) -> Result<Undone, StepError> {
-        take_away::cleaning(ports, &want.namespace, &want.name, want.run).await
+        take_away::cleaning(ports, &want.namespace, &want.name, &want.run.short()).await
     }
 }

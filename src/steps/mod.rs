@@ -17,7 +17,7 @@ mod publish_version;
 mod rank_nodes;
 mod read_model;
 mod snapshot_disk;
-mod take_away;
+pub(crate) mod take_away;
 mod verify_version;
 
 #[cfg(feature = "sim")]

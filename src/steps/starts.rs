@@ -109,6 +109,7 @@ fn snapshot(world: &mut World, known: &Known, run: RunId, change: impl FnOnce(&m
         created: Some(world.now()),
         size_gib: 64,
         run: Some(run),
+        cluster: None,
     };
     change(&mut value);
     world.snapshots.insert(value.id.key(), settled(world, value));
@@ -149,12 +150,13 @@ fn version(world: &mut World, known: &Known, run: RunId, change: impl FnOnce(&mu
 fn pod(world: &mut World, known: &Known, run: RunId) {
     let spec = CleaningSpec { run, ..known.cleaning() };
     let (runs_at, ends_at) = (world.now(), world.now());
-    let pod = Pod { spec, uid: "planted".into(), runs_at, ends_at, killed: true, gone_at: None };
+    let created = world.now();
+    let pod = Pod { spec, uid: "planted".into(), created, runs_at, ends_at, killed: true, gone_at: None };
     world.pods.insert(known.path(), pod);
 }
 
 fn object(run: RunId) -> Object {
-    Object { run: run.short(), uid: "planted".into(), gone_at: None }
+    Object { run: run.short(), uid: "planted".into(), created: jiff::Timestamp::UNIX_EPOCH, gone_at: None }
 }
 
 /// The version that a run has made, in the world.

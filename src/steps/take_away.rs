@@ -1,6 +1,6 @@
 //! Taking away what a run made: look whose it is, then ask for the next thing to go.
 //!
-//! Used by undo and by `DeleteTemporaries`. A repeat is safe: what is gone stays gone, and another's is left alone.
+//! Used by undo, by `DeleteTemporaries` and by the janitor, which so asks for nothing that undo would not. A repeat is safe: what is gone stays gone, and another's is left alone.
 
 use crate::{
     cloud::Provisioning,
@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The snapshot of a run.
-pub(super) async fn snapshot(ports: Ports<'_>, id: &SnapshotId, run: RunId) -> Result<Undone, StepError> {
+pub(crate) async fn snapshot(ports: Ports<'_>, id: &SnapshotId, run: RunId) -> Result<Undone, StepError> {
     let Some(found) = ports.cloud.snapshot(id).await? else { return Ok(Undone::Gone) };
     if found.run != Some(run) {
         return Ok(Undone::Gone);
@@ -22,7 +22,7 @@ pub(super) async fn snapshot(ports: Ports<'_>, id: &SnapshotId, run: RunId) -> R
 }
 
 /// The disk of a run. While a machine has it, Azure refuses; the engine comes back.
-pub(super) async fn disk(ports: Ports<'_>, id: &DiskId, run: RunId) -> Result<Undone, StepError> {
+pub(crate) async fn disk(ports: Ports<'_>, id: &DiskId, run: RunId) -> Result<Undone, StepError> {
     let Some(found) = ports.cloud.disk(id).await? else { return Ok(Undone::Gone) };
     if found.run != Some(run) {
         return Ok(Undone::Gone);
@@ -37,10 +37,10 @@ pub(super) async fn disk(ports: Ports<'_>, id: &DiskId, run: RunId) -> Result<Un
     Ok(Undone::Going(format!("disk {} is being deleted", id.name())))
 }
 
-/// Pod, claim and volume of a run's cleaning, in this order.
-pub(super) async fn cleaning(ports: Ports<'_>, namespace: &str, name: &str, run: RunId) -> Result<Undone, StepError> {
+/// Pod, claim and volume of a run's cleaning, in this order. The run is in its short form, as labels have it.
+pub(crate) async fn cleaning(ports: Ports<'_>, namespace: &str, name: &str, run: &str) -> Result<Undone, StepError> {
     let view = ports.cluster.cleaning(namespace, name).await?;
-    let ours = |label: &Option<String>| label.as_deref() == Some(run.short().as_str());
+    let ours = |label: &Option<String>| label.as_deref() == Some(run);
     if let Some(pod) = view.pod.filter(|pod| ours(&pod.owned.run)) {
         if !pod.owned.deleting {
             gone_is_fine(ports.cluster.delete_pod(namespace, name, &pod.owned.uid).await)?;

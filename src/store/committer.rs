@@ -59,8 +59,8 @@ impl Committer {
         let mut failure = None;
         for request in group.drain(..) {
             match request {
-                Request::Commit { run, expected, fence, records, summary, reply } => {
-                    let staged = self.ledger.stage_commit(run, expected, fence, records, summary);
+                Request::Commit { run, expected, fence, records, summary, facts, reply } => {
+                    let staged = self.ledger.stage_commit(run, expected, fence, records, summary, facts);
                     let outcome = self.apply(staged, &mut failure);
                     let outcome = outcome.map(|()| self.ledger.heads.get(&run).map_or(expected, |head| head.revision));
                     answers.push(answer(reply, outcome));
@@ -69,7 +69,10 @@ impl Committer {
                     let staged = self.ledger.stage_facts(fence, facts);
                     answers.push(answer(reply, self.apply(staged, &mut failure)));
                 }
-                read @ (Request::Load { .. } | Request::Heads { .. } | Request::Facts { .. }) => reads.push(read),
+                read @ (Request::Load { .. }
+                | Request::Heads { .. }
+                | Request::Facts { .. }
+                | Request::SeenFence { .. }) => reads.push(read),
             }
         }
         if failure.is_none() && self.ledger.totals.commit != before {
@@ -142,6 +145,10 @@ impl Committer {
                 let _ = reply.send(Ok(facts.map(|(key, entry)| (key.clone(), entry.value.clone())).collect()));
                 Ok(())
             }
+            Request::SeenFence { reply } => {
+                let _ = reply.send(Ok(self.ledger.totals.fence));
+                Ok(())
+            }
             write @ (Request::Commit { .. } | Request::PutFacts { .. }) => {
                 // `serve` sorts them out; said here so that a new kind of request cannot be forgotten.
                 write.refuse("a write among the reads");
@@ -176,7 +183,7 @@ fn head(run: Uuid, entry: &HeadEntry) -> Head {
 mod tests {
     use futures_util::future::join_all;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::journal::{Journal, NewRecord};
     use super::super::keys;
@@ -247,6 +254,31 @@ mod tests {
         };
         assert_eq!((expected, found), (Revision(2), Revision(3)));
         assert_eq!(tree.disk().entries, before);
+    }
+
+    #[tokio::test]
+    async fn records_and_facts_of_one_commit_are_there_together_or_not_at_all() {
+        let tree = filled().await;
+        let fact = |value: Value| vec![("answer/1".to_owned(), Some(value)), ("throttled/a".to_owned(), None)];
+        let (results, _) = with(&tree, async |journal| {
+            let with = |expected, value| {
+                journal.commit_with(RUN, Revision(expected), Fence(0), vec![record(4)], json!({}), fact(value))
+            };
+            let refused = [with(2, json!("stale")).await, with(3, json!("x".repeat(5000))).await];
+            let facts = journal.facts("").await;
+            (refused, facts, with(3, json!("done")).await, journal.facts("").await)
+        })
+        .await;
+        let (refused, before, done, after) = results;
+        assert!(matches!(refused[0], Err(StoreError::Conflict { .. })), "{refused:?}");
+        assert!(matches!(refused[1], Err(StoreError::TooLarge { .. })), "{refused:?}");
+        assert_eq!(before.expect("it reads"), [("throttled/a".to_owned(), json!(5))]);
+        assert_eq!(done.expect("nothing fails"), Revision(4));
+        let expected = [("answer/1".to_owned(), json!("done"))];
+        assert_eq!(after.expect("it reads"), expected);
+        // Opening checks the seal over heads and facts.
+        let (again, _) = with(&tree, async |journal| journal.facts("").await).await;
+        assert_eq!(again.expect("it reads"), expected);
     }
 
     #[tokio::test]

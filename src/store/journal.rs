@@ -22,6 +22,9 @@ pub struct NewRecord {
     pub payload: Value,
 }
 
+/// A small fact outside any run: its key, and its value or that it goes.
+pub type Fact = (String, Option<Value>);
+
 /// One record as it was read back, checksum, sequence and chain checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredRecord {
@@ -71,11 +74,12 @@ pub(super) enum Request {
         fence: Fence,
         records: Vec<NewRecord>,
         summary: Value,
+        facts: Vec<Fact>,
         reply: Reply<Revision>,
     },
     PutFacts {
         fence: Fence,
-        facts: Vec<(String, Option<Value>)>,
+        facts: Vec<Fact>,
         reply: Reply<()>,
     },
     Load {
@@ -88,6 +92,9 @@ pub(super) enum Request {
     Facts {
         prefix: String,
         reply: Reply<Vec<(String, Value)>>,
+    },
+    SeenFence {
+        reply: Reply<Fence>,
     },
 }
 
@@ -134,7 +141,23 @@ impl Journal {
         records: Vec<NewRecord>,
         summary: Value,
     ) -> Result<Revision, StoreError> {
-        self.ask(|reply| Request::Commit { run, expected, fence, records, summary, reply }).await
+        self.commit_with(run, expected, fence, records, summary, Vec::new()).await
+    }
+
+    /// As [`Journal::commit`], with facts in the same batch: a crash leaves all of it or nothing.
+    ///
+    /// # Errors
+    /// As [`Journal::commit`] and [`Journal::put_facts`].
+    pub async fn commit_with(
+        &self,
+        run: Uuid,
+        expected: Revision,
+        fence: Fence,
+        records: Vec<NewRecord>,
+        summary: Value,
+        facts: Vec<Fact>,
+    ) -> Result<Revision, StoreError> {
+        self.ask(|reply| Request::Commit { run, expected, fence, records, summary, facts, reply }).await
     }
 
     /// A run with all its records, oldest first, each checked again.
@@ -158,7 +181,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::commit`], without conflicts: the last writer counts.
-    pub async fn put_facts(&self, fence: Fence, facts: Vec<(String, Option<Value>)>) -> Result<(), StoreError> {
+    pub async fn put_facts(&self, fence: Fence, facts: Vec<Fact>) -> Result<(), StoreError> {
         self.ask(|reply| Request::PutFacts { fence, facts, reply }).await
     }
 
@@ -168,6 +191,14 @@ impl Journal {
     /// [`StoreError::Poisoned`] and [`StoreError::Closed`] only.
     pub async fn facts(&self, prefix: &str) -> Result<Vec<(String, Value)>, StoreError> {
         self.ask(|reply| Request::Facts { prefix: prefix.to_owned(), reply }).await
+    }
+
+    /// The newest epoch that any writer had: a new one has to be newer.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] and [`StoreError::Closed`] only.
+    pub async fn seen_fence(&self) -> Result<Fence, StoreError> {
+        self.ask(|reply| Request::SeenFence { reply }).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
@@ -194,6 +225,7 @@ impl Request {
             Self::Load { reply, .. } => send(reply, why),
             Self::Heads { reply } => send(reply, why),
             Self::Facts { reply, .. } => send(reply, why),
+            Self::SeenFence { reply } => send(reply, why),
         }
     }
 }

@@ -43,7 +43,7 @@ const RECORD_BYTES_MAX: usize = 64 << 10;
 const SUMMARY_BYTES_MAX: usize = 16 << 10;
 /// A record's kind is a short name such as `asked`.
 const KIND_BYTES_MAX: usize = 40;
-/// Facts are all kept in memory: a few per subscription, region and bucket.
+/// Facts are all kept in memory: a few per subscription, region and bucket, and the newest of who asked for what.
 const FACTS_MAX: usize = 4096;
 const FACT_KEY_BYTES_MAX: usize = 200;
 const FACT_BYTES_MAX: usize = 4 << 10;
@@ -129,6 +129,7 @@ impl Ledger {
         fence: Fence,
         records: Vec<NewRecord>,
         summary: Value,
+        facts: Vec<(String, Option<Value>)>,
     ) -> Result<Staged, StoreError> {
         let mut totals = self.next_totals(fence)?;
         let old = self.heads.get(&run);
@@ -165,14 +166,27 @@ impl Ledger {
             None => totals.runs += 1,
         }
         totals.toggle(&leaf);
+        let facts = self.change_facts(facts, &mut totals, &mut batch)?;
         batch.puts.push((keys::TOTALS.to_vec(), totals.encode()));
         let head = HeadEntry { revision: Revision(seq), digest, summary, leaf };
-        Ok(Staged { batch, totals, head: Some((run, head)), facts: Vec::new() })
+        Ok(Staged { batch, totals, head: Some((run, head)), facts })
     }
 
     pub(super) fn stage_facts(&self, fence: Fence, facts: Vec<(String, Option<Value>)>) -> Result<Staged, StoreError> {
         let mut totals = self.next_totals(fence)?;
         let mut batch = Batch::default();
+        let facts = self.change_facts(facts, &mut totals, &mut batch)?;
+        batch.puts.push((keys::TOTALS.to_vec(), totals.encode()));
+        Ok(Staged { batch, totals, head: None, facts })
+    }
+
+    /// Puts changed facts into a batch and its totals.
+    fn change_facts(
+        &self,
+        facts: Vec<(String, Option<Value>)>,
+        totals: &mut Totals,
+        batch: &mut Batch,
+    ) -> Result<Vec<(String, Option<FactEntry>)>, StoreError> {
         let mut changes: BTreeMap<String, Option<FactEntry>> = BTreeMap::new();
         // Of two values for one key the later counts.
         for (name, value) in facts {
@@ -208,8 +222,7 @@ impl Ledger {
             }
         }
         limit("facts", usize::try_from(totals.facts).unwrap_or(usize::MAX), FACTS_MAX)?;
-        batch.puts.push((keys::TOTALS.to_vec(), totals.encode()));
-        Ok(Staged { batch, totals, head: None, facts: changes.into_iter().collect() })
+        Ok(changes.into_iter().collect())
     }
 
     /// After the tree took the batch.

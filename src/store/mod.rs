@@ -40,7 +40,7 @@ mod verify;
 pub use check::{CheckReport, check_dir};
 pub use committer::Committer;
 pub use error::StoreError;
-pub use journal::{Head, Journal, NewRecord, StoredRecord};
+pub use journal::{Fact, Head, Journal, NewRecord, StoredRecord};
 pub use ledger::{Fence, Revision};
 pub use lock::Holder;
 pub use open::{StoreGuard, open_dir};

@@ -22,11 +22,16 @@ impl Driver {
         Self { engine, due: BTreeMap::new() }
     }
 
-    /// Drives all runs for ever.
-    pub async fn run(mut self) -> Result<(), EngineError> {
+    /// Drives all runs until told to stop. A turn that has begun is finished, with its records.
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), EngineError> {
+        tokio::pin!(stop);
         loop {
             self.round().await?;
-            self.pause().await;
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                () = self.pause() => {}
+            }
         }
     }
 

@@ -5,24 +5,35 @@
 //! So a crash between any two lines lands on a look. What is promised: at most one surviving effect per intent, and every
 //! run ends, or says what it waits for. What is not: that a request is sent only once when its answer was lost.
 
+mod authority;
 mod delay;
 mod describe;
 mod driver;
 mod engine;
+mod janitor;
+mod leadership;
 mod plan;
 pub mod recovery;
 mod run;
+mod scheduler;
 mod spec;
 mod step;
 mod summary;
 mod turn;
 
+pub use authority::Authority;
 pub use delay::Pace;
 pub use describe::{Description, StepView};
 pub use driver::Driver;
-pub use engine::{Engine, EngineError, Next, Observer, Parts, Rejected, describe, events, find_run, load, summaries};
+pub use engine::{
+    Change, Engine, EngineError, News, Next, Note, Observer, Parts, Rejected, describe, events, find_run, load,
+    summaries,
+};
+pub use janitor::{Held, SweepReport, Swept, Trouble, sweep};
+pub use leadership::{Leadership, LostLease};
 pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
 pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};
+pub use scheduler::{Followed, Scheduled, follow, follow_once};
 pub use spec::RunSpec;
 pub use step::{Affects, AnyStep, Context, Decide, Decides, Effect, Ports, Seen, StepError, Undone};
 pub use summary::Summary;

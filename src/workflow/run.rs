@@ -27,8 +27,13 @@ pub enum Event {
     Started { at: Timestamp, spec: Box<RunSpec>, plan: Vec<PlannedStep>, release: String, by: String },
     /// An effect's input is fixed. Durable before the first call.
     Decided { at: Timestamp, input: Value },
-    /// A request is about to go out. Durable before it does.
-    Asking { at: Timestamp, attempt: u32 },
+    /// A request is about to go out. Durable before it does. `epoch` is the Lease's, 0 without one.
+    Asking {
+        at: Timestamp,
+        attempt: u32,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        epoch: u64,
+    },
     /// The request was accepted.
     Asked { at: Timestamp, accepted: Accepted },
     /// The request is known not to have been accepted; it will be built anew.
@@ -55,6 +60,11 @@ pub enum Event {
     CancelRequested { at: Timestamp, by: String },
     /// The end.
     Ended { at: Timestamp, outcome: Outcome },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Event {
@@ -373,7 +383,11 @@ impl Run {
         }
 
         let next = match (position, event) {
-            (Position::Forward { step, phase: Phase::Fresh, since, setbacks, asked }, Event::Decided { input, .. }) => {
+            // The step's time runs from here: before it, the run may have waited for others to end.
+            (
+                Position::Forward { step, phase: Phase::Fresh, since: _, setbacks, asked },
+                Event::Decided { input, at: since },
+            ) => {
                 self.inputs.insert(name, input);
                 running(Position::Forward { step, phase: Phase::Decided, since, setbacks, asked })
             }

@@ -51,7 +51,7 @@ fn phase(run: &Run) -> Phase {
 #[test]
 fn an_intent_comes_before_an_answer_and_a_look_before_the_next_step() {
     let decided = Event::Decided { at: at(1), input: json!(1) };
-    let asking = Event::Asking { at: at(2), attempt: 1 };
+    let asking = Event::Asking { at: at(2), attempt: 1, epoch: 0 };
     let asked = Event::Asked { at: at(3), accepted: Accepted::default() };
     let mut run = run(vec![decided, asking, asked]);
     assert!(matches!(phase(&run), Phase::Asked { attempt: 1, .. }));
@@ -66,7 +66,8 @@ fn an_answer_without_an_intent_is_illegal_and_the_error_says_both() {
     let mut run = run(vec![]);
     let error = run.apply(Event::Asked { at: at(1), accepted: Accepted::default() }).expect_err("illegal").to_string();
     assert!(error.contains("asked") && error.contains("fresh"), "{error}");
-    let error = run.apply(Event::Asking { at: at(1), attempt: 2 }).expect_err("an attempt was left out").to_string();
+    let error =
+        run.apply(Event::Asking { at: at(1), attempt: 2, epoch: 0 }).expect_err("an attempt was left out").to_string();
     assert!(error.contains("asking"), "{error}");
 }
 
@@ -96,7 +97,7 @@ fn parked_runs_move_only_for_a_person() {
 fn going_back_remembers_the_last_request_until_its_step_is_undone() {
     let decided = || Event::Decided { at: at(1), input: json!(1) };
     let confirmed = Event::Confirmed { at: at(1), output: json!(1) };
-    let asking = Event::Asking { at: at(2), attempt: 1 };
+    let asking = Event::Asking { at: at(2), attempt: 1, epoch: 0 };
     let undoing = Event::Undoing { at: at(3), why: "w".into(), cancelled: false };
     let mut run = run(vec![decided(), confirmed, decided(), asking, undoing]);
     assert!(matches!(run.position(), Some(Position::Back { step: 1, last_ask: Some(ask), .. }) if *ask == at(2)));
@@ -112,7 +113,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     let text = || "x".to_owned();
     prop_oneof![
         Just(Event::Decided { at, input: json!(1) }),
-        (1_u32..4).prop_map(move |attempt| Event::Asking { at, attempt }),
+        (1_u32..4).prop_map(move |attempt| Event::Asking { at, attempt, epoch: 0 }),
         Just(Event::Asked { at, accepted: Accepted::default() }),
         Just(Event::NotAsked { at, why: text() }),
         Just(Event::SetBack { at, why: text() }),

@@ -81,6 +81,14 @@ impl Summary {
         }
     }
 
+    /// As in `parked at PatchModel: not allowed`.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let step = self.step.as_ref().map_or_else(String::new, |step| format!(" at {step}"));
+        let why = self.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        format!("{}{step}{why}", self.state)
+    }
+
     /// Still open: not at an end.
     #[must_use]
     pub fn open(&self) -> bool {

@@ -15,7 +15,7 @@ use super::{
     run::{Event, Outcome, Phase, PlannedStep, Run},
     step::{AnyStep, Context, Seen, StepError, Undone},
 };
-use crate::{cloud::OperationState, model::Class, store::Fence};
+use crate::{cloud::OperationState, model::Class};
 
 /// Failed attempts of one step before its stage fails.
 const SETBACKS_MAX: u32 = 3;
@@ -227,7 +227,10 @@ impl Turn<'_> {
             },
             Some(Ok((output, fact))) => {
                 if let Some((key, value)) = fact {
-                    self.engine.journal.put_facts(Fence(0), vec![(format!("{MEMORY}{key}"), Some(value))]).await?;
+                    self.engine
+                        .journal
+                        .put_facts(self.engine.authority.epoch(), vec![(format!("{MEMORY}{key}"), Some(value))])
+                        .await?;
                 }
                 self.record(vec![Event::Confirmed { at: self.now(), output }]).await
             }
@@ -264,7 +267,10 @@ impl Turn<'_> {
             Err(error) => return self.trouble(stage, any, error, vec![]).await,
         };
         match seen {
-            Seen::Present(output) => self.record(vec![Event::Confirmed { at: self.now(), output }]).await,
+            Seen::Present(output) => {
+                info!(requests = at.asked, "step done");
+                self.record(vec![Event::Confirmed { at: self.now(), output }]).await
+            }
             Seen::Foreign(what) => self.fail(stage, format!("KW0004: {what}"), vec![]).await,
             Seen::Broken(why) => {
                 self.set_back(stage, any, &at, failed.map_or(why.clone(), |failed| format!("{why} ({failed})"))).await
@@ -325,7 +331,12 @@ impl Turn<'_> {
             if stored.run.cancel != self.run.cancel {
                 return Ok(Next::Now);
             }
-            self.engine.record_in(&mut stored, self.cell, vec![Event::Asking { at: self.now(), attempt }]).await?;
+            // The look took long, and the Lease ran out meanwhile.
+            if !self.engine.authority.may_change() {
+                return Ok(Next::Now);
+            }
+            let asking = Event::Asking { at: self.now(), attempt, epoch: self.engine.authority.epoch().0 };
+            self.engine.record_in(&mut stored, self.cell, vec![asking]).await?;
         }
         match any.act(self.engine.ports(), self.input(any)).await {
             Ok(accepted) => {

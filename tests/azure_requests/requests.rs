@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use kamino_wf::{
-    cloud::{Cloud as _, OperationState, Provisioning},
+    cloud::{Cloud as _, Leftovers, OperationState, Provisioning},
     model::{Class, Region, VersionName},
     sim::{
         Scene, Shared,
-        arm::{ArmFace, ArmOptions, Effect, Logged, run as run_face},
+        arm::{ArmFace, ArmOptions, Effect, Fault, Injection, Logged, run as run_face},
         spec,
     },
 };
@@ -99,6 +99,7 @@ async fn what_each_call_sends() {
     golden!(stage, "begin_version", azure.begin_version(&stage.version()));
     golden!(stage, "begin_publish", azure.begin_publish(&old, false));
     golden!(stage, "begin_model_change", azure.begin_model_change(&stage.model_change()));
+    golden!(stage, "leftovers", azure.leftovers(&stage.scale_set().group()));
     golden!(stage, "begin_delete_snapshot", azure.begin_delete_snapshot(&stage.snapshot().id));
     golden!(stage, "begin_delete_disk", azure.begin_delete_disk(&stage.copy().id));
     let oldest = stage.definition().version(&VersionName::parse("2026.03.01").expect("a version"));
@@ -132,6 +133,36 @@ async fn the_adapter_reads_what_the_world_holds() {
     assert_eq!(versions.len(), 6, "three pages of two");
     let id = versions[5].id.clone();
     assert_eq!(azure.version(&id).await.expect("a look"), direct.version(&id).await.expect("a look"));
+}
+
+/// With everything else that is in the group, over several pages.
+#[tokio::test]
+async fn only_what_carries_a_runs_tag_is_left_over() {
+    let stage = Stage::new().await;
+    let group = stage.scale_set().group();
+    assert_eq!(stage.azure.leftovers(&group).await.expect("a look"), Leftovers::default());
+    stage.azure.begin_snapshot(&stage.snapshot()).await.expect("accepted");
+    let found = stage
+        .until("the snapshot in the list", async || {
+            let found = stage.azure.leftovers(&group).await.expect("a look");
+            (!found.snapshots.is_empty()).then_some(found)
+        })
+        .await;
+    assert_eq!(found, stage.direct().leftovers(&group).await.expect("a look"));
+    assert_eq!((found.snapshots[0].run, found.snapshots[0].cluster.as_deref()), (Some(run()), Some("this-cluster")));
+    assert!(found.snapshots[0].created.is_some() && found.disks.is_empty(), "{found:?}");
+    // The donors' disks are seen, over more than one page, and are nobody's.
+    let pages = stage.face.requests().iter().filter(|it| it.path.ends_with("/disks") && !it.query.is_empty()).count();
+    assert!(pages > 0, "{:#?}", stage.face.requests());
+}
+
+#[tokio::test]
+async fn a_list_of_leftovers_does_not_leave_the_resource_managers_host() {
+    let stage = Stage::new().await;
+    let fault = Fault::ForeignHost("evil.example".into());
+    stage.face.plant(Injection { method: "GET", path_part: "/disks".into(), times: 1, fault });
+    let error = stage.azure.leftovers(&stage.scale_set().group()).await.expect_err("not ours");
+    assert!(error.to_string().contains("evil.example"), "{error}");
 }
 
 #[tokio::test]

@@ -228,6 +228,7 @@ pub(crate) fn run() -> RunId {
 pub(crate) fn tags() -> Tags {
     Tags::from([
         ("kamino-wf-run".into(), run().0.hyphenated().to_string()),
+        ("kamino-wf-cluster".into(), "this-cluster".into()),
         ("kamino-wf-donor".into(), "pool1-vmss000000".into()),
     ])
 }

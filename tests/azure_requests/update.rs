@@ -14,8 +14,8 @@ use kamino_wf::{
         arm::{Effect, Fault, Injection, Logged},
         checkers, spec,
     },
-    store::Journal,
-    workflow::{Driver, Engine, Event, Outcome, Pace, Parts, Run, RunState, load},
+    store::{Fence, Journal},
+    workflow::{Authority, Driver, Engine, Event, Outcome, Pace, Parts, Run, RunState, load},
 };
 
 use serde_json::json;
@@ -56,6 +56,8 @@ async fn update_with(scene: Scene, troubles: &[Injection]) -> Ended {
     let (seen, world) = (Arc::clone(&lines), Arc::clone(&stage.shared));
     let life = async {
         let engine = Engine::open(Parts {
+            authority: Arc::new(Authority::unlimited(Fence(0))),
+            runs_at_once: usize::MAX,
             cloud: Arc::clone(&stage.azure) as Arc<dyn Cloud>,
             cluster: Arc::new(SimCluster::new(Arc::clone(&stage.shared))),
             clock: Arc::clone(&stage.clock) as Arc<dyn kamino_wf::clock::Clock>,

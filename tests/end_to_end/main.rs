@@ -20,6 +20,7 @@ mod support;
 mod control;
 mod kills;
 mod refusals;
+mod serve;
 mod syncs;
 mod throttle;
 mod update;

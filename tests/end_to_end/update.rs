@@ -82,7 +82,7 @@ async fn a_whole_update_makes_new_nodes_clean_copies_of_the_donor() {
     let before = base.planted();
     assert!(words.iter().all(|word| before.contains_key(word)), "control: the donor's disk holds them all: {before:?}");
     assert!(source.planted().is_empty(), "readable in the raw source of the version: {:?}", source.planted());
-    assert_eq!(site.kubelet.started().len(), 1, "one cleaning");
+    assert_eq!(site.cleaning.begun(), 1, "one cleaning");
 }
 
 /// Whatever the binary asks Azure for has a golden of its method, path, version and query, made by the real adapter.

@@ -8,12 +8,14 @@ use std::{
 use async_trait::async_trait;
 use kamino_wf::{
     cloud::{
-        Accepted, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance, Limiter,
+        Accepted, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance, Leftovers, Limiter,
         ModelChange, NewVersion, Operation, OperationState, Provisioning, Replication, ScaleSet, Snapshot,
         SnapshotSpec, UpgradeMode, Version,
     },
-    cluster::{CleaningSpec, CleaningView, Cluster, ClusterError, Node, PodPhase},
-    model::{DefinitionId, DiskId, GalleryId, InstanceId, NodeName, Region, ScaleSetId, SnapshotId, VersionId},
+    cluster::{CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase, Remains},
+    model::{
+        DefinitionId, DiskId, GalleryId, GroupId, InstanceId, NodeName, Region, ScaleSetId, SnapshotId, VersionId,
+    },
     model::{RunId, VersionName},
     sim::{Shared, SimCloud},
     store::{Batch, ByteTree, Entry, TreeError},
@@ -156,6 +158,10 @@ impl Cloud for BentCloud {
         Ok(versions)
     }
 
+    async fn leftovers(&self, group: &GroupId) -> Result<Leftovers, CloudError> {
+        self.inner.leftovers(group).await
+    }
+
     async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError> {
         self.inner.operation(operation).await
     }
@@ -286,6 +292,10 @@ impl Cluster for BentCluster {
         Ok(view)
     }
 
+    async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {
+        self.inner.leftovers(namespace).await
+    }
+
     async fn create_volume(&self, want: &CleaningSpec) -> Result<(), ClusterError> {
         self.inner.create_volume(want).await
     }
@@ -312,6 +322,20 @@ impl Cluster for BentCluster {
 
     async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
         self.inner.delete_volume(name, uid).await
+    }
+
+    async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {
+        self.inner.lease(namespace, name).await
+    }
+
+    async fn write_lease(
+        &self,
+        namespace: &str,
+        name: &str,
+        want: &LeaseClaim,
+        over: Option<&str>,
+    ) -> Result<Lease, ClusterError> {
+        self.inner.write_lease(namespace, name, want, over).await
     }
 }
 

@@ -113,10 +113,17 @@ impl TestCluster {
             accounts.get_opt("default").await.expect("the administrator may look").is_some()
         })
         .await;
+        self.as_service_account(at).await
+    }
+
+    /// The installation that is there, by the token of its service account, asked for as a kubelet does.
+    pub async fn as_service_account(&self, at: Installation) -> Installed {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.admin().await, &at.namespace);
         let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
         let wanted = TokenRequest { spec, ..TokenRequest::default() };
         let answer = accounts.create_token_request(&at.service_account, &PostParams::default(), &wanted).await;
         let token = answer.expect("a token").status.expect("a token").token;
+        let user = format!("system:serviceaccount:{}:{}", at.namespace, at.service_account);
         let path = self.folder.join(format!("{}.kubeconfig", at.namespace));
         fs::write(&path, kubeconfig(&self.folder, &self.server, &token)).expect("the folder can be written");
         Installed { at, kubeconfig: path, user }
@@ -179,6 +186,7 @@ async fn until_in_force(admin: &Client, user: &str, right: &ClusterRight, at: &I
         ClusterScope::Cluster => "",
         ClusterScope::NodeLeases => "kube-node-lease",
         ClusterScope::Cleaning => &at.clean_namespace,
+        ClusterScope::Own => &at.namespace,
     };
     let question: SubjectAccessReview = serde_json::from_value(json!({ "metadata": {}, "spec": {
         "user": user,

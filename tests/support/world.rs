@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
@@ -39,6 +39,10 @@ use super::{
     cluster::{AuditEntry, TestCluster, admin},
     installed::{Installed, TestNode},
     kubelet::{CloudDisks, Kubelet},
+    node::{
+        disks::Attaching,
+        real_cluster::{RealCluster, ZONE},
+    },
 };
 
 /// The world's pace: what takes Azure a minute takes 30 ms.
@@ -63,6 +67,9 @@ const QUICK_CLEANER: &str = r#"#!/bin/sh
 printf 'cleaned for %s' "$7" > "$3"
 printf '{"run":"%s","nonce":"%s","verdict":"clean"}' "$7" "$9" > /dev/termination-log
 "#;
+
+/// What the settings call the cleaner's image. A stand-in doesn't look at it.
+pub const CLEANER_IMAGE: &str = "registry.example/kamino-wf:test";
 
 /// Who cleans.
 #[derive(Debug, Clone)]
@@ -99,6 +106,23 @@ struct Disks {
     images: BTreeMap<String, PathBuf>,
 }
 
+/// Where cleaning pods run.
+pub enum Cleaning {
+    StandIn(Kubelet),
+    /// Its kubelet runs them; the cloud attaches the disks.
+    RealNode(Attaching),
+}
+
+impl Cleaning {
+    /// How many were begun so far.
+    pub fn begun(&self) -> usize {
+        match self {
+            Self::StandIn(kubelet) => kubelet.started().len(),
+            Self::RealNode(attaching) => attaching.attached().len(),
+        }
+    }
+}
+
 /// All of it.
 pub struct Site {
     pub cluster: &'static TestCluster,
@@ -109,7 +133,7 @@ pub struct Site {
     pub binary: Binary,
     pub store: PathBuf,
     pub config: PathBuf,
-    pub kubelet: Kubelet,
+    pub cleaning: Cleaning,
     disks: Arc<Mutex<Disks>>,
     pub folder: tempfile::TempDir,
 }
@@ -122,14 +146,47 @@ fn scene(adopted: bool, scale: f64) -> Scene {
 static POOL: OnceCell<()> = OnceCell::const_new();
 
 impl Site {
+    /// With a stand-in for the kubelet that runs cleaning pods.
     pub async fn new(cluster: &'static TestCluster, plan: Plan) -> Self {
-        let Plan { adopted, cleaner, rights, scale, donor } = plan;
+        Self::with(cluster, plan, |installed, plan, disks| {
+            let folder = disks.folder.parent().expect("the site's folder");
+            let program = match &plan.cleaner {
+                Cleaner::Real(_) => PathBuf::from(PRODUCT),
+                Cleaner::Quick => {
+                    let script = folder.join("quick-cleaner");
+                    fs::write(&script, QUICK_CLEANER).expect("a script");
+                    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+                    fs::set_permissions(&script, executable).expect("an executable script");
+                    script
+                }
+            };
+            let worker = plan.donor.map_or_else(|| WORKER.to_owned(), worker_near);
+            let kubelet = Kubelet::start(cluster, &installed.at.clean_namespace, &worker, &program);
+            kubelet.attach_by(disks.cloud());
+            Cleaning::StandIn(kubelet)
+        })
+        .await
+    }
+
+    /// With a real node, which cleans by its image of [`CLEANER_IMAGE`].
+    pub async fn on(cluster: &'static RealCluster, plan: Plan) -> Self {
+        let world = scene(false, SCALE).world();
+        let donor = world.nodes.iter().max_by_key(|node| node.ready_since).expect("a node");
+        assert_eq!(donor.zone.as_ref().map(|zone| format!("westeurope-{zone}")).as_deref(), Some(ZONE));
+        Self::with(cluster, plan, |_, _, disks| Cleaning::RealNode(cluster.attach_by(disks.cloud()))).await
+    }
+
+    async fn with(
+        cluster: &'static TestCluster,
+        plan: Plan,
+        cleaning: impl FnOnce(&Installed, &Plan, CloudFolder) -> Cleaning,
+    ) -> Self {
         POOL.get_or_init(|| pool(cluster)).await;
-        let installed = cluster.service_account_kubeconfig(&rights).await;
+        let installed = cluster.service_account_kubeconfig(&plan.rights).await;
 
         let folder = tempfile::Builder::new().prefix("kwf-e2e-").tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
-        let scene = scene(adopted, scale);
+        let scene = scene(plan.adopted, plan.scale);
         let world = scene.world();
         let clock = Arc::new(world.clock.clone());
         let world = Shared::new(world);
@@ -137,21 +194,14 @@ impl Site {
         let face = ArmFace::serve(Arc::clone(&world), clock, &options).await.expect("a face");
 
         fs::write(at("token"), "a-federated-token\n").expect("a token file");
-        let (program, base) = match cleaner {
-            Cleaner::Real(image) => (PathBuf::from(PRODUCT), Some(image)),
-            Cleaner::Quick => {
-                let script = at("quick-cleaner");
-                fs::write(&script, QUICK_CLEANER).expect("a script");
-                let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-                fs::set_permissions(&script, executable).expect("an executable script");
-                (script, None)
-            }
-        };
-        let worker = donor.map_or_else(|| WORKER.to_owned(), worker_near);
-        let kubelet = Kubelet::start(cluster, &installed.at.clean_namespace, &worker, &program);
-        let disks: Arc<Mutex<Disks>> = Arc::default();
         fs::create_dir(at("disks")).expect("a folder");
-        kubelet.attach_by(cloud_disks(&world, &disks, &at("disks"), base.as_deref()));
+        let disks: Arc<Mutex<Disks>> = Arc::default();
+        let base = match &plan.cleaner {
+            Cleaner::Real(image) => Some(image.clone()),
+            Cleaner::Quick => None,
+        };
+        let cloud = CloudFolder { world: Arc::clone(&world), disks: Arc::clone(&disks), folder: at("disks"), base };
+        let cleaning = cleaning(&installed, &plan, cloud);
 
         let store = at("store");
         let config = at("config.yaml");
@@ -164,7 +214,7 @@ impl Site {
             scene,
             store,
             config,
-            kubelet,
+            cleaning,
             disks,
             folder,
         };
@@ -183,7 +233,7 @@ impl Site {
                 "tokenFile": at("token") },
             "kubernetes": { "kubeconfig": self.installed.kubeconfig },
             "polling": { "first": "20ms", "longest": "150ms", "settle": "500ms" },
-            "cleaning": { "namespace": self.installed.at.clean_namespace, "image": "registry.example/kamino-wf:test" },
+            "cleaning": { "namespace": self.installed.at.clean_namespace, "image": CLEANER_IMAGE },
             "pools": [{ "name": "pool1", "scaleSet": spec.scale_set.to_string(), "profile": "kubeadm",
                 "gallery": spec.gallery.to_string(), "regions": ["northeurope"], "keep": 2, "keepFor": "0s" }],
         });
@@ -271,50 +321,59 @@ impl Site {
     }
 }
 
-/// Attaches the world's disks as files: a copy of `base` each, or an empty one.
-fn cloud_disks(world: &Arc<Shared>, disks: &Arc<Mutex<Disks>>, folder: &Path, base: Option<&Path>) -> CloudDisks {
-    let attach = {
-        let (world, disks) = (Arc::clone(world), Arc::clone(disks));
-        let (folder, base) = (folder.to_owned(), base.map(Path::to_owned));
-        move |id: &str| {
-            let mut disks = disks.lock().expect("a lock");
-            let mut world = world.world();
-            let Some(disk) = world.disks.get_mut(id) else { return Err(format!("no disk {id}")) };
-            if disk.value.provisioning != Provisioning::Succeeded
-                || (disk.value.managed && !disks.attached.contains(id))
-            {
-                return Err(format!("disk {id} can't be attached now: {:?}", disk.value));
-            }
-            (disk.value.state, disk.value.managed) = (DiskState::Attached, true);
-            world.detaching.remove(id);
-            disks.attached.insert(id.to_owned());
-            drop(world);
-            let name = id.rsplit('/').next().unwrap_or_default();
-            let image = folder.join(format!("{name}.img"));
-            if !image.exists() {
-                match &base {
-                    Some(base) => {
-                        let mut cp = std::process::Command::new("cp");
-                        cp.args(["--sparse=always", "--reflink=auto"]).args([base, &image]);
-                        assert!(cp.stdin(Stdio::null()).status().is_ok_and(|it| it.success()), "the image is copied");
-                    }
-                    None => fs::write(&image, vec![0; 1 << 20]).expect("a disk"),
+/// The world's disks as files of a folder: a copy of `base` each, or an empty one.
+struct CloudFolder {
+    world: Arc<Shared>,
+    disks: Arc<Mutex<Disks>>,
+    folder: PathBuf,
+    base: Option<PathBuf>,
+}
+
+impl CloudFolder {
+    fn cloud(self) -> CloudDisks {
+        let Self { world, disks, folder, base } = self;
+        let attach = {
+            let (world, disks) = (Arc::clone(&world), Arc::clone(&disks));
+            move |id: &str| {
+                let mut disks = disks.lock().expect("a lock");
+                let mut world = world.world();
+                let Some(disk) = world.disks.get_mut(id) else { return Err(format!("no disk {id}")) };
+                if disk.value.provisioning != Provisioning::Succeeded
+                    || (disk.value.managed && !disks.attached.contains(id))
+                {
+                    return Err(format!("disk {id} can't be attached now: {:?}", disk.value));
                 }
+                (disk.value.state, disk.value.managed) = (DiskState::Attached, true);
+                world.detaching.remove(id);
+                disks.attached.insert(id.to_owned());
+                drop(world);
+                let name = id.rsplit('/').next().unwrap_or_default();
+                let image = folder.join(format!("{name}.img"));
+                if !image.exists() {
+                    match &base {
+                        Some(base) => {
+                            let mut cp = std::process::Command::new("cp");
+                            cp.args(["--sparse=always", "--reflink=auto"]).args([base, &image]);
+                            assert!(
+                                cp.stdin(Stdio::null()).status().is_ok_and(|it| it.success()),
+                                "the image is copied"
+                            );
+                        }
+                        None => fs::write(&image, vec![0; 1 << 20]).expect("a disk"),
+                    }
+                }
+                disks.images.insert(id.to_owned(), image.clone());
+                Ok(image)
             }
-            disks.images.insert(id.to_owned(), image.clone());
-            Ok(image)
-        }
-    };
-    let detached = {
-        let (world, disks) = (Arc::clone(world), Arc::clone(disks));
-        move |id: &str| {
+        };
+        let detached = move |id: &str| {
             disks.lock().expect("a lock").attached.remove(id);
             let mut world = world.world();
             let until = world.now() + DETACH_LAG;
             world.detaching.insert(id.to_owned(), until);
-        }
-    };
-    CloudDisks { attach: Box::new(attach), detached: Box::new(detached) }
+        };
+        CloudDisks { attach: Box::new(attach), detached: Box::new(detached) }
+    }
 }
 
 /// Makes the pool's nodes and workers in their zones, and keeps their leases fresh for as long as this process lives.

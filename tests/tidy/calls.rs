@@ -48,7 +48,7 @@ const LAYERS: &[Layer] = &[
     ),
     layer(
         "http",
-        "workflow model clock store",
+        "workflow model clock store cloud",
         "it serves the engine that src/app.rs gives it; commands are its clients",
     ),
     layer(
@@ -90,6 +90,13 @@ const WORDS: &[Words] = &[
         why: SETTINGS,
     },
     Words { layer: "config", from: "cluster::kubernetes", only: Some(&["Access"]), never: &[], why: SETTINGS },
+    Words {
+        layer: "http",
+        from: "cloud",
+        only: Some(&["Meter"]),
+        never: &[],
+        why: "it shows what was counted, and asks Azure nothing",
+    },
     Words { layer: "policy", from: "cloud", only: None, never: &["Cloud", "CloudError", "Limiter"], why: PURE },
     Words { layer: "policy", from: "cluster", only: None, never: &["Cluster", "ClusterError"], why: PURE },
 ];
@@ -156,6 +163,12 @@ const HOMES: &[Home] = &[
     Home { library: "azure_mgmt_compute", places: &["src/cloud/azure/"], why: SDK },
     Home { library: "kube", places: &["src/cluster/kubernetes/"], why: SDK },
     Home { library: "k8s_openapi", places: &["src/cluster/kubernetes/"], why: SDK },
+    Home {
+        library: "croner",
+        places: &["src/policy/schedule.rs"],
+        why: "everything else speaks of times; what a change of the clocks does is decided in one place",
+    },
+    Home { library: "prometheus_client", places: &["src/http/metrics.rs"], why: "one place knows the format" },
     Home { library: "sled", places: &["src/store/sled_tree.rs"], why: "everything else speaks to `ByteTree`" },
     Home {
         library: "backoff",

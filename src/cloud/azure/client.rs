@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    cloud::{Accepted, Bucket, CallKind, CloudError, Limiter},
+    cloud::{Accepted, Bucket, CallKind, CloudError, Limiter, Meter},
     model::{ResourceId, RunId},
 };
 
@@ -27,6 +27,7 @@ pub struct AzureCloud {
     pub(super) arm: Arc<Arm>,
     limiter: Arc<Limiter>,
     clock: Arc<dyn Clock>,
+    meter: Arc<Meter>,
 }
 
 impl fmt::Debug for AzureCloud {
@@ -54,6 +55,12 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// What it is about, without the name of what it is about.
+    fn kind(&self) -> &str {
+        let named = self.what.rsplit_once(' ').map(|(kind, _)| kind).filter(|kind| kind.contains(' '));
+        named.unwrap_or(&self.what)
+    }
+
     pub(super) fn of(self, run: Option<RunId>) -> Self {
         Self { run, ..self }
     }
@@ -77,7 +84,13 @@ impl AzureCloud {
         limiter: Arc<Limiter>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AzureSetupError> {
-        Ok(Self { arm: Arc::new(Arm::new(settings)?), limiter, clock })
+        Ok(Self { arm: Arc::new(Arm::new(settings)?), limiter, clock, meter: Arc::default() })
+    }
+
+    /// Counts what is sent.
+    #[must_use]
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 
     /// Sends a call if its bucket is open; a 401 is tried once more with a fresh token, since nothing has happened.
@@ -114,6 +127,7 @@ impl AzureCloud {
             How::Generated(send) => self.arm.generated(ticket, send).await,
             How::Url(url) => self.arm.get(url, &ticket).await,
         };
+        self.meter.count(call.kind(), answer.as_ref().map_or(0, |reply| reply.status.as_u16()));
         let reply = answer.map_err(|error| classify::silence(&call.what, &call.bucket, error))?;
         let azure_request_id = header(&reply.headers, "x-ms-request-id").unwrap_or_default();
         tracing::debug!(what = %call.what, status = reply.status.as_u16(), %attempt, azure_request_id, "answered");
@@ -170,6 +184,9 @@ impl AzureCloud {
     /// Asks once for a change.
     pub(super) async fn begin(&self, call: Call<'_>, send: Generated<'_>) -> Result<Accepted, CloudError> {
         let reply = self.exchange(&call, How::Generated(send)).await?;
+        // What Azure's support asks for.
+        let azure_request_id = header(&reply.headers, "x-ms-request-id").unwrap_or_default();
+        tracing::info!(what = %call.what, status = reply.status.as_u16(), azure_request_id, "accepted by Azure");
         Ok(operation::accepted(&self.arm, &call.what, &reply, self.clock.now()))
     }
 

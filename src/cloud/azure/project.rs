@@ -16,6 +16,9 @@ use crate::{
 /// The tag that holds a run's whole uuid.
 const RUN_TAG: &str = "kamino-wf-run";
 
+/// The tag that holds the uid of the run's cluster.
+const CLUSTER_TAG: &str = "kamino-wf-cluster";
+
 /// A resource that lacks what every such resource has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unreadable {
@@ -92,7 +95,9 @@ pub(super) fn disk(json: &Value) -> Result<Disk, Unreadable> {
         architecture: architecture(&properties["supportedCapabilities"]),
         security_type: text(properties, "/securityProfile/securityType"),
         source: text(properties, "/creationData/sourceResourceId"),
+        created: time(properties, "/timeCreated"),
         run: run(&tags(json)),
+        cluster: tags(json).remove(CLUSTER_TAG),
     })
 }
 
@@ -105,7 +110,13 @@ pub(super) fn snapshot(json: &Value) -> Result<Snapshot, Unreadable> {
         created: time(properties, "/timeCreated"),
         size_gib: number(properties, "/diskSizeGB").unwrap_or(0),
         run: run(&tags(json)),
+        cluster: tags(json).remove(CLUSTER_TAG),
     })
+}
+
+/// Of a run, whosever; what is somebody else's need not be readable.
+pub(super) fn tagged<T>(json: &Value, project: fn(&Value) -> Result<T, Unreadable>) -> Result<Option<T>, Unreadable> {
+    run(&tags(json)).map(|_| project(json)).transpose()
 }
 
 pub(super) fn gallery(json: &Value) -> Result<Gallery, Unreadable> {

@@ -14,14 +14,17 @@ use super::{
 use crate::{
     cloud::{
         Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance,
-        ModelChange, NewVersion, Operation, OperationState, ScaleSet, Snapshot, SnapshotSpec, Version,
+        Leftovers, ModelChange, NewVersion, Operation, OperationState, ScaleSet, Snapshot, SnapshotSpec, Version,
     },
-    model::{DefinitionId, DiskId, GalleryId, InstanceId, Region, ResourceId, ScaleSetId, SnapshotId, VersionId},
+    model::{
+        DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, ScaleSetId, SnapshotId, VersionId,
+    },
 };
 
 /// What the generated client asks for; lists have no `.send()` there, so they say it themselves.
 const SCALE_SETS_API: &str = "2024-07-01";
 const GALLERIES_API: &str = "2023-07-03";
+const DISKS_API: &str = "2024-03-02";
 
 /// `client.method(args)` of the generated client, sent once. The only form in which its builders are used.
 macro_rules! sent {
@@ -50,6 +53,17 @@ impl AzureCloud {
             .expand("ReplicationStatus"));
         self.read(&call, How::Generated(send)).await
     }
+}
+
+/// The list of one kind of thing in a resource group.
+fn in_group(group: &GroupId, noun: &str, kind: CallKind) -> (Call<'static>, String) {
+    let call = Call {
+        what: format!("GET {noun} of resource group {}", group.name()),
+        bucket: Bucket { subscription: group.subscription().to_owned(), kind },
+        run: None,
+        body: None,
+    };
+    (call, format!("{group}/providers/Microsoft.Compute/{noun}?api-version={DISKS_API}"))
 }
 
 /// Subscription, resource group and the leaf's name: what generated methods take.
@@ -144,6 +158,17 @@ impl Cloud for AzureCloud {
         let call = Call::new("GET", "versions of definition", id, CallKind::VersionRead);
         let path = format!("{id}/versions?api-version={GALLERIES_API}");
         self.list(call, &path, project::version).await
+    }
+
+    async fn leftovers(&self, group: &GroupId) -> Result<Leftovers, CloudError> {
+        let (call, path) = in_group(group, "disks", CallKind::DiskRead);
+        let disks = self.list(call, &path, |json| project::tagged(json, project::disk)).await?;
+        let (call, path) = in_group(group, "snapshots", CallKind::SnapshotRead);
+        let snapshots = self.list(call, &path, |json| project::tagged(json, project::snapshot)).await?;
+        Ok(Leftovers {
+            disks: disks.into_iter().flatten().collect(),
+            snapshots: snapshots.into_iter().flatten().collect(),
+        })
     }
 
     async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError> {

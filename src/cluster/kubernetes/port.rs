@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        coordination::v1::Lease,
+        coordination::v1::Lease as KubeLease,
         core::v1::{Event, Namespace, Node as KubeNode, PersistentVolume, PersistentVolumeClaim, Pod},
     },
 };
@@ -14,9 +14,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{KubernetesCluster, node, objects, view};
+use super::{KubernetesCluster, lease, node, objects, view};
 use crate::{
-    cluster::{CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Node, PodPhase},
+    cluster::{
+        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase, Remains,
+    },
     model::NodeName,
 };
 
@@ -25,6 +27,9 @@ const LEASES: &str = "kube-node-lease";
 
 /// Of one pod. The API server drops them after an hour, and repeated ones are counted, not added.
 const WARNINGS_MAX: u32 = 100;
+
+/// Of each kind, in one answer. What is beyond it waits for these to go.
+const REMAINS_MAX: u32 = 500;
 
 #[async_trait]
 impl Cluster for KubernetesCluster {
@@ -37,7 +42,7 @@ impl Cluster for KubernetesCluster {
 
     async fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
         let nodes: Api<KubeNode> = Api::all(self.client.clone());
-        let leases: Api<Lease> = self.namespaced(LEASES);
+        let leases: Api<KubeLease> = self.namespaced(LEASES);
         let everything = ListParams::default();
         let nodes = self.call("list nodes", nodes.list(&everything)).await?;
         let leases = self.call(format!("list leases {LEASES}"), leases.list(&everything)).await?;
@@ -56,9 +61,9 @@ impl Cluster for KubernetesCluster {
         let Some(found) = self.call(&what, nodes.get_opt(name.as_str())).await? else {
             return Ok(None);
         };
-        let leases: Api<Lease> = self.namespaced(LEASES);
-        let lease = self.call(format!("get lease {LEASES}/{name}"), leases.get_opt(name.as_str())).await?;
-        node::project(found, lease.and_then(node::renewed)).map(Some).map_err(|error| senseless(&what, error))
+        let leases: Api<KubeLease> = self.namespaced(LEASES);
+        let renewed = self.call(format!("get lease {LEASES}/{name}"), leases.get_opt(name.as_str())).await?;
+        node::project(found, renewed.and_then(node::renewed)).map(Some).map_err(|error| senseless(&what, error))
     }
 
     async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError> {
@@ -86,6 +91,33 @@ impl Cluster for KubernetesCluster {
             volume: volume.map(|volume| view::owned(&volume.metadata)),
             claim: claim.map(|claim| view::owned(&claim.metadata)),
             pod,
+        })
+    }
+
+    async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let claims: Api<PersistentVolumeClaim> = self.namespaced(namespace);
+        let pods: Api<Pod> = self.namespaced(namespace);
+        let ours = ListParams::default().labels(objects::RUN_LABEL).limit(REMAINS_MAX);
+        let (volumes, claims, pods) = tokio::try_join!(
+            self.call("list volumes", volumes.list(&ours)),
+            self.call(format!("list claims {namespace}"), claims.list(&ours)),
+            self.call(format!("list pods {namespace}"), pods.list(&ours)),
+        )?;
+        let running = |pod: &Pod| pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running");
+        let for_us = |volume: &&PersistentVolume| {
+            let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+            claim.and_then(|claim| claim.namespace.as_deref()) == Some(namespace)
+        };
+        Ok(Remains {
+            pods: pods.items.iter().filter_map(|pod| view::leftover(&pod.metadata, running(pod))).collect(),
+            claims: claims.items.iter().filter_map(|claim| view::leftover(&claim.metadata, false)).collect(),
+            volumes: volumes
+                .items
+                .iter()
+                .filter(for_us)
+                .filter_map(|volume| view::leftover(&volume.metadata, false))
+                .collect(),
         })
     }
 
@@ -126,6 +158,30 @@ impl Cluster for KubernetesCluster {
     async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         self.delete(format!("delete volume {name}"), volumes, name, &only(uid)).await
+    }
+
+    async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {
+        let leases: Api<KubeLease> = self.namespaced(namespace);
+        let found = self.call(format!("get lease {namespace}/{name}"), leases.get_opt(name)).await?;
+        Ok(found.map(lease::view))
+    }
+
+    async fn write_lease(
+        &self,
+        namespace: &str,
+        name: &str,
+        want: &LeaseClaim,
+        over: Option<&str>,
+    ) -> Result<Lease, ClusterError> {
+        let leases: Api<KubeLease> = self.namespaced(namespace);
+        let wanted = lease::object(name, want, over);
+        let how = PostParams::default();
+        let written = if over.is_some() {
+            self.call(format!("update lease {namespace}/{name}"), leases.replace(name, &how, &wanted)).await?
+        } else {
+            self.call(format!("create lease {namespace}/{name}"), leases.create(&how, &wanted)).await?
+        };
+        Ok(lease::view(written))
     }
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 
 use super::{error::cut, objects::RUN_LABEL};
-use crate::cluster::{CleaningPod, Owned, PodPhase};
+use crate::cluster::{CleaningPod, Leftover, Owned, PodPhase};
 
 /// Whose an object is. A label that no run of ours would write counts as none: the object is foreign either way.
 pub(super) fn owned(meta: &ObjectMeta) -> Owned {
@@ -16,6 +16,17 @@ pub(super) fn owned(meta: &ObjectMeta) -> Owned {
         run: run.filter(|run| is_short_run(run)).cloned(),
         deleting: meta.deletion_timestamp.is_some(),
     }
+}
+
+/// What a list says of an object that carries a run's label; `None` for a label that is no run's.
+pub(super) fn leftover(meta: &ObjectMeta, running: bool) -> Option<Leftover> {
+    let owned = owned(meta);
+    owned.run.is_some().then(|| Leftover {
+        name: meta.name.clone().unwrap_or_default(),
+        owned,
+        created: meta.creation_timestamp.as_ref().map(|time| time.0),
+        running,
+    })
 }
 
 fn is_short_run(text: &str) -> bool {

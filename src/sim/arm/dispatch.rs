@@ -46,7 +46,15 @@ impl State {
                 return Ok(self.page(asked, all.iter().map(render::instance).collect()));
             }
             Target::Disk(id) => self.port().disk(id).await?.as_ref().map(render::disk),
+            Target::Disks(group) => {
+                let all = self.port().disks(group).await?;
+                return Ok(self.page(asked, all.iter().map(render::disk).collect()));
+            }
             Target::Snapshot(id) => self.port().snapshot(id).await?.as_ref().map(render::snapshot),
+            Target::Snapshots(group) => {
+                let all = self.port().snapshots(group).await?;
+                return Ok(self.page(asked, all.iter().map(render::snapshot).collect()));
+            }
             Target::Gallery(id) => self.port().gallery(id).await?.as_ref().map(render::gallery),
             Target::Definition(id) => self.port().definition(id).await?.as_ref().map(render::definition),
             Target::Version(id) => {
@@ -90,6 +98,8 @@ impl State {
             | Target::ScaleSets(_)
             | Target::Instance(_)
             | Target::Instances(_)
+            | Target::Disks(_)
+            | Target::Snapshots(_)
             | Target::Versions(_)
             | Target::Operation(_) => return Ok(not_simulated()),
         };
@@ -118,6 +128,8 @@ impl State {
             | Target::Snapshot(_)
             | Target::Gallery(_)
             | Target::Definition(_)
+            | Target::Disks(_)
+            | Target::Snapshots(_)
             | Target::Versions(_)
             | Target::Operation(_) => return Ok(not_simulated()),
         };
@@ -132,6 +144,8 @@ impl State {
             | Target::Gallery(_)
             | Target::Definition(_)
             | Target::Version(_)
+            | Target::Disks(_)
+            | Target::Snapshots(_)
             | Target::Versions(_)
             | Target::Operation(_) => json!({ "properties": { "provisioningState": "Updating" } }),
         };
@@ -149,6 +163,8 @@ impl State {
             | Target::Instances(_)
             | Target::Gallery(_)
             | Target::Definition(_)
+            | Target::Disks(_)
+            | Target::Snapshots(_)
             | Target::Versions(_)
             | Target::Operation(_) => return Ok(not_simulated()),
         };

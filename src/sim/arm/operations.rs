@@ -31,7 +31,7 @@ impl Operations {
     /// A pair of URLs for one of the world's operations. Three families, as Azure's: scale sets, disks, galleries.
     pub(super) fn give(&self, base: &str, subscription: &str, target: &Target, world: Operation, guid: Uuid) -> Urls {
         let family = match target {
-            Target::Disk(_) | Target::Snapshot(_) => "DiskOperations",
+            Target::Disk(_) | Target::Disks(_) | Target::Snapshot(_) | Target::Snapshots(_) => "DiskOperations",
             Target::Gallery(_) | Target::Definition(_) | Target::Version(_) | Target::Versions(_) => "capsOperations",
             Target::ScaleSet(_)
             | Target::ScaleSets(_)

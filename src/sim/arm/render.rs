@@ -69,8 +69,16 @@ fn plan(plan: &Plan) -> Value {
     json!({ "name": plan.name, "publisher": plan.publisher, "product": plan.product })
 }
 
-fn run_tag(run: Option<RunId>) -> Value {
-    run.map_or_else(|| json!({}), |run| json!({ "kamino-wf-run": run.0.hyphenated().to_string() }))
+/// Ours among a company's own, in the case that it once chose.
+fn tags(run: Option<RunId>, cluster: Option<&String>) -> Value {
+    let mut tags = json!({ "Team": "platform" });
+    if let Some(run) = run {
+        tags["Kamino-WF-Run"] = json!(run.0.hyphenated().to_string());
+    }
+    if let Some(cluster) = cluster {
+        tags["kamino-wf-cluster"] = json!(cluster);
+    }
+    tags
 }
 
 /// Leaves out what is null, as Azure does for what has no value.
@@ -123,9 +131,10 @@ pub(super) fn disk(it: &Disk) -> Value {
         "zones": it.zone.as_ref().map(|zone| [zone]),
         "managedBy": managed_by,
         "sku": { "name": it.sku, "tier": "Premium" },
-        "tags": run_tag(it.run),
+        "tags": tags(it.run, it.cluster.as_ref()),
         "properties": {
             "uniqueId": it.unique_id,
+            "timeCreated": it.created.map(|at| at.to_string()),
             "diskSizeGB": it.size_gib,
             "diskState": word,
             "osType": "Linux",
@@ -144,7 +153,7 @@ pub(super) fn snapshot(it: &Snapshot) -> Value {
         "name": it.id.name(),
         "location": "westus",
         "sku": { "name": "Standard_LRS", "tier": "Standard" },
-        "tags": run_tag(it.run),
+        "tags": tags(it.run, it.cluster.as_ref()),
         "properties": {
             "diskSizeGB": it.size_gib,
             "diskState": "Unattached",

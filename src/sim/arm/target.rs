@@ -1,6 +1,6 @@
 //! What a path names. Azure does not mind the case of a path, and neither do the ids' types.
 
-use crate::model::{DefinitionId, DiskId, GalleryId, InstanceId, ScaleSetId, SnapshotId, VersionId};
+use crate::model::{DefinitionId, DiskId, GalleryId, GroupId, InstanceId, ScaleSetId, SnapshotId, VersionId};
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +10,9 @@ pub(super) enum Target {
     Instance(InstanceId),
     Instances(ScaleSetId),
     Disk(DiskId),
+    Disks(GroupId),
     Snapshot(SnapshotId),
+    Snapshots(GroupId),
     Gallery(GalleryId),
     Definition(DefinitionId),
     Version(VersionId),
@@ -36,6 +38,12 @@ impl Target {
                 Some(last) if last.eq_ignore_ascii_case("virtualmachines") => {
                     ScaleSetId::parse(parent).ok().map(Self::Instances)
                 }
+                Some(last) if last.eq_ignore_ascii_case("disks") => {
+                    DiskId::parse(&format!("{path}/any")).ok().map(|id| Self::Disks(id.group()))
+                }
+                Some(last) if last.eq_ignore_ascii_case("snapshots") => {
+                    SnapshotId::parse(&format!("{path}/any")).ok().map(|id| Self::Snapshots(id.group()))
+                }
                 Some(last) if last.eq_ignore_ascii_case("versions") => {
                     DefinitionId::parse(parent).ok().map(Self::Versions)
                 }
@@ -56,7 +64,7 @@ impl Target {
     pub(super) fn api_version(&self) -> Option<&'static str> {
         match self {
             Self::ScaleSet(_) | Self::ScaleSets(_) | Self::Instance(_) | Self::Instances(_) => Some("2024-07-01"),
-            Self::Disk(_) | Self::Snapshot(_) => Some("2024-03-02"),
+            Self::Disk(_) | Self::Disks(_) | Self::Snapshot(_) | Self::Snapshots(_) => Some("2024-03-02"),
             Self::Gallery(_) | Self::Definition(_) | Self::Version(_) | Self::Versions(_) => Some("2023-07-03"),
             Self::Operation(_) => None,
         }
@@ -76,7 +84,9 @@ mod tests {
             (format!("{group}/virtualMachineScaleSets/p/virtualMachines"), "Instances("),
             (format!("{group}/virtualMachineScaleSets/p/virtualmachines/0"), "Instance("),
             (format!("{group}/disks/d"), "Disk("),
+            (format!("{group}/disks"), "Disks("),
             (format!("{group}/snapshots/s"), "Snapshot("),
+            (format!("{group}/snapshots"), "Snapshots("),
             (format!("{group}/galleries/g/images/d/versions/1.2.3"), "Version("),
             (format!("{group}/galleries/g/images/d/versions"), "Versions("),
             (format!("{group}/galleries/g/images/d"), "Definition("),

@@ -23,6 +23,7 @@
 //! A pod with a `hostPath` sees this machine's own files, whatever it is called: never clean those.
 
 pub mod authority;
+pub mod disks;
 pub mod gate;
 pub mod image;
 pub mod namespace;

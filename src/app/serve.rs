@@ -1,0 +1,220 @@
+//! The daemon: engine, schedules, Lease, probes, metrics and the control socket in one process, until a signal comes.
+//!
+//! Nothing here is in order but the beginning and the end. In between the parts run side by side, and when one of them that
+//! must live has ended, the process ends: the kubelet starts it again, and recovery is what always happens at a start.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+
+use super::{OpenStore, RELEASE, Reach, close, cluster, engine, open_store, pool_spec, served};
+use crate::{
+    clock::{Clock as _, SystemClock},
+    cluster::Cluster,
+    config::{Config, Place, Serve},
+    http::{self, Metrics, Vitals},
+    model::DonorChoice,
+    policy::{lease::Candidate, leftovers::Patience},
+    store::Fence,
+    workflow::{Authority, Driver, Engine, EngineError, Leadership, Scheduled, follow},
+};
+
+/// For turns that have begun, after a signal: a request that is under way gets its answer, and that is recorded. Less than
+/// half of the time that a pod has to end.
+const FINISHING: Duration = Duration::from_secs(10);
+/// Between two sweeps, whatever the first one says.
+const SWEEPS_APART: Duration = Duration::from_secs(10);
+/// Between two attempts to ask the API server which cluster this is.
+const CLUSTER_AGAIN: Duration = Duration::from_secs(5);
+
+/// Serves until a signal comes, and returns its number.
+///
+/// # Errors
+/// Settings that can't be used, a store that can't be opened, and everything that a restart is the remedy for.
+pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
+    super::ready(config, None)?;
+    let Serve { listen, runs_at_once: _, sweep_every, sweep_unknown_after } = config.serve.clone();
+    let vitals = Arc::new(Vitals::default());
+    let mut metrics = Metrics::new(RELEASE);
+    let mut store = open_store(&config.store)?;
+    vitals.store_is_open(store.journal.clone());
+    let reach = Reach::azure(config)?;
+    metrics.count_requests(reach.cloud.meter());
+    for pool in config.pools.iter().filter(|pool| pool.schedule.is_some()) {
+        metrics.expect_image_of(pool.scale_set.name());
+    }
+    let metrics = Arc::new(metrics);
+    let probes = http::probes(Arc::clone(&vitals), Arc::clone(&metrics));
+    let listener = bind(listen).await?;
+    info!(listen = %listener.local_addr().unwrap_or(listen), store = %config.store.display(), "serving");
+
+    let cluster: Arc<dyn Cluster> = Arc::new(cluster(config).await?);
+    let seen = store.journal.seen_fence().await.context("failed to read the store")?;
+    let authority = Arc::new(match &config.place.namespace {
+        Some(_) => Authority::standby(seen),
+        None => Authority::unlimited(seen),
+    });
+    let leadership = leadership(config, Arc::clone(&cluster), Arc::clone(&authority), seen);
+    let observing = Arc::clone(&metrics);
+    let observer = Box::new(move |run: &_, event: &_| observing.observe(run, event));
+    let engine =
+        engine(config, reach, Arc::clone(&cluster), Arc::clone(&authority), store.journal.clone(), observer).await?;
+    if hold {
+        engine.hold();
+        warn!("started with --hold-on-start: no open run moves before `kamino-wf resume`, and no schedule starts one");
+    }
+    vitals.recovered(Arc::clone(&engine));
+
+    let (stop, stopped) = watch::channel(false);
+    let control = store.listener.take().context("the control socket is taken already")?;
+    let OpenStore { guard, signals, .. } = &mut store;
+    let signal = {
+        let serving = http::serve(control, Arc::clone(&engine), stopped.clone());
+        let probing = axum::serve(listener, probes).into_future();
+        let leading = async {
+            match &leadership {
+                Some(leadership) => leadership.hold().await,
+                None => std::future::pending().await,
+            }
+        };
+        let driving = async {
+            authority.held().await;
+            let mut stopped = stopped.clone();
+            let stop = async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            Driver::new(Arc::clone(&engine)).run_until(stop).await
+        };
+        let scheduling = async {
+            authority.held().await;
+            let pools = if hold { Vec::new() } else { scheduled(config, cluster.as_ref()).await };
+            follow(Arc::clone(&engine), pools).await
+        };
+        let sweeping = async {
+            authority.held().await;
+            match sweep_every {
+                Some(every) if !hold => sweep(config, &engine, every, sweep_unknown_after).await,
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(serving, probing, leading, driving, scheduling, sweeping);
+        let signal = tokio::select! {
+            biased;
+            signal = signals.next() => signal,
+            ended = guard.ended() => {
+                ended.context("the store has ended")?;
+                bail!("the store has ended");
+            }
+            lost = &mut leading => return Err(lost.into()),
+            ended = &mut driving => {
+                ended?;
+                bail!("nothing drives runs any more");
+            }
+            ended = &mut scheduling => match ended? {},
+            ended = &mut sweeping => match ended? {},
+            ended = &mut serving => {
+                ended.context("the control socket failed")?;
+                bail!("the control socket has stopped");
+            }
+            ended = &mut probing => {
+                ended.context("probes and metrics failed")?;
+                bail!("probes and metrics have stopped");
+            }
+        };
+        info!(signal, "asked to stop; every run goes on where it was");
+        stop.send_replace(true);
+        // Whoever follows a run is told to come again, beside the turns that end.
+        let driving = async {
+            let ((), driven) = tokio::join!(served(&mut serving), &mut driving);
+            driven
+        };
+        tokio::pin!(driving);
+        // The Lease is kept up meanwhile: what is under way is still ours.
+        tokio::select! {
+            biased;
+            finished = timeout(FINISHING, &mut driving) => {
+                if let Ok(driven) = finished {
+                    driven?;
+                } else {
+                    let seconds = FINISHING.as_secs();
+                    warn!("a turn did not end within {seconds} s; the next process looks what came of it");
+                }
+            }
+            lost = &mut leading => warn!(%lost, "stopped at once"),
+        }
+        signal
+    };
+    if let Some(leadership) = &leadership {
+        leadership.release().await;
+    }
+    drop(engine);
+    drop(vitals);
+    close(store).await?;
+    Ok(signal)
+}
+
+/// In a namespace of its own, a process takes the Lease there first.
+fn leadership(
+    config: &Config,
+    cluster: Arc<dyn Cluster>,
+    authority: Arc<Authority>,
+    seen: Fence,
+) -> Option<Leadership> {
+    let Place { namespace, pod, node: _ } = config.place.clone();
+    let process = SystemClock.new_id().simple().to_string();
+    let me = Candidate { pod: pod.unwrap_or_default(), process };
+    Some(Leadership { cluster, authority, namespace: namespace?, name: config.lease.clone(), me, seen })
+}
+
+/// Takes away what runs have left behind, again and again.
+async fn sweep(
+    config: &Config,
+    engine: &Engine,
+    every: Duration,
+    unknown: Duration,
+) -> Result<Infallible, EngineError> {
+    let patience = Patience { unknown, ..Patience::default() };
+    loop {
+        let groups: Vec<_> = config.pools.iter().map(|pool| pool.scale_set.group()).collect();
+        let report = engine.sweep(groups, &config.clean_namespace, patience).await?;
+        let told = report.not_before.map(|until| until.duration_since(engine.clock().now()));
+        let told = told.and_then(|pause| Duration::try_from(pause).ok());
+        sleep(told.or(report.again_in).unwrap_or(every).max(SWEEPS_APART)).await;
+    }
+}
+
+async fn bind(listen: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("failed to listen on {listen} for probes and metrics; settings say serve.listen"))
+}
+
+/// The pools with a schedule, and what a run of each is asked to do. Waits until the API server has said which cluster this is.
+async fn scheduled(config: &Config, cluster: &dyn Cluster) -> Vec<Scheduled> {
+    let with_schedule: Vec<_> =
+        config.pools.iter().filter_map(|pool| pool.schedule.clone().map(|schedule| (pool, schedule))).collect();
+    if with_schedule.is_empty() {
+        return Vec::new();
+    }
+    let id = loop {
+        match cluster.cluster_id().await {
+            Ok(id) => break id,
+            Err(error) => warn!(%error, "schedules wait until it is known which cluster this is"),
+        }
+        sleep(CLUSTER_AGAIN).await;
+    };
+    let mut scheduled = Vec::new();
+    for (pool, schedule) in with_schedule {
+        match pool_spec(config, pool, DonorChoice::Pool, pool.adopt, id.clone()) {
+            Ok(spec) => scheduled.push(Scheduled { pool: pool.name.clone(), schedule, spec }),
+            Err(error) => warn!(pool = pool.name, %error, "this pool's schedule can't be followed"),
+        }
+    }
+    scheduled
+}

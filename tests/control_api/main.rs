@@ -1,0 +1,10 @@
+//! The API on its real socket, over a real engine and journal on the simulated world: what is asked for well and badly, once
+//! and again, before and after a crash.
+
+#![cfg(feature = "sim")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a helper that cannot go on ends the test")]
+
+mod changes;
+mod events;
+mod process;
+mod routes;
