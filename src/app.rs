@@ -1,5 +1,6 @@
 //! The one place that builds real adapters, spawns tasks and joins them: if a task that must live ends, the process ends.
 
+mod doctor;
 mod serve;
 
 use std::{
@@ -31,6 +32,7 @@ use crate::{
     workflow::{Authority, Driver, Engine, Observer, Parts, RunSpec, Summary},
 };
 
+pub use doctor::doctor;
 pub use serve::serve;
 
 /// This release.

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod cloud;
 pub mod cluster;
 pub mod config;
+pub mod doctor;
 pub mod http;
 pub mod model;
 pub mod permissions;

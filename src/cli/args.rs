@@ -54,6 +54,7 @@ impl Cli {
             | Command::Resume(_)
             | Command::Cancel(_)
             | Command::Clean(_)
+            | Command::Doctor(_)
             | Command::Store(_)
             | Command::Version(_) => "warn",
         };
@@ -107,6 +108,10 @@ pub(super) enum Command {
     Cancel(RunArgs),
     /// Clean a copy of a node's disk; runs in the cleaning pod.
     Clean(CleanArgs),
+    /// Look for whatever would keep a run from going well: store, API server, Azure, rights, clocks, and each pool.
+    ///
+    /// Changes nothing. Ends with 0 when nothing is wrong, also with warnings, and with 1 when something is.
+    Doctor(OutputArgs),
     /// Look after the store.
     #[command(subcommand)]
     Store(StoreCommand),

@@ -4,6 +4,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    doctor::{Report, State},
     http::AuditEntry,
     workflow::{Description, Event, Outcome, Run, Summary},
 };
@@ -84,6 +85,26 @@ pub(super) fn audit(entries: &[AuditEntry]) -> String {
         ]);
     }
     text(&table)
+}
+
+/// What `doctor` prints: a line for each check, and below it what to do.
+pub(super) fn doctor(report: &Report) -> String {
+    let mut lines = Vec::new();
+    for check in &report.checks {
+        lines.push(format!("{:<8} {}: {}", check.state.as_str(), check.name, check.seen));
+        lines.extend(check.remedy.iter().map(|remedy| format!("{:<8}   {remedy}", "")));
+    }
+    let count = |state| report.count(state);
+    lines.push(String::new());
+    lines.push(format!(
+        "{}: {} ok, {} warnings, {} wrong, {} not looked at.",
+        if report.good() { "Nothing is wrong" } else { "Something is wrong" },
+        count(State::Ok),
+        count(State::Warning),
+        count(State::Wrong),
+        count(State::Skipped)
+    ));
+    lines.join("\n")
 }
 
 fn cut(text: &str, most: usize) -> String {

@@ -116,6 +116,20 @@ fn dispatch(cli: Cli) -> Result<Code> {
             let _ = crate::clean::cli::run(args);
             Ok(Code::Ok)
         }
+        Command::Doctor(args) => {
+            let report = runtime()?.block_on(app::doctor(&config()?));
+            match args.output {
+                Output::Table => println!("{}", render::doctor(&report)),
+                Output::Json => {
+                    let mut value = serde_json::to_value(&report)?;
+                    value["apiVersion"] = API_VERSION.into();
+                    value["kind"] = "Diagnosis".into();
+                    value["good"] = report.good().into();
+                    print_json(&value)?;
+                }
+            }
+            Ok(if report.good() { Code::Ok } else { Code::Failed })
+        }
         Command::Store(StoreCommand::Check(args)) => check(&config()?.store, args.output),
         Command::Serve(args) => {
             let signal = runtime()?.block_on(app::serve(&config()?, args.hold_on_start))?;

@@ -5,12 +5,14 @@
 
 pub mod azure;
 mod error;
+mod granted;
 mod limiter;
 mod meter;
 mod model_change;
 mod port;
 
 pub use error::CloudError;
+pub use granted::Granted;
 pub use limiter::{Bucket, CallKind, Limiter};
 pub use meter::Meter;
 pub use model_change::{Fingerprint, ModelChange};

@@ -245,3 +245,118 @@ fn resources(cloud: &Leftovers) -> impl Iterator<Item = Found> {
     });
     disks.chain(snapshots)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cloud::{Provisioning, Snapshot},
+        cluster::Owned,
+    };
+
+    const HERE: &str = "here";
+
+    fn now() -> Timestamp {
+        "2026-11-24T12:00:00Z".parse().expect("a time")
+    }
+
+    fn hours(hours: i64) -> SignedDuration {
+        SignedDuration::from_hours(hours)
+    }
+
+    fn run(number: u128) -> RunId {
+        RunId(uuid::Uuid::from_u128(number))
+    }
+
+    fn snapshot(of: RunId, cluster: Option<&str>, age: Option<i64>) -> Leftovers {
+        let id = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/g/providers/Microsoft.Compute/snapshots/s";
+        let snapshot = Snapshot {
+            id: id.parse().expect("an id"),
+            provisioning: Provisioning::Succeeded,
+            source: None,
+            created: age.map(|age| now() - hours(age)),
+            size_gib: 64,
+            run: Some(of),
+            cluster: cluster.map(str::to_owned),
+        };
+        Leftovers { disks: vec![], snapshots: vec![snapshot] }
+    }
+
+    fn pod(of: RunId, age: Option<i64>, running: bool) -> Remains {
+        let owned = Owned { uid: "u".into(), run: Some(of.short()), deleting: false };
+        let created = age.map(|age| now() - hours(age));
+        Remains { pods: vec![Leftover { name: "p".into(), owned, created, running }], ..Remains::default() }
+    }
+
+    fn known(standing: Standing) -> Vec<KnownRun> {
+        vec![KnownRun { id: run(1), standing }]
+    }
+
+    fn ended(hours_ago: i64) -> Vec<KnownRun> {
+        known(Standing::Ended(now() - hours(hours_ago)))
+    }
+
+    #[test]
+    fn every_case_has_its_fate_and_its_reason() {
+        let (none, open) = (Remains::default(), known(Standing::Open));
+        let nothing = Leftovers::default();
+        let of = |cluster, age| snapshot(run(1), cluster, age);
+        let (keep, delete) = (Fate::Keep, Fate::Delete);
+        let rows = [
+            (of(Some(HERE), Some(900)), none.clone(), open.clone(), keep, "is open"),
+            (of(Some(HERE), Some(900)), none.clone(), ended(2), delete, "ended at"),
+            (of(Some(HERE), Some(900)), none.clone(), ended(1), delete, "ended at"),
+            (of(Some(HERE), Some(900)), none.clone(), ended(0), keep, "ended only at"),
+            // The clock was set back: it has not ended for an hour yet.
+            (of(Some(HERE), Some(900)), none.clone(), ended(-3), keep, "ended only at"),
+            (of(Some("there"), Some(900)), none.clone(), ended(900), keep, "of another cluster, there"),
+            (of(Some("there"), Some(900)), none.clone(), vec![], keep, "of another cluster, there"),
+            (of(Some(HERE), Some(168)), none.clone(), vec![], delete, "not in this store"),
+            (of(Some(HERE), Some(167)), none.clone(), vec![], keep, "goes when it is older"),
+            (of(Some(HERE), Some(-900)), none.clone(), vec![], keep, "goes when it is older"),
+            (of(Some(HERE), None), none.clone(), vec![], keep, "nothing says how old"),
+            (of(None, Some(900)), none.clone(), vec![], keep, "no tag that says which cluster"),
+            (of(None, Some(900)), none, ended(2), delete, "ended at"),
+            (nothing.clone(), pod(run(1), Some(900), true), vec![], keep, "its pod runs"),
+            (nothing.clone(), pod(run(1), Some(900), false), vec![], delete, "not in this store"),
+            (nothing.clone(), pod(run(1), None, false), vec![], keep, "nothing says how old"),
+            (nothing.clone(), pod(run(1), Some(2), true), ended(2), delete, "ended at"),
+            (nothing, pod(run(1), Some(900), false), open, keep, "is open"),
+        ];
+        for (cloud, remains, known, fate, words) in rows {
+            let judged = judge(HERE, &cloud, &remains, &known, Patience::default(), now());
+            assert_eq!(judged.len(), 1);
+            assert_eq!(judged[0].fate, fate, "{judged:?} of {known:?}");
+            assert!(judged[0].reason.contains(words), "no {words:?} in {judged:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_waits_for_what_holds_it() {
+        let of_both = |pod_of| {
+            judge(
+                HERE,
+                &snapshot(run(1), Some(HERE), Some(900)),
+                &pod(pod_of, Some(900), true),
+                &[],
+                Patience::default(),
+                now(),
+            )
+        };
+        let same = of_both(run(1));
+        assert_eq!([same[0].fate, same[1].fate], [Fate::Keep; 2], "{same:?}");
+        assert_eq!(same[1].reason, "cleaning p of the same run is kept");
+        let another = of_both(run(2));
+        let snapshot = another.iter().find(|it| matches!(it.thing, Thing::Snapshot(_))).expect("a snapshot");
+        assert_eq!(snapshot.fate, Fate::Delete, "another run's pod holds nothing of it: {another:?}");
+    }
+
+    #[test]
+    fn an_open_run_wins_over_one_of_the_same_short_form() {
+        let mut both = ended(900);
+        both.push(KnownRun { id: RunId(uuid::Uuid::from_u128(1 | 1 << 100)), standing: Standing::Open });
+        let judged =
+            judge(HERE, &Leftovers::default(), &pod(run(1), Some(900), false), &both, Patience::default(), now());
+        assert_eq!(judged[0].fate, Fate::Keep, "{judged:?}");
+    }
+}

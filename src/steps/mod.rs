@@ -11,7 +11,7 @@ mod ensure_definition;
 mod ensure_gallery;
 mod patch_model;
 mod plan_prune;
-mod preflight;
+pub(crate) mod preflight;
 mod prune_versions;
 mod publish_version;
 mod rank_nodes;

@@ -7,7 +7,7 @@ use crate::{
     cloud::{Plan, ScaleSet},
     model::{Bootstrap, DefinitionId, Region},
     policy::preflight::{Refusal, refusals, would_roll},
-    workflow::{Context, Decide, Ports, StepError},
+    workflow::{Context, Decide, Ports, RunSpec, StepError},
 };
 
 /// The decision.
@@ -53,6 +53,37 @@ fn code(text: &str) -> &'static str {
     CODES.into_iter().find(|code| *code == text).unwrap_or("KW0200")
 }
 
+/// Everything that speaks against a run right now, all of it read and nothing decided.
+///
+/// # Errors
+/// What keeps even the looks from being taken: a scale set that is not there, a call that fails.
+pub(crate) async fn examine(
+    ports: Ports<'_>,
+    spec: &RunSpec,
+) -> Result<(ScaleSet, DefinitionId, Vec<Refusal>), StepError> {
+    let cluster = ports.cluster.cluster_id().await?;
+    if cluster != spec.cluster {
+        let text =
+            format!("the run belongs to cluster {}, and this is cluster {cluster}: use its kubeconfig", spec.cluster);
+        return Err(StepError::refused("KW0220", text));
+    }
+    let set = ports.cloud.scale_set(&spec.scale_set).await?.ok_or_else(|| {
+        StepError::gone(
+            "KW0221",
+            format!("scale set {} does not exist: check subscription, group and name", spec.scale_set),
+        )
+    })?;
+    let definition = spec
+        .gallery
+        .definition(&spec.definition)
+        .map_err(|error| StepError::refused("KW0222", format!("setting definition: {error}")))?;
+    let mut reasons = refusals(&set, &definition, spec.profile, spec.adopt);
+    let sets = ports.cloud.scale_sets(spec.scale_set.subscription()).await?;
+    reasons.extend(followers(&sets, &definition));
+    reasons.dedup();
+    Ok((set, definition, reasons))
+}
+
 #[async_trait]
 impl Decide for Preflight {
     const NAME: &'static str = "Preflight";
@@ -60,27 +91,7 @@ impl Decide for Preflight {
 
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Result<Preflighted, StepError> {
         let spec = context.spec;
-        let cluster = ports.cluster.cluster_id().await?;
-        if cluster != spec.cluster {
-            let text = format!(
-                "the run belongs to cluster {}, and this is cluster {cluster}: use its kubeconfig",
-                spec.cluster
-            );
-            return Err(StepError::refused("KW0220", text));
-        }
-        let set = ports.cloud.scale_set(&spec.scale_set).await?.ok_or_else(|| {
-            StepError::gone(
-                "KW0221",
-                format!("scale set {} does not exist: check subscription, group and name", spec.scale_set),
-            )
-        })?;
-        let definition = spec
-            .gallery
-            .definition(&spec.definition)
-            .map_err(|error| StepError::refused("KW0222", format!("setting definition: {error}")))?;
-        let mut reasons = refusals(&set, &definition, spec.profile, spec.adopt);
-        let sets = ports.cloud.scale_sets(spec.scale_set.subscription()).await?;
-        reasons.extend(followers(&sets, &definition));
+        let (set, definition, reasons) = examine(ports, spec).await?;
         refuse(reasons)?;
         let remove_extensions = match spec.profile.bootstrap() {
             Bootstrap::Disk => set

@@ -31,6 +31,7 @@ mod mark;
 mod open;
 mod room;
 mod sled_tree;
+mod survey;
 #[cfg(test)]
 mod test_tree;
 mod tree;
@@ -44,4 +45,6 @@ pub use journal::{Fact, Head, Journal, NewRecord, StoredRecord};
 pub use ledger::{Fence, Revision};
 pub use lock::Holder;
 pub use open::{StoreGuard, open_dir};
+pub use room::Enough;
+pub use survey::{Survey, holder, survey, try_out};
 pub use tree::{Batch, ByteTree, Entry, TreeError, Visitor};

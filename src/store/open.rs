@@ -16,6 +16,7 @@ use super::lock::{self, Holder, Lock};
 use super::mark::Mark;
 use super::room::Room;
 use super::sled_tree::SledTree;
+use super::survey::TRIAL;
 use super::tree::TreeError;
 use super::trial::verify_copy;
 
@@ -160,7 +161,7 @@ fn panicked() -> StoreError {
 }
 
 /// Only an empty directory becomes a store; a typing error in `--store` must not scatter files.
-fn refuse_strangers(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn refuse_strangers(dir: &Path) -> Result<(), StoreError> {
     let not_a_store = |what: String| Err(StoreError::NotAStore { dir: dir.to_owned(), what });
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -177,7 +178,7 @@ fn refuse_strangers(dir: &Path) -> Result<(), StoreError> {
             return Ok(());
         }
         // The root of a fresh ext4 volume has one.
-        if name != "lost+found" {
+        if name != "lost+found" && !name.to_string_lossy().starts_with(TRIAL) {
             stranger = Some(name);
         }
     }
@@ -223,13 +224,24 @@ fn network(magic: u32) -> Option<&'static str> {
 
 /// Not refused: somebody may want just that. But they should know.
 fn warn_of_forgetful(dir: &Path, magic: u32) {
-    let kind = match magic {
-        0x0102_1994 => "tmpfs",
-        0x8584_58F6 => "ramfs",
-        0x794C_7630 => "overlayfs (is a volume mounted there?)",
-        _ => return,
-    };
-    tracing::warn!(dir = %dir.display(), kind, "the store does not outlive this container or machine");
+    if let Some(kind) = forgets(magic) {
+        tracing::warn!(dir = %dir.display(), kind, "the store does not outlive this container or machine");
+    }
+}
+
+/// The kind of file system that a directory is on, if it is one that forgets.
+pub(super) fn forgetful(dir: &Path) -> std::io::Result<Option<&'static str>> {
+    let stat = rustix::fs::statfs(dir)?;
+    Ok(forgets(magic(i128::from(stat.f_type))))
+}
+
+fn forgets(magic: u32) -> Option<&'static str> {
+    match magic {
+        0x0102_1994 => Some("tmpfs"),
+        0x8584_58F6 => Some("ramfs"),
+        0x794C_7630 => Some("overlayfs (is a volume mounted there?)"),
+        _ => None,
+    }
 }
 
 fn unreadable(what: &'static str, path: &Path, source: std::io::Error) -> StoreError {

@@ -84,6 +84,31 @@ impl Room {
     }
 }
 
+/// Whether there is room for a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enough {
+    /// With room to spare.
+    Yes,
+    /// Not for the ballast, so that a full volume comes as a surprise.
+    Barely,
+    /// Nothing could be committed.
+    No,
+}
+
+/// The bytes that are free at a place, and whether that is enough.
+pub(super) fn room_for_a_store(dir: &Path) -> io::Result<(u64, Enough)> {
+    let free = free_bytes(dir)?;
+    let ballast = dir.join("ballast").exists();
+    let enough = if free < FREE_BYTES_MIN {
+        Enough::No
+    } else if ballast || free > 3 * BALLAST_BYTES {
+        Enough::Yes
+    } else {
+        Enough::Barely
+    };
+    Ok((free, enough))
+}
+
 fn free_bytes(dir: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(dir)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))

@@ -2,9 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
 use kamino_wf::{
-    cloud::{Cloud as _, Leftovers, OperationState, Provisioning},
+    cloud::{Cloud as _, Granted, Leftovers, OperationState, Provisioning},
     model::{Class, Region, VersionName},
+    permissions::AZURE,
     sim::{
         Scene, Shared,
         arm::{ArmFace, ArmOptions, Effect, Fault, Injection, Logged, run as run_face},
@@ -100,6 +102,8 @@ async fn what_each_call_sends() {
     golden!(stage, "begin_publish", azure.begin_publish(&old, false));
     golden!(stage, "begin_model_change", azure.begin_model_change(&stage.model_change()));
     golden!(stage, "leftovers", azure.leftovers(&stage.scale_set().group()));
+    golden!(stage, "permissions_of_a_group", azure.granted_in(&stage.scale_set().group()));
+    golden!(stage, "permissions_of_a_gallery", azure.granted_on(&spec(&stage.scene).gallery));
     golden!(stage, "begin_delete_snapshot", azure.begin_delete_snapshot(&stage.snapshot().id));
     golden!(stage, "begin_delete_disk", azure.begin_delete_disk(&stage.copy().id));
     let oldest = stage.definition().version(&VersionName::parse("2026.03.01").expect("a version"));
@@ -154,6 +158,23 @@ async fn only_what_carries_a_runs_tag_is_left_over() {
     // The donors' disks are seen, over more than one page, and are nobody's.
     let pages = stage.face.requests().iter().filter(|it| it.path.ends_with("/disks") && !it.query.is_empty()).count();
     assert!(pages > 0, "{:#?}", stage.face.requests());
+}
+
+#[tokio::test]
+async fn what_is_granted_is_read_over_all_pages_and_the_clocks_are_compared() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.azure.ahead(), None, "nothing was asked yet");
+    let granted = stage.azure.granted_in(&stage.scale_set().group()).await.expect("an answer");
+    assert!(AZURE.iter().all(|right| Granted::any_allows(&granted, right.action)), "{granted:#?}");
+    assert!(!Granted::any_allows(&granted, "Microsoft.Compute/virtualMachines/delete"));
+    let nowhere = stage.named("galleries", "nowhere");
+    assert_eq!(stage.azure.granted_on(&nowhere).await.expect_err("no such gallery").class(), Class::Gone);
+    let before = stage.azure.ahead().expect("a date").as_secs();
+    stage.face.set_clock_ahead(SignedDuration::from_secs(400));
+    stage.azure.scale_set(&stage.scale_set()).await.expect("a look");
+    let after = stage.azure.ahead().expect("a date").as_secs();
+    // Dates are cut to seconds.
+    assert!((398..=402).contains(&(after - before)), "{before} and {after}");
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ mod support;
 
 mod cleaning;
 mod errors;
+#[cfg(feature = "sim")]
+mod leftovers;
 mod nodes;
 mod rights;
 mod stand_in;

@@ -36,7 +36,7 @@ async fn the_cleaning_pod_cleans_a_raw_block_volume_and_its_report_arrives() {
         disk: DiskId::new("00000000-1111-2222-3333-444444444444", "Nodes", &[&name]).expect("an id"),
         name,
         region: Region("West Europe".into()),
-        zone: Some("1".into()),
+        zone: Some("2".into()),
         size_gib: 1,
         image: CLEANER_IMAGE.to_owned(),
         profile: Profile::Kubeadm,

@@ -3,6 +3,7 @@
 //! All tests share one cluster. Needs root, loop devices, Debian's containerd, runc and CNI plugins, and the binaries of
 //! `scripts/cluster-binaries`; says `SKIPPED:` where they are missing, and fails there in CI.
 #![cfg(feature = "sim")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a helper that cannot go on ends the test")]
 
 #[path = "../cleaner/guest.rs"]
 #[expect(dead_code, reason = "the cleaner's own tests use the rest")]
@@ -14,7 +15,10 @@ mod plant;
 mod support;
 
 mod cleaning;
+mod daemon;
+mod lifecycle;
 mod pods;
+mod release;
 mod update;
 
 use std::{path::Path, sync::OnceLock};

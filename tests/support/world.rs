@@ -20,7 +20,7 @@ use kamino_wf::{
     clock::{Clock, SystemClock},
     cloud::{DiskState, Provisioning},
     model::ScaleSetId,
-    permissions::{ClusterRight, KUBERNETES},
+    permissions::{ClusterRight, Installation, KUBERNETES},
     sim::{
         Scene, Shared,
         arm::{ArmFace, ArmOptions, Effect, Logged},
@@ -41,6 +41,7 @@ use super::{
     kubelet::{CloudDisks, Kubelet},
     node::{
         disks::Attaching,
+        namespace::NODE_ADDRESS,
         real_cluster::{RealCluster, ZONE},
     },
 };
@@ -89,13 +90,22 @@ pub struct Plan {
     pub rights: Vec<ClusterRight>,
     /// In real seconds for a simulated one.
     pub scale: f64,
+    /// On the way to Azure and back.
+    pub way: Duration,
     /// The node whose zone the stand-in kubelet is in; the best donor if none is said.
     pub donor: Option<&'static str>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { adopted: false, cleaner: Cleaner::Quick, rights: KUBERNETES.to_vec(), scale: SCALE, donor: None }
+        Self {
+            adopted: false,
+            cleaner: Cleaner::Quick,
+            rights: KUBERNETES.to_vec(),
+            scale: SCALE,
+            way: WAY,
+            donor: None,
+        }
     }
 }
 
@@ -148,7 +158,8 @@ static POOL: OnceCell<()> = OnceCell::const_new();
 impl Site {
     /// With a stand-in for the kubelet that runs cleaning pods.
     pub async fn new(cluster: &'static TestCluster, plan: Plan) -> Self {
-        Self::with(cluster, plan, |installed, plan, disks| {
+        let installed = cluster.service_account_kubeconfig(&plan.rights).await;
+        Self::with(cluster, plan, installed, None, |installed, plan, disks| {
             let folder = disks.folder.parent().expect("the site's folder");
             let program = match &plan.cleaner {
                 Cleaner::Real(_) => PathBuf::from(PRODUCT),
@@ -170,19 +181,36 @@ impl Site {
 
     /// With a real node, which cleans by its image of [`CLEANER_IMAGE`].
     pub async fn on(cluster: &'static RealCluster, plan: Plan) -> Self {
+        let installed = cluster.service_account_kubeconfig(&plan.rights).await;
+        Self::on_as(cluster, plan, installed, None).await
+    }
+
+    /// With a real node on which the product is installed by its chart, and reaches Azure from its pod.
+    pub async fn charted(cluster: &'static RealCluster, plan: Plan, at: Installation) -> Self {
+        let user = format!("system:serviceaccount:{}:{}", at.namespace, at.service_account);
+        // Its token is the kubelet's to give.
+        let installed = Installed { at, kubeconfig: PathBuf::from("/dev/null"), user };
+        let site = Self::on_as(cluster, plan, installed, Some(NODE_ADDRESS)).await;
+        cluster.address_for_pods(site.face.address().port());
+        site
+    }
+
+    async fn on_as(cluster: &'static RealCluster, plan: Plan, installed: Installed, known_as: Option<&str>) -> Self {
         let world = scene(false, SCALE).world();
         let donor = world.nodes.iter().max_by_key(|node| node.ready_since).expect("a node");
         assert_eq!(donor.zone.as_ref().map(|zone| format!("westeurope-{zone}")).as_deref(), Some(ZONE));
-        Self::with(cluster, plan, |_, _, disks| Cleaning::RealNode(cluster.attach_by(disks.cloud()))).await
+        let cleaning = |_: &_, _: &_, disks: CloudFolder| Cleaning::RealNode(cluster.attach_by(disks.cloud()));
+        Self::with(cluster, plan, installed, known_as, cleaning).await
     }
 
     async fn with(
         cluster: &'static TestCluster,
         plan: Plan,
+        installed: Installed,
+        known_as: Option<&str>,
         cleaning: impl FnOnce(&Installed, &Plan, CloudFolder) -> Cleaning,
     ) -> Self {
         POOL.get_or_init(|| pool(cluster)).await;
-        let installed = cluster.service_account_kubeconfig(&plan.rights).await;
 
         let folder = tempfile::Builder::new().prefix("kwf-e2e-").tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
@@ -190,7 +218,8 @@ impl Site {
         let world = scene.world();
         let clock = Arc::new(world.clock.clone());
         let world = Shared::new(world);
-        let options = ArmOptions { page_size: 3, way: WAY, ..ArmOptions::new(&at("ca.pem")) };
+        let known_as = known_as.map(str::to_owned);
+        let options = ArmOptions { page_size: 3, way: plan.way, known_as, ..ArmOptions::new(&at("ca.pem")) };
         let face = ArmFace::serve(Arc::clone(&world), clock, &options).await.expect("a face");
 
         fs::write(at("token"), "a-federated-token\n").expect("a token file");

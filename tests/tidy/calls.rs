@@ -52,13 +52,18 @@ const LAYERS: &[Layer] = &[
         "it serves the engine that src/app.rs gives it; commands are its clients",
     ),
     layer(
+        "doctor",
+        "http workflow steps policy model clock cloud cloud::azure cluster cluster::kubernetes store permissions",
+        "it looks at what src/app.rs hands to it, and reads no settings",
+    ),
+    layer(
         "app",
-        "http config workflow steps policy model clock cloud cloud::azure cluster cluster::kubernetes store permissions",
+        "doctor http config workflow steps policy model clock cloud cloud::azure cluster cluster::kubernetes store permissions",
         "the wiring does not know who asked for it",
     ),
     layer(
         "cli",
-        "app http config workflow policy model clock cloud cluster store permissions sim clean",
+        "app doctor http config workflow policy model clock cloud cluster store permissions sim clean",
         "commands go through src/app.rs, the only place that makes adapters",
     ),
     layer("main", "cli", "main only starts a command"),

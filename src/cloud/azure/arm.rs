@@ -108,6 +108,12 @@ impl Arm {
         self.send(&token, ticket, Request::builder().method(Method::GET).uri(url.clone()), Bytes::new()).await
     }
 
+    /// Asks for a token, and that is all.
+    pub(super) async fn credential(&self) -> Result<(), NoReply> {
+        self.tokens.token().await?;
+        Ok(())
+    }
+
     /// The cached token was not accepted.
     pub(super) async fn forget_token(&self) {
         self.tokens.forget().await;

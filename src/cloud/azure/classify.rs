@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use jiff::{Timestamp, fmt::rfc2822};
+use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 use serde_json::Value;
 
 use super::{
@@ -221,6 +221,12 @@ pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
         })
     });
     wait.map(|wait| wait.min(RETRY_AFTER_MAX))
+}
+
+/// By how much the sender's clock is ahead of ours, to a second.
+pub(super) fn ahead(headers: &HeaderMap, now: Timestamp) -> Option<SignedDuration> {
+    let date = rfc2822::parse(header(headers, "date")?).ok()?.timestamp();
+    Some(date.duration_since(now))
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! What every call to the resource manager goes through: limiter, token, one attempt, classification.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use http::{StatusCode, Uri};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
@@ -28,6 +31,7 @@ pub struct AzureCloud {
     limiter: Arc<Limiter>,
     clock: Arc<dyn Clock>,
     meter: Arc<Meter>,
+    offset: Mutex<Option<SignedDuration>>,
 }
 
 impl fmt::Debug for AzureCloud {
@@ -84,7 +88,7 @@ impl AzureCloud {
         limiter: Arc<Limiter>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AzureSetupError> {
-        Ok(Self { arm: Arc::new(Arm::new(settings)?), limiter, clock, meter: Arc::default() })
+        Ok(Self { arm: Arc::new(Arm::new(settings)?), limiter, clock, meter: Arc::default(), offset: Mutex::default() })
     }
 
     /// Counts what is sent.
@@ -129,6 +133,9 @@ impl AzureCloud {
         };
         self.meter.count(call.kind(), answer.as_ref().map_or(0, |reply| reply.status.as_u16()));
         let reply = answer.map_err(|error| classify::silence(&call.what, &call.bucket, error))?;
+        if let Some(ahead) = classify::ahead(&reply.headers, self.clock.now()) {
+            *self.offset.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+        }
         let azure_request_id = header(&reply.headers, "x-ms-request-id").unwrap_or_default();
         tracing::debug!(what = %call.what, status = reply.status.as_u16(), %attempt, azure_request_id, "answered");
         Ok(reply)
@@ -175,6 +182,11 @@ impl AzureCloud {
             what: call.what,
             detail: format!("the list does not end within {PAGES_MAX} pages"),
         })
+    }
+
+    /// By how much the resource manager's clock was ahead of ours at its newest answer.
+    pub(super) fn offset(&self) -> Option<SignedDuration> {
+        *self.offset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn now(&self) -> Timestamp {

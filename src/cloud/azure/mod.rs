@@ -19,6 +19,7 @@ mod operation;
 mod project;
 mod redact;
 mod requests;
+mod rights;
 mod settings;
 mod transport;
 

@@ -29,7 +29,7 @@ pub(super) fn translate(what: String, server: &str, error: kube::Error) -> Clust
     }
 }
 
-fn from_status(what: String, status: &Status) -> ClusterError {
+pub(super) fn from_status(what: String, status: &Status) -> ClusterError {
     let message = cut(status.message.clone());
     let told = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
     let told = told.map(|seconds| Duration::from_secs(seconds.into()));

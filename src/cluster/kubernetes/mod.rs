@@ -13,3 +13,4 @@ mod self_check;
 mod view;
 
 pub use connect::{Access, ConnectError, KubernetesCluster};
+pub use self_check::About;

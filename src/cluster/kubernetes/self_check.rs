@@ -1,16 +1,53 @@
-//! Which of the rights of the list this identity lacks: for `doctor`, before a run finds out half-way.
+//! What a diagnosis asks: is there an API server, is our clock in step with its, and which of the rights of the list does this
+//! identity lack. For `doctor`, before a run finds out half-way.
 
 use futures_util::future::try_join_all;
+use http_body_util::{BodyExt as _, Limited};
+use jiff::{SignedDuration, fmt::rfc2822};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use kube::{Api, api::PostParams};
+use kube::{Api, api::PostParams, client::Body, core::Status};
+use serde_json::Value;
 
-use super::KubernetesCluster;
+use super::{KubernetesCluster, error::from_status};
 use crate::{
+    clock::{Clock as _, SystemClock},
     cluster::ClusterError,
     permissions::{ClusterRight, Installation},
 };
 
+/// A version is a few hundred bytes.
+const VERSION_BYTES_MAX: usize = 64 * 1024;
+
+/// An API server that answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// As in `v1.36.3`.
+    pub version: String,
+    /// By how much its clock is ahead of ours, to a second; `None` if something on the way took its date away.
+    pub ahead: Option<SignedDuration>,
+}
+
 impl KubernetesCluster {
+    /// Asks for the API server's version, which everybody who is known to it may.
+    pub async fn about(&self) -> Result<About, ClusterError> {
+        let what = "get version";
+        let senseless = |detail: String| ClusterError::Uncertain { what: what.to_owned(), detail };
+        let request = http::Request::get("/version").body(Body::empty());
+        let request = request.map_err(|error| senseless(error.to_string()))?;
+        let (head, body) = self.call(what, self.client.send(request)).await?.into_parts();
+        let ahead = head.headers.get("date").and_then(|date| rfc2822::parse(date.to_str().ok()?).ok());
+        let ahead = ahead.map(|date| date.timestamp().duration_since(SystemClock.now()));
+        let body = Limited::new(body, VERSION_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| senseless(error.to_string()))?.to_bytes();
+        if !head.status.is_success() {
+            let mut status: Status = serde_json::from_slice(&body).unwrap_or_default();
+            status.code = head.status.as_u16();
+            return Err(from_status(what.to_owned(), &status));
+        }
+        let json: Value = serde_json::from_slice(&body).map_err(|error| senseless(error.to_string()))?;
+        Ok(About { version: json["gitVersion"].as_str().unwrap_or("of no version").to_owned(), ahead })
+    }
+
     /// Asks the API server about each of `rights`. Everybody who is known to it may ask that about themselves.
     pub async fn missing_rights(
         &self,

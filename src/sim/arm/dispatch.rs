@@ -1,5 +1,7 @@
 //! What is asked of the world, and its answers in Azure's form.
 
+use std::sync::PoisonError;
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -9,7 +11,10 @@ use super::{
     render,
     target::Target,
 };
-use crate::cloud::{Accepted, Cloud as _, CloudError, OperationState};
+use crate::{
+    cloud::{Accepted, Cloud as _, CloudError, OperationState},
+    model::GalleryId,
+};
 
 type Answered = Result<Answer, CloudError>;
 
@@ -67,6 +72,15 @@ impl State {
                 return Ok(self.page(asked, all.iter().map(|it| render::version(it, false)).collect()));
             }
             Target::Operation(guid) => return self.operation(asked, guid).await,
+            Target::Permissions(scope) => {
+                if let Ok(gallery) = GalleryId::parse(scope)
+                    && self.port().gallery(&gallery).await?.is_none()
+                {
+                    return Ok(not_found(asked));
+                }
+                let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                return Ok(self.page(asked, granted));
+            }
         };
         Ok(found.map_or_else(|| not_found(asked), Answer::ok))
     }
@@ -101,7 +115,8 @@ impl State {
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
-            | Target::Operation(_) => return Ok(not_simulated()),
+            | Target::Operation(_)
+            | Target::Permissions(_) => return Ok(not_simulated()),
         };
         let disks = matches!(target, Target::Snapshot(_) | Target::Disk(_));
         let status = if disks { StatusCode::ACCEPTED } else { StatusCode::CREATED };
@@ -131,7 +146,8 @@ impl State {
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
-            | Target::Operation(_) => return Ok(not_simulated()),
+            | Target::Operation(_)
+            | Target::Permissions(_) => return Ok(not_simulated()),
         };
         let body = match target {
             // The whole model, as recorded: `Updating`, with a 200.
@@ -147,7 +163,8 @@ impl State {
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
-            | Target::Operation(_) => json!({ "properties": { "provisioningState": "Updating" } }),
+            | Target::Operation(_)
+            | Target::Permissions(_) => json!({ "properties": { "provisioningState": "Updating" } }),
         };
         Ok(self.begun(asked, target, StatusCode::OK, body, accepted))
     }
@@ -166,7 +183,8 @@ impl State {
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
-            | Target::Operation(_) => return Ok(not_simulated()),
+            | Target::Operation(_)
+            | Target::Permissions(_) => return Ok(not_simulated()),
         };
         Ok(self.begun(asked, target, StatusCode::ACCEPTED, Value::Null, accepted))
     }

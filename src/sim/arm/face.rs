@@ -4,12 +4,14 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -21,13 +23,15 @@ use super::{
     request_log::{Logged, RequestLog},
     tls,
 };
-use crate::{clock::Clock, sim::Shared};
+use crate::{clock::Clock, permissions::AZURE, sim::Shared};
 
 /// Where the face listens and what it writes.
 #[derive(Debug, Clone)]
 pub struct ArmOptions {
     /// A loopback address; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The address by which clients know it; that on which it listens by default. Both are in its certificate.
+    pub known_as: Option<String>,
     /// Where the certificate of its authority is written, for the adapter's `ca_bundle`.
     pub ca_path: PathBuf,
     /// Where requests are logged, as JSON lines.
@@ -49,6 +53,7 @@ impl ArmOptions {
     pub fn new(ca_path: &Path) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            known_as: None,
             ca_path: ca_path.to_owned(),
             log_path: None,
             token_lifetime: Duration::from_hours(1),
@@ -72,13 +77,16 @@ impl ArmFace {
         if !options.listen.ip().is_loopback() {
             return Err(io::Error::other(format!("{} is no loopback address", options.listen)));
         }
-        let acceptor = tls::acceptor(&options.ca_path)?;
+        let acceptor = tls::acceptor(&options.ca_path, options.known_as.as_deref())?;
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
             world,
             clock,
-            base: format!("https://{address}"),
+            base: match &options.known_as {
+                Some(name) => format!("https://{name}:{}", address.port()),
+                None => format!("https://{address}"),
+            },
             page_size: options.page_size.max(1),
             poll_after: options.poll_after,
             way: options.way,
@@ -87,6 +95,8 @@ impl ArmFace {
             identity: Identity::new(options.token_lifetime),
             operations: Operations::default(),
             running: Mutex::default(),
+            granted: Mutex::new(all_rights()),
+            ahead: Mutex::default(),
         });
         let mut server = JoinSet::new();
         server.spawn(accept(listener, acceptor, Arc::clone(&state)));
@@ -116,6 +126,23 @@ impl ArmFace {
         self.state.log.entries()
     }
 
+    /// From now on, the permissions API shows these role assignments, whatever the scope. At first they are all that the list of
+    /// rights asks for.
+    pub fn grant(&self, assignments: Vec<Value>) {
+        *self.state.granted.lock().unwrap_or_else(PoisonError::into_inner) = assignments;
+    }
+
+    /// The role assignments that the permissions API shows.
+    #[must_use]
+    pub fn granted(&self) -> Vec<Value> {
+        self.state.granted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on, its answers are dated by a clock that is ahead of this machine's.
+    pub fn set_clock_ahead(&self, by: SignedDuration) {
+        *self.state.ahead.lock().unwrap_or_else(PoisonError::into_inner) = by;
+    }
+
     /// From now on, tokens given so far answer 401.
     pub fn revoke_tokens(&self) {
         self.state.identity.revoke();
@@ -137,6 +164,12 @@ impl ArmFace {
     pub async fn ended(mut self) {
         self.server.join_next().await;
     }
+}
+
+/// One assignment for each action, in another case than ours.
+fn all_rights() -> Vec<Value> {
+    let assignment = |action: &str| json!({ "actions": [action.to_ascii_lowercase()], "notActions": [], "dataActions": [], "notDataActions": [] });
+    AZURE.iter().map(|right| assignment(right.action)).collect()
 }
 
 /// The face as a process of its own: says on stdout where it is, in one line of JSON, and stays.

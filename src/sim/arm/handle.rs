@@ -12,6 +12,7 @@ use http::{
 };
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use jiff::{SignedDuration, fmt::rfc2822::DateTimePrinter};
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinSet};
 
@@ -23,7 +24,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, SystemClock},
     cloud::{CloudError, Limiter},
     sim::{Shared, SimCloud},
 };
@@ -52,6 +53,10 @@ pub(super) struct State {
     pub(super) identity: Identity,
     pub(super) operations: Operations,
     pub(super) running: Mutex<JoinSet<()>>,
+    /// Role assignments of whoever asks, as the permissions API shows them.
+    pub(super) granted: Mutex<Vec<Value>>,
+    /// By how much its clock is ahead of this machine's, in its answers' dates.
+    pub(super) ahead: Mutex<SignedDuration>,
 }
 
 /// An answer before it is put on the wire.
@@ -102,8 +107,13 @@ impl State {
     async fn handle(&self, head: Parts, body: Bytes) -> Answered {
         let path = head.uri.path().to_owned();
         if Identity::owns(&path) {
-            if let Some(Fault::CutBefore | Fault::CutAfter) = self.faults.strike(head.method.as_str(), &path) {
-                return Err(Cut);
+            match self.faults.strike(head.method.as_str(), &path) {
+                Some(Fault::CutBefore | Fault::CutAfter) => return Err(Cut),
+                Some(Fault::Answer { status, headers, body }) => {
+                    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                    return Ok(wire(&Answer { status, headers, body }));
+                }
+                Some(Fault::ForeignHost(_)) | None => {}
             }
             let (id, now) = (self.clock.new_id(), self.clock.now());
             let (status, body) = self.identity.answer(&path, &body, &self.base, id, now);
@@ -125,6 +135,10 @@ impl State {
         tokio::time::sleep(self.way / 2).await;
         let mut answer = answer?;
         answer.headers.push(("x-ms-request-id", self.clock.new_id().hyphenated().to_string()));
+        let ahead = *self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&(SystemClock.now() + ahead)) {
+            answer.headers.push(("date", date));
+        }
         let left = "Microsoft.Compute/GetVMScaleSet3Min;197,Microsoft.Compute/VmssQueuedVMOperations;0";
         answer.headers.push(("x-ms-ratelimit-remaining-resource", left.into()));
         Ok(wire(&answer))

@@ -37,7 +37,8 @@ impl Operations {
             | Target::ScaleSets(_)
             | Target::Instance(_)
             | Target::Instances(_)
-            | Target::Operation(_) => "operations",
+            | Target::Operation(_)
+            | Target::Permissions(_) => "operations",
         };
         let guid = guid.hyphenated().to_string();
         let signature = hex(&guid);

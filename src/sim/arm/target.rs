@@ -19,10 +19,17 @@ pub(super) enum Target {
     Versions(DefinitionId),
     /// By its guid.
     Operation(String),
+    /// What the caller may do in a resource group or with a gallery, by its path.
+    Permissions(String),
 }
+
+const PERMISSIONS: &str = "/providers/microsoft.authorization/permissions";
 
 impl Target {
     pub(super) fn parse(path: &str) -> Option<Self> {
+        if path.to_ascii_lowercase().ends_with(PERMISSIONS) {
+            return Some(Self::Permissions(path[..path.len() - PERMISSIONS.len()].to_owned()));
+        }
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let is = |at: usize, word: &str| parts.get(at).is_some_and(|part| part.eq_ignore_ascii_case(word));
         if is(0, "subscriptions") && is(2, "providers") && is(3, "microsoft.compute") {
@@ -66,6 +73,7 @@ impl Target {
             Self::ScaleSet(_) | Self::ScaleSets(_) | Self::Instance(_) | Self::Instances(_) => Some("2024-07-01"),
             Self::Disk(_) | Self::Disks(_) | Self::Snapshot(_) | Self::Snapshots(_) => Some("2024-03-02"),
             Self::Gallery(_) | Self::Definition(_) | Self::Version(_) | Self::Versions(_) => Some("2023-07-03"),
+            Self::Permissions(_) => Some("2022-04-01"),
             Self::Operation(_) => None,
         }
     }
@@ -92,6 +100,7 @@ mod tests {
             (format!("{group}/galleries/g/images/d"), "Definition("),
             (format!("{group}/galleries/g"), "Gallery("),
             (format!("{sub}/virtualMachineScaleSets"), "ScaleSets("),
+            (format!("{sub}/providers/Microsoft.Authorization/permissions"), "Permissions("),
             (format!("{sub}/locations/westus/DiskOperations/1-2"), "Operation("),
         ];
         for (path, kind) in rows {

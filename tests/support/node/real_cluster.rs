@@ -33,7 +33,7 @@ use super::{
 };
 
 /// The zone of the node, as Azure's disk driver writes it.
-pub const ZONE: &str = "westeurope-1";
+pub const ZONE: &str = "westeurope-2";
 
 /// Until the node is ready, from the start of the kubelet.
 const NODE_READY: Duration = Duration::from_mins(1);

@@ -111,7 +111,7 @@ impl Servers {
     }
 
     pub fn controller_manager(&self) -> Result<(), String> {
-        let kubeconfig = self.file("admin.kubeconfig");
+        let kubeconfig = self.file("inside.kubeconfig");
         self.start(
             "kube-controller-manager",
             &[
@@ -135,7 +135,7 @@ impl Servers {
     }
 
     pub fn scheduler(&self) -> Result<(), String> {
-        let kubeconfig = self.file("admin.kubeconfig");
+        let kubeconfig = self.file("inside.kubeconfig");
         self.start(
             "kube-scheduler",
             &[

@@ -18,7 +18,9 @@ pub fn write(folder: &Path, name: &str) -> Result<(), String> {
     put("containerd.toml", containerd(&file("network")))?;
     put("network/10-bridge.conflist", network().to_string())?;
     put("kubelet.json", kubelet(&file("certificates/apiserver.crt"), &group).to_string())?;
-    put("kubelet.kubeconfig", kubeconfig(folder, name).to_string())
+    put("kubelet.kubeconfig", kubeconfig(folder, name, "kubelet").to_string())?;
+    // For the other servers: the administrator's has the address that the machine has for the API server.
+    put("inside.kubeconfig", kubeconfig(folder, "inside", "kubelet-client").to_string())
 }
 
 /// Version 2 is what containerd 1.6 has, and later ones read. An `oom_score` below zero takes a right that not every root has.
@@ -84,15 +86,16 @@ fn kubelet(authority: &Path, group: &str) -> Value {
     })
 }
 
-fn kubeconfig(folder: &Path, name: &str) -> Value {
+fn kubeconfig(folder: &Path, name: &str, identity: &str) -> Value {
     let certificate = |file: &str| folder.join("certificates").join(file);
+    let of = |kind: &str| certificate(&format!("{identity}.{kind}"));
     json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{ "name": "test", "cluster": {
             "server": "https://127.0.0.1", "certificate-authority": certificate("apiserver.crt") } }],
         "users": [{ "name": name, "user": {
-            "client-certificate": certificate("kubelet.crt"), "client-key": certificate("kubelet.key") } }],
+            "client-certificate": of("crt"), "client-key": of("key") } }],
         "contexts": [{ "name": "test", "context": { "cluster": "test", "user": name } }],
         "current-context": "test",
     })

@@ -1,0 +1,137 @@
+//! Azure: a token, the resource manager, its clock, and what our roles grant.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Check;
+use crate::{
+    cloud::{Cloud as _, CloudError, Granted, azure::AzureCloud},
+    model::{Class, DefinitionId, GalleryId, GroupId},
+    permissions::{AZURE, AzureRight, AzureScope},
+};
+
+/// The galleries of all pools, and the definitions in them.
+pub type Galleries = BTreeMap<GalleryId, BTreeSet<DefinitionId>>;
+
+const RIGHTS: &str = "Azure rights";
+const NOT_ASKED: &str =
+    "Azure does not say what it grants on what a model refers to; it checks that when a model is sent";
+
+/// Looks at Azure as far as these pools need it. True when it answers, so that pools can be looked at.
+pub async fn azure(azure: &AzureCloud, groups: &BTreeSet<GroupId>, galleries: &Galleries) -> (Vec<Check>, bool) {
+    let mut checks = Vec::new();
+    if let Err(error) = azure.credential().await {
+        let remedy = "see azure.tenant, azure.client and the token file or secret; with workload identity, that the \
+                      service account's name is in the application's federated credential";
+        checks.push(Check::wrong("Azure credential", error.to_string(), remedy));
+        for name in ["resource manager", "resource manager's clock", RIGHTS] {
+            checks.push(Check::skipped(name, "there is no token to ask with"));
+        }
+        return (checks, false);
+    }
+    checks.push(Check::ok("Azure credential", "the authority gives a token"));
+    if groups.is_empty() {
+        checks.push(Check::skipped(RIGHTS, "no pool is configured, so there is no place to ask about"));
+        return (checks, false);
+    }
+    let mut rights = Vec::new();
+    let mut answer: Option<Result<(), CloudError>> = None;
+    for group in groups {
+        match azure.granted_in(group).await {
+            Ok(granted) => {
+                let place = format!("resource group {}", group.name());
+                let scopes = [AzureScope::Subscription, AzureScope::ScaleSets, AzureScope::Temporaries];
+                rights.extend(lacking(&granted, &scopes, &place, &BTreeSet::new()));
+                answer = Some(Ok(()));
+            }
+            Err(error) => {
+                rights.push(unknown(&format!("resource group {}", group.name()), &error));
+                if answer.is_none() {
+                    answer = Some(Err(error));
+                }
+            }
+        }
+    }
+    for (gallery, definitions) in galleries {
+        rights.extend(on_gallery(azure, gallery, definitions).await);
+    }
+    // Whatever it says, it answers; silence is something else.
+    let silent = answer.and_then(Result::err).filter(|error| error.class() == Class::Uncertain);
+    if let Some(error) = silent {
+        let remedy =
+            "see that azure.resourceManager can be reached from here, and azure.caBundle if a proxy is between";
+        checks.push(Check::wrong("resource manager", error.to_string(), remedy));
+        for name in ["resource manager's clock", RIGHTS] {
+            checks.push(Check::skipped(name, "the resource manager does not answer"));
+        }
+        return (checks, false);
+    }
+    checks.push(Check::ok("resource manager", "it answers"));
+    checks.push(Check::clock("resource manager's clock", azure.ahead()));
+    if rights.is_empty() {
+        let asked = AZURE.iter().filter(|right| right.scope != AzureScope::Linked).count();
+        checks.push(Check::ok(RIGHTS, format!("all {asked} at {} places", groups.len() + galleries.len())));
+    }
+    checks.append(&mut rights);
+    checks.push(Check::skipped("Azure rights on what models refer to", NOT_ASKED));
+    (checks, true)
+}
+
+/// A role may be assigned on the gallery alone. One that is not there has no assignments of its own: its group counts.
+async fn on_gallery(azure: &AzureCloud, gallery: &GalleryId, definitions: &BTreeSet<DefinitionId>) -> Vec<Check> {
+    let (granted, place) = match azure.granted_on(gallery).await {
+        Err(error) if error.class() == Class::Gone => {
+            let group = gallery.group();
+            (azure.granted_in(&group).await, format!("resource group {}", group.name()))
+        }
+        other => (other, format!("gallery {}", gallery.name())),
+    };
+    let granted = match granted {
+        Ok(granted) => granted,
+        Err(error) => return vec![unknown(&place, &error)],
+    };
+    // What is there need not be made.
+    let mut spared = BTreeSet::new();
+    if matches!(azure.gallery(gallery).await, Ok(Some(_))) {
+        spared.insert("Microsoft.Compute/galleries/write");
+        let mut all = true;
+        for definition in definitions {
+            all &= matches!(azure.definition(definition).await, Ok(Some(_)));
+        }
+        if all {
+            spared.insert("Microsoft.Compute/galleries/images/write");
+        }
+    }
+    lacking(&granted, &[AzureScope::Gallery], &place, &spared)
+}
+
+fn lacking(granted: &[Granted], scopes: &[AzureScope], place: &str, spared: &BTreeSet<&str>) -> Vec<Check> {
+    let needed = |right: &&AzureRight| scopes.contains(&right.scope) && !spared.contains(right.action);
+    // The same action may be needed for two kinds of place that are one here.
+    let mut missing: BTreeMap<&str, Vec<&AzureRight>> = BTreeMap::new();
+    for right in AZURE.iter().filter(needed).filter(|right| !Granted::any_allows(granted, right.action)) {
+        missing.entry(right.action).or_default().push(right);
+    }
+    let check = |(action, rights): (&str, Vec<&AzureRight>)| {
+        let steps: BTreeSet<&str> = rights.iter().flat_map(|right| right.steps).copied().collect();
+        let why: Vec<&str> = rights.iter().map(|right| right.why).collect();
+        let steps = steps.into_iter().collect::<Vec<_>>().join(", ");
+        let remedy = format!("{steps} needs it ({}); docs/permissions.md has the roles", why.join("; "));
+        Check::wrong(RIGHTS, format!("no role grants {action} on {place}"), remedy)
+    };
+    missing.into_iter().map(check).collect()
+}
+
+fn unknown(place: &str, error: &CloudError) -> Check {
+    match error.class() {
+        Class::Gone => Check::wrong(RIGHTS, error.to_string(), format!("see that {place} exists")),
+        // To ask is an action of its own, which our roles need not have.
+        Class::Denied => Check::warning(
+            RIGHTS,
+            format!("what is granted on {place} can't be read: {error}"),
+            "grant Microsoft.Authorization/permissions/read there to have the rights checked; runs don't need it",
+        ),
+        Class::Throttled { .. } | Class::Busy | Class::Uncertain | Class::Preempted | Class::Refused => {
+            Check::warning(RIGHTS, error.to_string(), "ask again later")
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The API server: does it answer, is it the clock's friend, and may we do what runs and the daemon do there.
+
+use super::{Check, State};
+use crate::{
+    cluster::{Cluster as _, kubernetes::KubernetesCluster},
+    model::Class,
+    permissions::{ClusterRight, ClusterScope, Installation, KUBERNETES, LEASE},
+};
+
+/// Looks at an API server. The second value is the cluster's id, when it could be read.
+///
+/// `own` is the namespace of this process, when it is told so; without one no Lease is used, and no right to it needed.
+pub async fn kubernetes(
+    cluster: &KubernetesCluster,
+    own: Option<&str>,
+    clean_namespace: &str,
+    lease: &str,
+) -> (Vec<Check>, Option<String>) {
+    let mut checks = Vec::new();
+    let about = match cluster.about().await {
+        Ok(about) => about,
+        Err(error) => {
+            let remedy = format!("see that {} can be reached from here, with this identity", cluster.server());
+            checks.push(Check::wrong("API server", error.to_string(), remedy));
+            for name in ["API server's clock", "Kubernetes rights"] {
+                checks.push(Check::skipped(name, "there is no API server to ask"));
+            }
+            return (checks, None);
+        }
+    };
+    let id = cluster.cluster_id().await.ok();
+    let known = id.as_ref().map_or_else(String::new, |id| format!(", cluster {id}"));
+    checks.push(Check::ok("API server", format!("{} at {}{known}", about.version, cluster.server())));
+    checks.push(Check::clock("API server's clock", about.ahead));
+    checks.extend(rights(cluster, own, clean_namespace).await);
+    if let Some(namespace) = own {
+        let lacking = checks.iter().any(|check| check.state == State::Wrong);
+        checks.push(held(cluster, namespace, lease, lacking).await);
+    }
+    (checks, id)
+}
+
+async fn rights(cluster: &KubernetesCluster, own: Option<&str>, clean_namespace: &str) -> Vec<Check> {
+    const NAME: &str = "Kubernetes rights";
+    let at = Installation {
+        namespace: own.unwrap_or_default().to_owned(),
+        clean_namespace: clean_namespace.to_owned(),
+        service_account: String::new(),
+    };
+    let needed: Vec<ClusterRight> =
+        KUBERNETES.iter().copied().filter(|right| own.is_some() || right.scope != ClusterScope::Own).collect();
+    let missing = match cluster.missing_rights(&needed, &at).await {
+        Ok(missing) => missing,
+        Err(error) => {
+            return vec![Check::wrong(NAME, error.to_string(), "let this identity ask about its own rights")];
+        }
+    };
+    let all = match own {
+        Some(_) => format!("all {}", needed.len()),
+        None => format!("all {}; those to the Lease are not needed outside of a pod (KAMINO_NAMESPACE)", needed.len()),
+    };
+    if missing.is_empty() {
+        return vec![Check::ok(NAME, all)];
+    }
+    missing.iter().map(|right| lacking(right, &at)).collect()
+}
+
+fn lacking(right: &ClusterRight, at: &Installation) -> Check {
+    let ClusterRight { group, resource, names, verb, steps, why, .. } = right;
+    let group = if group.is_empty() { String::new() } else { format!(".{group}") };
+    let named = names.first().map_or_else(String::new, |name| format!(" {name}"));
+    let place = at.namespace_of(right.scope).map_or_else(|| "the cluster".into(), |it| format!("namespace {it}"));
+    let seen = format!("may not {verb} {resource}{group}{named} in {place}");
+    let remedy = format!("{} needs it ({why}); docs/permissions.md has the roles", steps.join(", "));
+    Check::wrong("Kubernetes rights", seen, remedy)
+}
+
+async fn held(cluster: &KubernetesCluster, namespace: &str, lease: &str, lacking: bool) -> Check {
+    match cluster.lease(namespace, lease).await {
+        Ok(None) => Check::ok("Lease", format!("{namespace}/{lease} is not there yet: nobody serves")),
+        Ok(Some(found)) if found.holder.is_empty() => Check::ok("Lease", format!("{namespace}/{lease} is free")),
+        Ok(Some(found)) => Check::ok("Lease", format!("{namespace}/{lease} is held by {}", found.holder)),
+        // The rights above say which one is lacking.
+        Err(error) if error.class() == Class::Denied && lacking => Check::skipped("Lease", error.to_string()),
+        Err(error) if error.class() == Class::Denied => {
+            let remedy = format!("the roles are for a Lease named {LEASE}: say so in kubernetes.lease, or change them");
+            Check::wrong("Lease", error.to_string(), remedy)
+        }
+        Err(error) => Check::wrong("Lease", error.to_string(), "see that the API server can be reached from here"),
+    }
+}

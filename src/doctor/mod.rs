@@ -1,0 +1,16 @@
+//! What would keep a run from going well, asked before one is begun. Everything here only looks; what it tries out on the
+//! store's volume it takes away again.
+//!
+//! Each part is a list of [`Check`]s; a part whose ground is missing (no API server, no token) is skipped, and says so.
+
+mod azure;
+mod kubernetes;
+mod pools;
+mod report;
+mod store;
+
+pub use azure::{Galleries, azure};
+pub use kubernetes::kubernetes;
+pub use pools::{Wanted, pool};
+pub use report::{Check, Report, State};
+pub use store::store;

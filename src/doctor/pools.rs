@@ -1,0 +1,81 @@
+//! What a run of each pool would meet right now, by the very looks and rules of a run's first two steps.
+
+use std::collections::BTreeMap;
+
+use super::{Check, State};
+use crate::{
+    model::{Class, RunId},
+    policy::preflight::Refusal,
+    steps::{RankNodes, preflight},
+    workflow::{Context, Decide as _, Ports, RunSpec, StepError},
+};
+
+/// The refusal that a person lifts by saying that they want it.
+const NOT_ADOPTED: &str = "KW0213";
+
+/// A pool, and what a run of it would be asked to do.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// What people call it.
+    pub name: String,
+    /// As a schedule would ask; `--adopt` is a person's.
+    pub spec: RunSpec,
+    /// Runs begin by themselves: nobody is there to say `--adopt`.
+    pub scheduled: bool,
+}
+
+/// Looks at one pool.
+pub async fn pool(ports: Ports<'_>, wanted: &Wanted) -> Vec<Check> {
+    let name = format!("pool {}", wanted.name);
+    let mut checks = Vec::new();
+    match preflight::examine(ports, &wanted.spec).await {
+        Ok((set, _, refusals)) if refusals.is_empty() => {
+            let seen =
+                format!("scale set {} with {} instances; nothing speaks against a run", set.id.name(), set.capacity);
+            checks.push(Check::ok(&name, seen));
+        }
+        Ok((_, _, refusals)) => checks.extend(refusals.into_iter().map(|refusal| refused(&name, wanted, refusal))),
+        Err(error) => {
+            let gone = error.class == Class::Gone;
+            checks.push(failed(&name, &error));
+            if gone {
+                return checks;
+            }
+        }
+    }
+    let now = ports.clock.now();
+    // No run: the step asks for nothing of one.
+    let (outputs, memory) = (BTreeMap::new(), BTreeMap::new());
+    let context =
+        Context { run: RunId(uuid::Uuid::nil()), started: now, spec: &wanted.spec, outputs: &outputs, memory: &memory };
+    let donor = format!("{name}, donor");
+    checks.push(match RankNodes.decide(ports, context).await {
+        Ok(ranked) => {
+            let fit = ranked.verdicts.iter().filter(|verdict| verdict.fit).count();
+            let (all, best) = (ranked.verdicts.len(), ranked.donor);
+            Check::ok(donor, format!("would be {}, kernel {}; {fit} of {all} nodes are fit", best.node, best.kernel))
+        }
+        Err(error) => failed(&donor, &error),
+    });
+    checks
+}
+
+fn refused(name: &str, wanted: &Wanted, refusal: Refusal) -> Check {
+    let Refusal { code, field, value, remedy } = refusal;
+    let lifted = code == NOT_ADOPTED && !wanted.scheduled;
+    let seen = format!("would be refused: {field} is {value} [{code}]");
+    let state = if lifted { State::Warning } else { State::Wrong };
+    let remedy = if code == NOT_ADOPTED { format!("{remedy}, or by adopt: true in the settings") } else { remedy };
+    Check { name: name.to_owned(), state, seen, remedy: Some(remedy) }
+}
+
+fn failed(name: &str, error: &StepError) -> Check {
+    let page = format!("docs/errors/{}.md says what to do", error.code);
+    let seen = format!("{} [{}]", error.text, error.code);
+    match error.class {
+        Class::Throttled { .. } | Class::Busy => Check::warning(name, seen, "ask again later"),
+        Class::Uncertain | Class::Preempted | Class::Denied | Class::Gone | Class::Refused => {
+            Check::wrong(name, seen, page)
+        }
+    }
+}

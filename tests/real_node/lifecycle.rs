@@ -1,0 +1,60 @@
+//! What users do with a release: install, test, upgrade, go back, lose the pod, uninstall. The store outlives it all.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    release::Release,
+    support::{installed::until, world::Plan},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_outlives_upgrade_rollback_the_pod_and_the_release() {
+    let Some(release) = Release::prepare("lives-on", Plan { scale: 0.02, ..Plan::default() }).await else { return };
+    let began = Instant::now();
+    release.apply("install").assert(0, &["STATUS: deployed"]);
+    println!("helm install --wait: {:.1} s", began.elapsed().as_secs_f32());
+    release.helm(&["test", "lives-on", "--timeout", "1m"]).assert(0, &["Phase:          Succeeded"]);
+    let run = release.start().await;
+    until("a request", async || !release.site.writes().is_empty()).await;
+    // Something in the store that all of the following has to keep.
+    release.answer(&["cancel", &run]).await.assert(0, &[]);
+    release.until_state(&run, "cancelled").await;
+    let first = release.pod().await;
+
+    release.write_values(&|values| values["podAnnotations"] = json!({ "example.com/revision": "2" }));
+    release.apply("upgrade").assert(0, &["REVISION: 2"]);
+    let second = release.pod().await;
+    assert_ne!(first, second);
+    release.answer(&["list"]).await.assert(0, &[&run, "cancelled"]);
+    release.helm(&["rollback", "lives-on", "1", "--wait", "--timeout", "1m"]).assert(0, &[]);
+    let third = release.pod().await;
+    assert_ne!(second, third);
+    release.answer(&["list"]).await.assert(0, &[&run, "cancelled"]);
+
+    // The pod goes, and another comes with the same volume.
+    release.kubectl(&["delete", "pod", &third, "--wait"]).assert(0, &[]);
+    let fourth = release.pod().await;
+    assert_ne!(third, fourth);
+    release.answer(&["list"]).await.assert(0, &[&run, "cancelled"]);
+
+    // Two at a time: the volume refuses the second, and says so.
+    release.kubectl(&["scale", "deployment/lives-on-kamino-wf", "--replicas", "2"]).assert(0, &[]);
+    until("a pod that the volume refuses", async || {
+        let events = release.kubectl(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
+        events.stdout.contains("PersistentVolumeClaim with ReadWriteOncePod access mode already in-use")
+    })
+    .await;
+    sleep(Duration::from_secs(3)).await;
+    let ready = release.kubectl(&["get", "deployment/lives-on-kamino-wf", "-o", "jsonpath={.status.readyReplicas}"]);
+    assert_eq!(ready.stdout, "1", "{ready:?}");
+    release.kubectl(&["scale", "deployment/lives-on-kamino-wf", "--replicas", "1"]).assert(0, &[]);
+
+    release.helm(&["uninstall", "lives-on", "--wait"]).assert(0, &["kept due to the resource policy"]);
+    release.kubectl(&["get", "persistentvolumeclaim/lives-on-kamino-wf"]).assert(0, &["Bound"]);
+    until("the pods to go", async || release.pods().await.is_empty()).await;
+    release.apply("install").assert(0, &["STATUS: deployed"]);
+    release.answer(&["list"]).await.assert(0, &[&run, "cancelled"]);
+}
