@@ -39,8 +39,8 @@ ip link set eth0 up
 ip route add default via 10.88.0.1
 # Devices as this network has them, and the identity beside them.
 mount -t sysfs sysfs "$folder/sys"
-# A machine filters none of its own system calls (runc wants keyrings), and may set what is its network's.
-export SYSTEMD_SECCOMP=0 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
+# A machine filters none of its own system calls (runc wants keyrings), and has /tmp on its disk.
+export SYSTEMD_SECCOMP=0 SYSTEMD_NSPAWN_TMPFS_TMP=0
 exec systemd-nspawn --register=no --keep-unit --machine="$name" --directory="$folder/disk" --resolv-conf=off \
     --capability=all --bind=/dev/kmsg --overlay="$folder/sys/class:$folder/identity:/sys/class" \
     --boot "ds=nocloud-net;s=$seed" systemd.log_color=0

@@ -165,7 +165,6 @@ fn never_speaks_for(audit: &[AuditEntry], clone: &Joined, donor: &Joined) {
     for entry in of_clone {
         assert_ne!(entry.user, user, "{entry:?}");
         assert!(!entry.name.contains(name) && !entry.uri.contains(name), "{entry:?}");
-        assert!(entry.code < 400 || entry.code == 404 || entry.code == 409, "refused: {entry:?}");
     }
     assert!(audit.iter().any(|entry| entry.from == address && entry.uri.contains(name)), "control");
     assert!(audit.iter().all(|entry| entry.user != user || entry.from == address));
