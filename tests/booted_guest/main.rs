@@ -26,7 +26,6 @@ mod tenant;
 
 use std::{collections::BTreeSet, fs};
 
-use guest::Disk;
 use kamino_wf::model::Profile;
 use machine::{Identity, Machine};
 use pool::{Joined, Lab, since};
@@ -35,29 +34,20 @@ use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_machine_of_a_kubeadm_pools_image_joins_as_somebody_new() {
-    let Some(lab) = Lab::new(Profile::Kubeadm) else { return };
-    let donor = Identity {
-        name: "pool-000000",
-        uuid: "11111111-2222-4333-8444-000000000000",
-        address: "10.88.0.130",
-    };
-    let clone = Identity {
-        name: "pool-000007",
-        uuid: "11111111-2222-4333-8444-000000000007",
-        address: "10.88.0.137",
-    };
-    let (donor, uncleaned) = the_story(&lab, donor, clone).await;
+    let Some(lab) = Lab::new(Profile::Kubeadm).await else { return };
+    let donor = Identity { name: "pool-000000", uuid: "11111111-2222-4333-8444-000000000000", address: "10.88.0.130" };
+    let clone = Identity { name: "pool-000007", uuid: "11111111-2222-4333-8444-000000000007", address: "10.88.0.137" };
+    let donor = the_story(&lab, donor, clone).await;
 
     // Control: without the cleaner, it is not somebody new. It has the donor's machine id and speaks with the donor's certificate.
-    let impostor = Identity {
-        name: "pool-000009",
-        uuid: "11111111-2222-4333-8444-000000000009",
-        address: "10.88.0.139",
-    };
+    let impostor =
+        Identity { name: "pool-000009", uuid: "11111111-2222-4333-8444-000000000009", address: "10.88.0.139" };
     let began = Instant::now();
+    let uncleaned = donor.machine.snapshot("uncleaned.img");
     let impostor = lab.boot(impostor, uncleaned, lab.for_clones()).await;
     let user = format!("system:node:{}", donor.machine.identity.name);
-    let refused = |entry: &AuditEntry| entry.from == impostor.identity.address && entry.user == user && entry.code == 403;
+    let refused =
+        |entry: &AuditEntry| entry.from == impostor.identity.address && entry.user == user && entry.code == 403;
     while !lab.cluster.audit().await.iter().any(refused) {
         assert!(began.elapsed() < pool::JOINS, "it does not even speak as the donor: {}", impostor.diagnosis());
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
@@ -69,22 +59,16 @@ async fn a_machine_of_a_kubeadm_pools_image_joins_as_somebody_new() {
 
 #[tokio::test]
 async fn a_machine_of_an_aks_engine_pools_image_joins_as_somebody_new() {
-    let Some(lab) = Lab::new(Profile::AksEngine) else { return };
-    let donor = Identity {
-        name: "k8s-pool1-vmss000000",
-        uuid: "55555555-6666-4777-8888-000000000000",
-        address: "10.88.0.140",
-    };
-    let clone = Identity {
-        name: "k8s-pool1-vmss000007",
-        uuid: "55555555-6666-4777-8888-000000000007",
-        address: "10.88.0.147",
-    };
+    let Some(lab) = Lab::new(Profile::AksEngine).await else { return };
+    let donor =
+        Identity { name: "k8s-pool1-vmss000000", uuid: "55555555-6666-4777-8888-000000000000", address: "10.88.0.140" };
+    let clone =
+        Identity { name: "k8s-pool1-vmss000007", uuid: "55555555-6666-4777-8888-000000000007", address: "10.88.0.147" };
     the_story(&lab, donor, clone).await;
 }
 
-/// Gives back the donor, which still works, and a copy of its disk that was not cleaned.
-async fn the_story(lab: &Lab, donor: Identity, clone: Identity) -> (Joined, Disk) {
+/// Gives back the donor, which still works.
+async fn the_story(lab: &Lab, donor: Identity, clone: Identity) -> Joined {
     let began = Instant::now();
     let machine = lab.boot(donor, lab.base("donor.img"), lab.for_new_machines()).await;
     let donor = lab.joined(machine).await;
@@ -99,7 +83,6 @@ async fn the_story(lab: &Lab, donor: Identity, clone: Identity) -> (Joined, Disk
     let missing: BTreeSet<&str> = planted.iter().map(String::as_str).collect();
     let missing: Vec<_> = missing.difference(&raw::readable(&copy, &planted)).copied().collect();
     assert!(missing.is_empty(), "control: not readable before cleaning: {missing:?}");
-    let uncleaned = copy.copy_as("uncleaned.img");
     since(began, "its disk is copied");
 
     let cleaned = copy.clean(lab.profile_name());
@@ -117,7 +100,11 @@ async fn the_story(lab: &Lab, donor: Identity, clone: Identity) -> (Joined, Disk
     never_speaks_for(&audit, &clone, &donor);
     has_noticed_nothing(lab, &donor, &tenant).await;
     since(began, "the donor has noticed nothing");
-    (donor, uncleaned)
+    // Off before what its disk lies on goes, and so that disks need no more room than they must.
+    let disk = clone.machine.disk.image.clone();
+    drop(clone);
+    fs::remove_file(disk).expect("the clone's disk");
+    donor
 }
 
 /// What others would have left on the disk by now, where the node itself has left nothing.
@@ -177,7 +164,8 @@ async fn has_noticed_nothing(lab: &Lab, donor: &Joined, tenant: &tenant::Seen) {
     let later = tenant::working(&lab.client().await, tenant).await;
     assert_eq!((&later.uid, &later.container), (&tenant.uid, &tenant.container), "the very same container");
     assert_eq!(later.restarts, 0);
-    let lines = || donor.machine.shell("cat /var/log/pods/*/tenant/0.log | wc -l").trim().parse::<u64>().expect("a number");
+    let lines =
+        || donor.machine.shell("cat /var/log/pods/*/tenant/0.log | wc -l").trim().parse::<u64>().expect("a number");
     let before = lines();
     let began = Instant::now();
     while lines() <= before {

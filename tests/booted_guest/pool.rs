@@ -20,7 +20,10 @@ use kamino_wf::model::Profile;
 use kube::{Api, Client, api::ListParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
 
 use crate::{
     aks_engine,
@@ -59,6 +62,8 @@ pub(crate) struct Lab {
     profile: Profile,
     folder: TempDir,
     for_new_machines: String,
+    /// One pool at a time: two would need room for all their disks at once, and be no quicker on two cores.
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// A machine that is a node.
@@ -72,15 +77,17 @@ pub(crate) struct Joined {
 
 impl Lab {
     /// None, and loudly, where machines can't be booted; in CI that is a failure.
-    pub(crate) fn new(profile: Profile) -> Option<Self> {
+    pub(crate) async fn new(profile: Profile) -> Option<Self> {
         static SHARED: OnceLock<Option<Shared>> = OnceLock::new();
+        static TURN: Mutex<()> = Mutex::const_new(());
+        let turn = TURN.lock().await;
         let shared = SHARED.get_or_init(share).as_ref()?;
         let for_new_machines = match profile {
             Profile::Kubeadm => shared.kubeadm.user_data().to_owned(),
             Profile::AksEngine => aks_engine::user_data(shared.cluster),
         };
         let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
-        Some(Self { cluster: shared.cluster, shared, profile, folder, for_new_machines })
+        Some(Self { cluster: shared.cluster, shared, profile, folder, for_new_machines, _turn: turn })
     }
 
     pub(crate) fn profile_name(&self) -> &'static str {
@@ -127,7 +134,8 @@ impl Lab {
             let node = nodes.get_opt(machine.identity.name).await.expect("the administrator may look");
             if let Some(node) = node.filter(ready) {
                 let uid = node.metadata.uid.clone().expect("a uid");
-                let info = node.status.clone().and_then(|it| it.node_info).expect("what the kubelet says of its machine");
+                let info =
+                    node.status.clone().and_then(|it| it.node_info).expect("what the kubelet says of its machine");
                 return Joined { machine, uid, info, node: lasting(node) };
             }
             assert!(began.elapsed() < JOINS, "it does not become a node that is ready: {}", machine.diagnosis());

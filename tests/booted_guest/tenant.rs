@@ -9,7 +9,8 @@ use crate::{pool::JOINS, support::installed::create};
 
 pub(crate) const IMAGE: &str = "registry.example/tenant:1";
 /// What it leaves in its log, its volume, its writable layer, and the runtime's database.
-pub(crate) const WORDS: [&str; 4] = ["PLANT-tenant-log", "PLANT-tenant-volume", "PLANT-tenant-layer", "PLANT-tenant-env"];
+pub(crate) const WORDS: [&str; 4] =
+    ["PLANT-tenant-log", "PLANT-tenant-volume", "PLANT-tenant-layer", "PLANT-tenant-env"];
 
 const WORK: &str = "n=0
 while :; do
