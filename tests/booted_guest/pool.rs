@@ -247,9 +247,11 @@ fn made_by(script: &str) -> Option<PathBuf> {
     Some(PathBuf::from(text(&output).trim()))
 }
 
+/// The taint of a node that is not ready is taken away a moment after it says that it is.
 fn ready(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True")
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True") && taints.count() == 0
 }
 
 /// A node without heartbeats and counters: identity, whether it is schedulable, since when it is ready, and its boot.
