@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// From power on until its first process runs. Half a second on an idle machine.
-const STARTS: Duration = Duration::from_secs(60);
+const STARTS: Duration = Duration::from_mins(1);
 /// From there until nothing is under way any more: cloud-init has done what user data say. Seven seconds on an idle machine.
 const SETTLES: &str = "180";
 

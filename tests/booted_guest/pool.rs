@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// Until a machine that is on is a node that is ready, or a pod on it runs. Ten seconds on an idle machine.
-pub(crate) const JOINS: Duration = Duration::from_secs(180);
+pub(crate) const JOINS: Duration = Duration::from_mins(3);
 
 /// What the tests of this process share.
 struct Shared {

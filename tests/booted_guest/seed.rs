@@ -1,4 +1,4 @@
-//! What a platform tells its machines: a seed for cloud-init's NoCloud, over HTTP.
+//! What a platform tells its machines: a seed for cloud-init's `NoCloud`, over HTTP.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +31,7 @@ impl Seed {
             move || {
                 for stream in listener.incoming().flatten() {
                     // A guest that is killed in the middle is none of the next one's business.
-                    let _ = answer(stream, &files.lock().expect("a lock"));
+                    let _ = answer(&stream, &files.lock().expect("a lock"));
                 }
             }
         });
@@ -50,9 +50,9 @@ impl Seed {
     }
 }
 
-fn answer(stream: TcpStream, files: &BTreeMap<String, String>) -> std::io::Result<()> {
+fn answer(stream: &TcpStream, files: &BTreeMap<String, String>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(ARRIVES))?;
-    let mut lines = BufReader::new(&stream).lines();
+    let mut lines = BufReader::new(stream).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
     let (status, body) = match request.split(' ').nth(1).and_then(|path| files.get(path)) {
@@ -60,5 +60,6 @@ fn answer(stream: TcpStream, files: &BTreeMap<String, String>) -> std::io::Resul
         None => ("404 Not Found", ""),
     };
     let length = body.len();
-    write!(&stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+    let mut stream = stream;
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
 }
