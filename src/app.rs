@@ -1,6 +1,7 @@
 //! The one place that builds real adapters, spawns tasks and joins them: if a task that must live ends, the process ends.
 
 mod doctor;
+mod remote;
 mod serve;
 
 use std::{
@@ -33,6 +34,7 @@ use crate::{
 };
 
 pub use doctor::doctor;
+pub use remote::{Ran, Whereabouts, in_the_pod};
 pub use serve::serve;
 
 /// This release.

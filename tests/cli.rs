@@ -169,6 +169,19 @@ async fn a_run_is_found_by_its_first_digits_and_no_others() {
     assert_eq!((&check["kind"], &check["runs"]), (&json!("StoreCheck"), &json!(1)), "{check}");
 }
 
+/// Nothing moves, and whoever waits for it is told so.
+#[tokio::test]
+async fn without_a_holder_there_is_nothing_to_watch() {
+    let desk = Desk::new();
+    let run = desk.with_a_run().await;
+    let words = ["nobody holds the store in", "this is all there is", "State      running"];
+    desk.binary.run(&["describe", &run, "--watch"]).await.assert(1, &words);
+    let json = desk.binary.run(&["describe", &run, "--watch", "-o", "json"]).await;
+    let event = json.assert(1, &[]).json();
+    assert_eq!((&event["kind"], &event["event"]["event"]), (&json!("Event"), &json!("started")));
+    assert_eq!(desk.binary.run(&["list", "--audit", "-o", "json"]).await.assert(0, &[]).json()["entries"], json!([]));
+}
+
 /// A socket that a killed process left behind is no holder.
 #[tokio::test]
 async fn a_stale_socket_is_no_holder() {

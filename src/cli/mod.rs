@@ -2,6 +2,7 @@
 
 mod args;
 mod exit;
+mod plugin;
 mod render;
 mod run;
 #[cfg(feature = "sim")]

@@ -11,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 use super::{
     args::{Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
     exit::Code,
-    render,
-    watch::{self, Lines},
+    plugin, render,
+    watch::{self, Interrupts, Lines},
 };
 use crate::{
     app::{self, Drove, NoCredential, NoSuchNode, UnusableAccess},
@@ -30,6 +30,10 @@ use crate::{
 /// Parses, runs, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if plugin::called(arguments.next().as_ref()) {
+        return plugin::main(arguments);
+    }
     let cli = Cli::parse();
     if let Command::Clean(args) = cli.command {
         return crate::clean::cli::run(args);
@@ -60,7 +64,7 @@ fn prepare(cli: &Cli) -> Result<()> {
 }
 
 /// The exit code of an error, by who can do something about it.
-fn code_of(error: &anyhow::Error) -> Code {
+pub(super) fn code_of(error: &anyhow::Error) -> Code {
     for cause in error.chain() {
         if matches!(cause.downcast_ref(), Some(ConfigError::NoSuchPool { .. })) || cause.is::<NoSuchNode>() {
             return Code::NotFound;
@@ -144,7 +148,7 @@ fn dispatch(cli: Cli) -> Result<Code> {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -158,7 +162,7 @@ pub(super) fn print_json(value: &serde_json::Value) -> Result<()> {
 }
 
 /// Who asks, as far as the system knows.
-fn asker() -> String {
+pub(super) fn asker() -> String {
     let name = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
     let user = name("USER").or_else(|| name("LOGNAME")).unwrap_or_else(|| "uid 0".into());
     match name("HOSTNAME") {
@@ -222,6 +226,7 @@ async fn list(config: &Config, args: &ListArgs) -> Result<Code> {
 }
 
 async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
+    let interrupts = if args.watch { Some(Interrupts::listen()?) } else { None };
     let client = Client::connect(&config.store).await?;
     let view = if let Some(client) = &client {
         client.describe(&args.run).await?
@@ -239,14 +244,12 @@ async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
         Output::Table => println!("{}", render::describe(&view.description, SystemClock.now())),
         Output::Json => print_json(&serde_json::to_value(Answer::new("Run", &view))?)?,
     }
-    if !args.watch {
-        return Ok(Code::Ok);
-    }
+    let Some(interrupts) = interrupts else { return Ok(Code::Ok) };
     let lines = match args.output {
         Output::Table => Lines::Words,
         Output::Json => Lines::Json,
     };
-    watch::from(&config.store, &view.description, lines, client.is_some()).await
+    watch::from(&config.store, &view.description, lines, client.is_some(), interrupts).await
 }
 
 /// On which terms this process asks whoever holds the store.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{Instant, sleep},
 };
 
@@ -35,8 +35,27 @@ pub(super) enum Lines {
     Json,
 }
 
+/// Signals, from the moment on that a person may think it watches.
+#[derive(Debug)]
+pub(super) struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    pub(super) fn listen() -> Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+}
+
 /// From a run that was just looked at; `held` says whether somebody who holds the store was asked.
-pub(super) async fn from(store: &Path, seen: &Description, lines: Lines, held: bool) -> Result<Code> {
+pub(super) async fn from(
+    store: &Path,
+    seen: &Description,
+    lines: Lines,
+    held: bool,
+    interrupts: Interrupts,
+) -> Result<Code> {
     let mut watch = Watch { run: Run::fold(seen.summary.id, seen.events.iter().cloned())?, seq: 0, lines };
     if lines == Lines::Words {
         watch.seq = u64::try_from(seen.events.len())?;
@@ -53,14 +72,15 @@ pub(super) async fn from(store: &Path, seen: &Description, lines: Lines, held: b
     }
     match rest {
         Some(code) => watch.ended(code),
-        None => watch.interruptible(store).await,
+        None => watch.interruptible(store, interrupts).await,
     }
 }
 
 /// A run that somebody else drives, until it is at rest: as if it was driven here.
 pub(super) async fn to_rest(store: &Path, client: &Client, run: &str) -> Result<Code> {
+    let interrupts = Interrupts::listen()?;
     let seen = client.describe(run).await?;
-    from(store, &seen.description, Lines::Talk, true).await
+    from(store, &seen.description, Lines::Talk, true, interrupts).await
 }
 
 struct Watch {
@@ -124,8 +144,8 @@ impl Watch {
         Ok(code)
     }
 
-    async fn interruptible(&mut self, store: &Path) -> Result<Code> {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    async fn interruptible(&mut self, store: &Path, interrupts: Interrupts) -> Result<Code> {
+        let Interrupts { mut interrupt, mut terminate } = interrupts;
         tokio::select! {
             biased;
             _ = interrupt.recv() => Ok(Code::Signal(2)),

@@ -34,36 +34,23 @@ pub async fn azure(azure: &AzureCloud, groups: &BTreeSet<GroupId>, galleries: &G
         return (checks, false);
     }
     let mut rights = Vec::new();
-    let mut answer: Option<Result<(), CloudError>> = None;
     for group in groups {
         match azure.granted_in(group).await {
             Ok(granted) => {
                 let place = format!("resource group {}", group.name());
                 let scopes = [AzureScope::Subscription, AzureScope::ScaleSets, AzureScope::Temporaries];
                 rights.extend(lacking(&granted, &scopes, &place, &BTreeSet::new()));
-                answer = Some(Ok(()));
             }
-            Err(error) => {
-                rights.push(unknown(&format!("resource group {}", group.name()), &error));
-                if answer.is_none() {
-                    answer = Some(Err(error));
-                }
+            // Whatever else it says, it answers. Silence takes a minute, so nothing more is asked.
+            Err(error) if error.class() == Class::Uncertain => {
+                checks.extend(silent(&error));
+                return (checks, false);
             }
+            Err(error) => rights.push(unknown(&format!("resource group {}", group.name()), &error)),
         }
     }
     for (gallery, definitions) in galleries {
         rights.extend(on_gallery(azure, gallery, definitions).await);
-    }
-    // Whatever it says, it answers; silence is something else.
-    let silent = answer.and_then(Result::err).filter(|error| error.class() == Class::Uncertain);
-    if let Some(error) = silent {
-        let remedy =
-            "see that azure.resourceManager can be reached from here, and azure.caBundle if a proxy is between";
-        checks.push(Check::wrong("resource manager", error.to_string(), remedy));
-        for name in ["resource manager's clock", RIGHTS] {
-            checks.push(Check::skipped(name, "the resource manager does not answer"));
-        }
-        return (checks, false);
     }
     checks.push(Check::ok("resource manager", "it answers"));
     checks.push(Check::clock("resource manager's clock", azure.ahead()));
@@ -74,6 +61,15 @@ pub async fn azure(azure: &AzureCloud, groups: &BTreeSet<GroupId>, galleries: &G
     checks.append(&mut rights);
     checks.push(Check::skipped("Azure rights on what models refer to", NOT_ASKED));
     (checks, true)
+}
+
+fn silent(error: &CloudError) -> Vec<Check> {
+    let remedy = "see that azure.resourceManager can be reached from here, and azure.caBundle if a proxy is between";
+    let mut checks = vec![Check::wrong("resource manager", error.to_string(), remedy)];
+    for name in ["resource manager's clock", RIGHTS] {
+        checks.push(Check::skipped(name, "the resource manager does not answer"));
+    }
+    checks
 }
 
 /// A role may be assigned on the gallery alone. One that is not there has no assignments of its own: its group counts.

@@ -4,7 +4,11 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a helper that cannot go on ends the test")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod changes;
 mod events;
 mod process;
 mod routes;
+mod watch;

@@ -1,8 +1,6 @@
 //! What runs have left in a real cluster: found by label, and taken away in the order of undo.
 
-use std::sync::Arc;
-
-use std::{collections::BTreeSet, convert::Infallible, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;

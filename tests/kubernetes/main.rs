@@ -11,6 +11,7 @@ mod errors;
 #[cfg(feature = "sim")]
 mod leftovers;
 mod nodes;
+mod plugin;
 mod rights;
 mod stand_in;
 

@@ -30,8 +30,8 @@ async fn killed_in_every_stage_the_installed_daemon_finishes_one_update() {
     // Slow enough for a stage to be seen while it lasts.
     let plan = Plan {
         cleaner: Cleaner::Real(base.image.clone()),
-        scale: 0.02,
-        way: Duration::from_millis(400),
+        scale: 0.01,
+        way: Duration::from_millis(250),
         ..Plan::default()
     };
     let Some(release) = Release::prepare("killed", plan).await else { return };

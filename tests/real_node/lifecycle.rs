@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kamino_wf::clock::{Clock as _, SystemClock};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -16,6 +17,7 @@ async fn the_store_outlives_upgrade_rollback_the_pod_and_the_release() {
     let began = Instant::now();
     release.apply("install").assert(0, &["STATUS: deployed"]);
     println!("helm install --wait: {:.1} s", began.elapsed().as_secs_f32());
+    idle(&release).await;
     release.helm(&["test", "lives-on", "--timeout", "1m"]).assert(0, &["Phase:          Succeeded"]);
     let run = release.start().await;
     until("a request", async || !release.site.writes().is_empty()).await;
@@ -57,4 +59,28 @@ async fn the_store_outlives_upgrade_rollback_the_pod_and_the_release() {
     until("the pods to go", async || release.pods().await.is_empty()).await;
     release.apply("install").assert(0, &["STATUS: deployed"]);
     release.answer(&["list"]).await.assert(0, &[&run, "cancelled"]);
+}
+
+/// What docs/BENCHMARKS.md says of the daemon that has nothing to do.
+async fn idle(release: &Release) {
+    let pod = release.pod().await;
+    let of = async |file| release.cluster.proc_of("lives-on", &pod, file).await;
+    let number = |text: &str| text.split_whitespace().next().and_then(|it| it.parse::<f64>().ok()).expect("a number");
+    let status = of("status").await;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    let resident = number(resident) / 1024.0;
+
+    // In hundredths of a second since the machine started, behind a name that may hold anything.
+    let stat = of("stat").await;
+    let began = number(stat.rsplit_once(')').expect("its name").1.split_whitespace().nth(19).expect("field 22"));
+    let uptime = number(&std::fs::read_to_string("/proc/uptime").expect("the machine's"));
+    let age = uptime - began / 100.0;
+    let started = SystemClock.now() - Duration::from_secs_f64(age);
+    let logs = release.kubectl(&["logs", &pod]);
+    let leads = logs.stdout.lines().find(|line| line.contains("\"message\":\"leads\"")).expect("it leads");
+    let leads: serde_json::Value = serde_json::from_str(leads).expect("JSON");
+    let leads: jiff::Timestamp = leads["timestamp"].as_str().expect("when").parse().expect("a time");
+    let took = leads.duration_since(started).as_millis_f64();
+    println!("the idle daemon: {resident:.1} MiB resident, {took:.0} ms from its start to leading");
+    assert!(resident < 30.0, "{resident} MiB: {status}");
 }

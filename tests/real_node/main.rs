@@ -17,6 +17,7 @@ mod support;
 mod cleaning;
 mod daemon;
 mod lifecycle;
+mod plugin;
 mod pods;
 mod release;
 mod update;

@@ -148,6 +148,11 @@ impl Running {
         self.err.text()
     }
 
+    /// What it said on stdout so far.
+    pub fn data(&self) -> String {
+        self.out.text()
+    }
+
     /// How many lines it said on stderr so far.
     pub fn lines(&self) -> usize {
         self.err.lines.lock().expect("a lock").len()

@@ -224,7 +224,7 @@ impl Drop for Servers {
 }
 
 /// A command that dies with the thread that starts it.
-pub(super) fn mortal(program: &Path) -> Command {
+pub fn mortal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command

@@ -14,6 +14,8 @@ use crate::cluster::ClusterError;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Between two pieces of an answer. The API server itself gives up on a request after 60 s.
 const SILENCE: Duration = Duration::from_secs(20);
+/// The same for a stream: `kube` pings it every minute, so after two without an answer nobody is there.
+const STREAM_SILENCE: Duration = Duration::from_secs(150);
 /// For a whole call. Five thousand nodes are 50 MB, which take some seconds.
 const CALL: Duration = Duration::from_secs(45);
 
@@ -56,6 +58,15 @@ pub struct KubernetesCluster {
 impl KubernetesCluster {
     /// Makes a client; sends nothing. Within a tokio runtime only.
     pub async fn connect(access: &Access) -> Result<Self, ConnectError> {
+        Self::connect_with(access, SILENCE).await
+    }
+
+    /// As [`KubernetesCluster::connect`], for answers that take as long as they take.
+    pub(super) async fn connect_for_streams(access: &Access) -> Result<Self, ConnectError> {
+        Self::connect_with(access, STREAM_SILENCE).await
+    }
+
+    async fn connect_with(access: &Access, silence: Duration) -> Result<Self, ConnectError> {
         let mut config = match access {
             Access::InCluster => {
                 Config::incluster().map_err(|error| ConnectError::InCluster { detail: chain(&error) })?
@@ -63,7 +74,7 @@ impl KubernetesCluster {
             Access::Kubeconfig { path, context } => from_kubeconfig(path.as_ref(), context.as_ref()).await?,
         };
         config.connect_timeout = Some(CONNECT);
-        config.read_timeout = Some(SILENCE);
+        config.read_timeout = Some(silence);
         config.write_timeout = Some(SILENCE);
         config.reset_reader_on_write = true;
         // It would sleep inside a step, for minutes, and hide a 429: the engine waits, durably and visibly.

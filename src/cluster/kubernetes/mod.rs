@@ -9,8 +9,10 @@ mod lease;
 mod node;
 mod objects;
 mod port;
+mod remote;
 mod self_check;
 mod view;
 
 pub use connect::{Access, ConnectError, KubernetesCluster};
+pub use remote::{Controller, Remote, RemoteError};
 pub use self_check::About;

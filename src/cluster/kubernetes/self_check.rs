@@ -59,22 +59,24 @@ impl KubernetesCluster {
     }
 
     async fn has(&self, right: &ClusterRight, at: &Installation) -> Result<bool, ClusterError> {
+        let what = ResourceAttributes {
+            group: Some(right.group.to_owned()),
+            resource: Some(right.resource.to_owned()),
+            verb: Some(right.verb.to_owned()),
+            namespace: at.namespace_of(right.scope).map(str::to_owned),
+            name: right.names.first().map(|name| (*name).to_owned()),
+            ..ResourceAttributes::default()
+        };
+        self.allowed(what, format!("ask whether we may {} {}", right.verb, right.resource)).await
+    }
+
+    /// Asks the API server about one right of whoever we are.
+    pub(super) async fn allowed(&self, right: ResourceAttributes, what: String) -> Result<bool, ClusterError> {
         let question = SelfSubjectAccessReview {
-            spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(ResourceAttributes {
-                    group: Some(right.group.to_owned()),
-                    resource: Some(right.resource.to_owned()),
-                    verb: Some(right.verb.to_owned()),
-                    namespace: at.namespace_of(right.scope).map(str::to_owned),
-                    name: right.names.first().map(|name| (*name).to_owned()),
-                    ..ResourceAttributes::default()
-                }),
-                non_resource_attributes: None,
-            },
+            spec: SelfSubjectAccessReviewSpec { resource_attributes: Some(right), non_resource_attributes: None },
             ..SelfSubjectAccessReview::default()
         };
         let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
-        let what = format!("ask whether we may {} {}", right.verb, right.resource);
         let answer = self.call(what, reviews.create(&PostParams::default(), &question)).await?;
         Ok(answer.status.is_some_and(|status| status.allowed))
     }

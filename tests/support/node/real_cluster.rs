@@ -171,11 +171,25 @@ impl RealCluster {
 
     /// Kills the processes of the pod's first container, as the kernel does when memory is short.
     pub async fn kill_container(&self, namespace: &str, pod: &str) {
+        let id = self.container(namespace, pod).await;
+        good(self.inside("ctr").args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", "--all", &id]));
+    }
+
+    /// The id of the pod's first container.
+    async fn container(&self, namespace: &str, pod: &str) -> String {
         let pods: Api<Pod> = Api::namespaced(self.admin().await, namespace);
         let status = pods.get(pod).await.expect("the pod").status.expect("its status");
         let id = status.container_statuses.and_then(|all| all.into_iter().next()?.container_id).expect("a container");
-        let id = id.strip_prefix("containerd://").expect("a container of containerd");
-        good(self.inside("ctr").args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", "--all", id]));
+        id.strip_prefix("containerd://").expect("a container of containerd").to_owned()
+    }
+
+    /// A file of `/proc` of the first process of the pod's first container.
+    pub async fn proc_of(&self, namespace: &str, pod: &str, file: &str) -> String {
+        let id = self.container(namespace, pod).await;
+        let tasks = good(self.inside("ctr").args(["--namespace", "k8s.io", "tasks", "list"]));
+        let line = tasks.lines().find(|line| line.starts_with(&id)).expect("it runs");
+        let pid = line.split_whitespace().nth(1).expect("its number");
+        good(self.inside("cat").arg(format!("/proc/{pid}/{file}")))
     }
 
     /// Sends a signal to one of the servers, by the name of its binary: to stop and to continue it, for example.
