@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Bytes before the root partition of the base's GPT variant, see `scripts/guest-image`.
-const GPT_OFFSET: u64 = 16 << 20;
+pub(crate) const GPT_OFFSET: u64 = 16 << 20;
 
 /// How the root file system lies on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,11 @@ impl Disk {
     }
 
     pub(crate) fn copy_as(&self, name: &str) -> Self {
-        Self::copy(&self.image, self.image.with_file_name(name), self.form)
+        self.copy_to(self.image.with_file_name(name))
+    }
+
+    pub(crate) fn copy_to(&self, to: PathBuf) -> Self {
+        Self::copy(&self.image, to, self.form)
     }
 
     pub(crate) fn mount(&self, options: &str) -> Mount {

@@ -8,7 +8,7 @@ use std::process::Command;
 use super::guest::{Disk, Mount, run};
 
 /// Words planted as files, by path. Those of one profile only are in [`plant`].
-const FILES: &[(&str, &str)] = &[
+pub(crate) const FILES: &[(&str, &str)] = &[
     ("bash-history", "root/.bash_history"),
     ("home-history", "home/admin/.bash_history"),
     ("journal", "var/log/journal/0123456789abcdef0123456789abcdef/system.journal"),
@@ -148,7 +148,7 @@ echo PLANT-container-layer > /run/layer/written
 umount /run/layer
 "#;
 
-fn lines(name: &str) -> String {
+pub(crate) fn lines(name: &str) -> String {
     format!("PLANT-{name}\n").repeat(400)
 }
 

@@ -53,6 +53,10 @@ pub struct AuditEntry {
     pub namespace: String,
     pub name: String,
     pub code: u16,
+    /// Of its path, the query included.
+    pub uri: String,
+    /// The address that it came from.
+    pub from: String,
 }
 
 impl AuditEntry {
@@ -160,7 +164,7 @@ pub(super) fn binaries(wanted: &[&str]) -> Result<PathBuf, String> {
 }
 
 /// Says loudly that a cluster can't be had here; in CI that is a failure.
-pub(super) fn skipped(why: &str) {
+pub fn skipped(why: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "no test cluster: {why}");
     // Not `eprintln`: the test harness would keep that to itself.
     let _ = writeln!(std::io::stderr(), "SKIPPED: tests against a real Kubernetes: {why}");
@@ -394,6 +398,10 @@ struct AuditLine {
     object_ref: BTreeMap<String, String>,
     #[serde(default)]
     response_status: serde_json::Value,
+    #[serde(default, rename = "requestURI")]
+    request_uri: String,
+    #[serde(default, rename = "sourceIPs")]
+    source_ips: Vec<String>,
 }
 
 fn parse_audit(line: &str) -> Option<AuditEntry> {
@@ -407,5 +415,7 @@ fn parse_audit(line: &str) -> Option<AuditEntry> {
         namespace: of("namespace"),
         name: of("name"),
         code: line.response_status["code"].as_u64().and_then(|code| code.try_into().ok()).unwrap_or_default(),
+        uri: line.request_uri,
+        from: line.source_ips.into_iter().next().unwrap_or_default(),
     })
 }

@@ -21,10 +21,7 @@ impl Authority {
         let folder = folder.join("certificates");
         fs::create_dir(&folder).map_err(|error| error.to_string())?;
         let made = || -> Result<_, rcgen::Error> {
-            let mut params = CertificateParams::new(Vec::new())?;
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-            params.distinguished_name.push(DnType::CommonName, "test cluster");
+            let params = own_params()?;
             let key = KeyPair::generate()?;
             let certificate = params.self_signed(&key)?.pem();
             let private = key.serialize_pem();
@@ -33,6 +30,15 @@ impl Authority {
         let (certificate, private, issuer) = made().map_err(|error| error.to_string())?;
         write(&folder, "apiserver.crt", &certificate)?;
         write(&folder, "ca.key", &private)?;
+        Ok(Self { folder, issuer })
+    }
+
+    /// The one that was made in the cluster's folder.
+    pub fn open(folder: &Path) -> Result<Self, String> {
+        let folder = folder.join("certificates");
+        let private = fs::read_to_string(folder.join("ca.key")).map_err(|error| error.to_string())?;
+        let opened = || Ok::<_, rcgen::Error>(Issuer::new(own_params()?, KeyPair::from_pem(&private)?));
+        let issuer = opened().map_err(|error| error.to_string())?;
         Ok(Self { folder, issuer })
     }
 
@@ -53,6 +59,14 @@ impl Authority {
         write(&self.folder, &format!("{file}.crt"), &certificate)?;
         write(&self.folder, &format!("{file}.key"), &private)
     }
+}
+
+fn own_params() -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params.distinguished_name.push(DnType::CommonName, "test cluster");
+    Ok(params)
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> Result<(), String> {
