@@ -170,13 +170,24 @@ pub fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: tests against a real Kubernetes: {why}");
 }
 
-/// Removes the folder when this process is gone, and the control groups of its name that a node left.
+/// Removes the folder when this process is gone, and what a node left: loop devices that it noted, control groups of its name.
 struct Sweeper(Child);
 
 fn sweeper(folder: &Path) -> Sweeper {
     let script = r#"
         cat > /dev/null
         name=${1##*/}
+        for note in "$1"/loops/loop*; do
+            [ -f "$note" ] || continue
+            loop=${note##*/} image=$(cat "$note")
+            case $(cat "/sys/block/$loop/loop/backing_file") in
+                "$image" | "$image (deleted)") ;;
+                *) continue ;;
+            esac
+            # The kubelet put a loop device of its own on it, which the kernel does not detach by itself.
+            losetup --associated "/dev/$loop" --output NAME --noheadings | xargs -r losetup --detach
+            losetup --detach "/dev/$loop"
+        done
         for _ in 1 2 3 4 5 6 7 8 9 10; do
             find /sys/fs/cgroup -depth -type d \( -name "$name" -o -path "*/$name/*" \) -exec rmdir -- {} +
             rm -rf -- "$1" && [ -z "$(find /sys/fs/cgroup -type d -name "$name")" ] && exit
