@@ -5,7 +5,7 @@
 use std::{fmt::Write, fs, path::Path};
 
 use kamino_wf::{
-    permissions::{AZURE, Installation, KUBERNETES, kubernetes_roles},
+    permissions::{AZURE, Installation, KUBERNETES, Places, azure_roles, kubernetes_roles},
     workflow::{LIVE, plan},
 };
 
@@ -43,6 +43,25 @@ fn the_page_is_up_to_date() {
 #[test]
 fn the_charts_roles_are_up_to_date() {
     up_to_date("charts/kamino-wf/templates/roles.yaml", &chart_roles());
+}
+
+/// What docs/install.md has an operator fill in and hand to `az role definition create`, which takes one role at a time.
+#[test]
+fn the_role_definitions_of_azure_are_up_to_date() {
+    let group = |name: &str| format!("/subscriptions/SUBSCRIPTION/resourceGroups/{name}");
+    let at = Places {
+        subscription: "/subscriptions/SUBSCRIPTION".into(),
+        scale_sets: group("SCALE_SETS_GROUP"),
+        // Where copies are, unless that changes one day.
+        temporaries: group("SCALE_SETS_GROUP"),
+        gallery: group("GALLERY_GROUP"),
+        linked: vec![group("NETWORK_GROUP")],
+    };
+    for role in azure_roles(&at) {
+        let name = role["Name"].as_str().expect("a name").trim_start_matches("kamino-wf ").replace(' ', "-");
+        let text = serde_json::to_string_pretty(&role).expect("JSON") + "\n";
+        up_to_date(&format!("docs/azure-roles/{name}.json"), &text);
+    }
 }
 
 const CHART_ROLES_HEAD: &str = "\

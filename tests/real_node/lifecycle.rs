@@ -1,6 +1,6 @@
 //! What users do with a release: install, test, upgrade, go back, lose the pod, uninstall. The store outlives it all.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use kamino_wf::clock::{Clock as _, SystemClock};
 use serde_json::json;
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     release::Release,
-    support::{installed::until, node::servers::NODE, world::Plan},
+    support::{installed::until, world::Plan},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,24 +69,13 @@ async fn idle(release: &Release) {
     let status = of("status").await;
     let mebibytes = |key: &str| number(status.lines().find_map(|line| line.strip_prefix(key)).expect(key)) / 1024.0;
     let (own, binary) = (mebibytes("RssAnon:"), mebibytes("RssFile:"));
-    // As `kubectl top` has it: without what the kernel can drop, such as pages of the binary that nobody uses.
-    let path = format!("/api/v1/nodes/{NODE}/proxy/stats/summary");
-    let mut working_set = None;
-    until("the kubelet to have measured it", async || {
-        let summary = release.cluster.kubectl(&["get", "--raw", &path]);
-        let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
-        let pods = summary["pods"].as_array().expect("pods");
-        let ours = pods.iter().find(|it| it["podRef"]["name"] == pod.as_str());
-        working_set = ours.and_then(|it| it["containers"][0]["memory"]["workingSetBytes"].as_f64());
-        working_set.is_some()
-    })
-    .await;
-    let working_set = working_set.expect("it was measured") / 1024.0 / 1024.0;
+    // As the kubelet and `kubectl top` count it: without what the kernel can drop, such as pages of the binary that nobody uses.
+    let working_set = working_set(&of("cgroup").await) / 1024.0 / 1024.0;
 
     // In hundredths of a second since the machine started, behind a name that may hold anything.
     let stat = of("stat").await;
     let began = number(stat.rsplit_once(')').expect("its name").1.split_whitespace().nth(19).expect("field 22"));
-    let uptime = number(&std::fs::read_to_string("/proc/uptime").expect("the machine's"));
+    let uptime = number(&fs::read_to_string("/proc/uptime").expect("the machine's"));
     let age = uptime - began / 100.0;
     let started = SystemClock.now() - Duration::from_secs_f64(age);
     let logs = release.kubectl(&["logs", &pod]);
@@ -99,4 +88,20 @@ async fn idle(release: &Release) {
          {took:.0} ms from its start to leading"
     );
     assert!(working_set <= 30.0, "{working_set} MiB");
+}
+
+/// The memory of a control group, of either version, without inactive pages of files.
+fn working_set(cgroup: &str) -> f64 {
+    let (_, path) =
+        cgroup.lines().find_map(|line| line.split_once(":memory:").or(line.split_once("0::"))).expect("its group");
+    let folders = [format!("/sys/fs/cgroup/memory{path}"), format!("/sys/fs/cgroup{path}")];
+    let folder = folders.iter().find(|it| Path::new(it).join("memory.stat").exists()).expect("the group's folder");
+    let read = |file: &str| fs::read_to_string(Path::new(folder).join(file));
+    let used = read("memory.usage_in_bytes").or_else(|_| read("memory.current")).expect("its memory");
+    let stat = read("memory.stat").expect("its pages");
+    let inactive = ["total_inactive_file ", "inactive_file "];
+    let inactive =
+        inactive.iter().find_map(|key| stat.lines().find_map(|line| line.strip_prefix(key))).expect("a line");
+    let bytes = |text: &str| text.trim().parse::<f64>().expect("bytes");
+    bytes(&used) - bytes(inactive)
 }
