@@ -205,6 +205,22 @@ fn the_binary_takes_the_settings() {
     }
 }
 
+/// So do those that say something of the daemon and its schedules.
+#[test]
+fn the_binary_takes_settings_of_the_daemon() {
+    let Some(text) = rendered(Helm::Four, "everything", "1.36") else { return };
+    let objects = objects(&text);
+    let maps = of_kind(&objects, "ConfigMap");
+    let settings = maps.iter().find_map(|map| map["data"]["config.yaml"].as_str()).expect("settings");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.yaml");
+    std::fs::write(&path, settings).expect("a file");
+    let overrides = kamino_wf::config::Overrides { config: Some(path), ..Default::default() };
+    let config = kamino_wf::config::Config::load(overrides, &|_: &str| None).expect("settings that can be used");
+    assert_eq!((config.serve.listen.port(), config.serve.runs_at_once), (9090, 1));
+    assert!(config.pools[0].adopt && config.pools[0].schedule.as_ref().is_some_and(|it| it.windows.len() == 1));
+}
+
 #[test]
 fn the_chart_is_of_this_release() {
     let chart = chart_file("Chart.yaml");
