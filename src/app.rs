@@ -1,5 +1,6 @@
 //! The one place that builds real adapters, spawns tasks and joins them: if a task that must live ends, the process ends.
 
+mod auto;
 mod doctor;
 mod remote;
 mod serve;
@@ -33,6 +34,7 @@ use crate::{
     workflow::{Authority, Driver, Engine, Observer, Parts, RunSpec, Summary},
 };
 
+pub use auto::auto;
 pub use doctor::doctor;
 pub use remote::{Ran, Whereabouts, in_the_pod};
 pub use serve::serve;

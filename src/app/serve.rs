@@ -160,7 +160,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
 }
 
 /// In a namespace of its own, a process takes the Lease there first.
-fn leadership(
+pub(super) fn leadership(
     config: &Config,
     cluster: Arc<dyn Cluster>,
     authority: Arc<Authority>,

@@ -47,7 +47,7 @@ impl Cli {
         let quiet = match self.command {
             #[cfg(feature = "sim")]
             Command::Simulate(_) => "off",
-            Command::Serve(_) => "info",
+            Command::Serve(_) | Command::Auto(_) => "info",
             Command::Start(_)
             | Command::List(_)
             | Command::Describe(_)
@@ -68,7 +68,7 @@ impl Cli {
 
     /// How to log.
     pub(super) fn log_format(&self) -> LogFormat {
-        let serving = matches!(self.command, Command::Serve(_));
+        let serving = matches!(self.command, Command::Serve(_) | Command::Auto(_));
         self.log_format.unwrap_or(if serving { LogFormat::Json } else { LogFormat::Text })
     }
 
@@ -93,6 +93,11 @@ pub(super) enum Command {
     /// In a pod (`KAMINO_NAMESPACE`) it takes the Lease first: one process at a time changes the world. Probes and metrics are
     /// on `serve.listen`, commands on the control socket in the store's directory.
     Serve(ServeArgs),
+    /// Update all pools once and end, for a scheduled Job.
+    ///
+    /// Goes on with interrupted runs first, then begins a run for each pool that is due (those without a schedule always are),
+    /// and waits until nothing moves by itself. Ends as the run does that needs a person most.
+    Auto(AutoArgs),
     /// Start an update of one pool.
     ///
     /// With --wait this process drives the run and ends when the run does; stopped and started again it goes on with it.
@@ -125,6 +130,13 @@ pub(super) enum LogFormat {
     Text,
     /// For programs: one object a line.
     Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AutoArgs {
+    /// Once, and not for ever: that is what `serve` is for.
+    #[arg(long, required = true)]
+    pub(super) once: bool,
 }
 
 #[derive(Debug, Args)]

@@ -57,6 +57,14 @@ impl Code {
         }
     }
 
+    /// The code of several runs: of the one that needs a person most.
+    #[must_use]
+    pub fn worst(runs: &[Summary]) -> Self {
+        let codes: Vec<Self> = runs.iter().map(Self::of).collect();
+        let order = [Self::LeftDirty, Self::NeedsPerson, Self::Failed, Self::Undone, Self::Cancelled];
+        order.into_iter().find(|code| codes.contains(code)).unwrap_or(Self::Ok)
+    }
+
     /// The number.
     #[must_use]
     pub fn number(self) -> u8 {

@@ -9,7 +9,9 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    args::{Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand},
+    args::{
+        AutoArgs, Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand,
+    },
     exit::Code,
     plugin, render,
     watch::{self, Interrupts, Lines},
@@ -135,6 +137,7 @@ fn dispatch(cli: Cli) -> Result<Code> {
             Ok(if report.good() { Code::Ok } else { Code::Failed })
         }
         Command::Store(StoreCommand::Check(args)) => check(&config()?.store, args.output),
+        Command::Auto(AutoArgs { once: _ }) => runtime()?.block_on(auto(&config()?)),
         Command::Serve(args) => {
             let signal = runtime()?.block_on(app::serve(&config()?, args.hold_on_start))?;
             info!(signal, "stopped");
@@ -354,6 +357,16 @@ async fn resume(config: &Config, args: &ResumeArgs, by: String) -> Result<Code> 
         return Ok(Code::Ok);
     }
     rest(engine, store, id).await
+}
+
+/// Once through all pools.
+async fn auto(config: &Config) -> Result<Code> {
+    let (drove, runs) = app::auto(config, talking()).await?;
+    println!("{}", render::list(&runs, SystemClock.now()));
+    Ok(match drove {
+        Drove::Signal(signal) => Code::Signal(signal),
+        Drove::ToRest => Code::worst(&runs),
+    })
 }
 
 /// Drives all open runs until the given one is at rest, and ends as it did.

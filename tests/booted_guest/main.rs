@@ -26,10 +26,10 @@ mod tenant;
 
 use std::{collections::BTreeSet, fs};
 
-use kamino_wf::model::Profile;
+use kamino_wf::{cluster::PodPhase, model::Profile};
 use machine::{Identity, Machine};
 use pool::{Joined, Lab, since};
-use support::cluster::AuditEntry;
+use support::{cluster::AuditEntry, node::servers::NODE};
 use tokio::time::Instant;
 
 #[tokio::test]
@@ -85,8 +85,9 @@ async fn the_story(lab: &Lab, donor: Identity, clone: Identity) -> Joined {
     assert!(missing.is_empty(), "control: not readable before cleaning: {missing:?}");
     since(began, "its disk is copied");
 
-    let cleaned = copy.clean(lab.profile_name());
-    assert_eq!((cleaned.code, &cleaned.report["verdict"]), (Some(0), &"clean".into()), "{cleaned:?}");
+    let (ended, report) = lab.cluster.clean_by_pod(&copy.image, lab.profile).await;
+    assert_eq!((&ended.phase, &report["verdict"]), (&PodPhase::Succeeded, &"clean".into()), "{ended:?}");
+    assert_eq!(ended.node.as_deref(), Some(NODE), "in a container of the control plane's own node");
     assert_eq!(raw::readable(&copy, &planted), BTreeSet::new(), "readable in the raw disk after cleaning");
     since(began, "the copy is clean");
 

@@ -59,7 +59,7 @@ struct Shared {
 pub(crate) struct Lab {
     pub(crate) cluster: &'static RealCluster,
     shared: &'static Shared,
-    profile: Profile,
+    pub(crate) profile: Profile,
     folder: TempDir,
     for_new_machines: String,
     /// One pool at a time: two would need room for all their disks at once, and be no quicker on two cores.
@@ -88,13 +88,6 @@ impl Lab {
         };
         let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
         Some(Self { cluster: shared.cluster, shared, profile, folder, for_new_machines, _turn: turn })
-    }
-
-    pub(crate) fn profile_name(&self) -> &'static str {
-        match self.profile {
-            Profile::Kubeadm => "kubeadm",
-            Profile::AksEngine => "aks-engine",
-        }
     }
 
     pub(crate) fn base(&self, name: &str) -> Disk {

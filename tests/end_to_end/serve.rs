@@ -252,3 +252,22 @@ async fn a_schedule_starts_one_run_a_time_also_over_a_restart() {
     assert!(by.starts_with("schedule \"* * * * *\" of pool pool1, due "), "{by}");
     daemon.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn auto_finishes_what_was_interrupted_then_updates_every_pool_once() {
+    let Some(site) = site(0.001).await else { return };
+    let auto: &[&str] = &["auto", "--once", "--log-format", "text"];
+    let process = in_pod(&site, "job-1").start(auto);
+    until("a request", async || !site.writes().is_empty()).await;
+    let runs = async || site.binary.run(&["list", "-o", "json"]).await.assert(0, &[]).json()["runs"].clone();
+    process.kill().await;
+    let interrupted = runs().await[0]["run"].as_str().expect("its id").to_owned();
+
+    // Another pod of the next Job, with the same volume: the Lease of the killed one has to run out.
+    in_pod(&site, "job-2").run(auto).await.assert(0, &[&interrupted, "done"]);
+    let all = runs().await;
+    assert_eq!(all.as_array().map(Vec::len), Some(2), "the interrupted one, and this time's: {all:#}");
+    assert!(all.as_array().is_some_and(|all| all.iter().all(|run| run["state"] == "done")), "{all:#}");
+    assert_eq!(pod_of(&holder(&site).await.expect("a Lease")), Some(""), "given back");
+    in_pod(&site, "job-3").run(&["auto"]).await.assert(2, &["--once"]);
+}

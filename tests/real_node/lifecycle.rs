@@ -61,6 +61,22 @@ async fn the_store_outlives_upgrade_rollback_the_pod_and_the_release() {
     release.answer(&["list"]).await.assert(0, &[&run, "cancelled"]);
 }
 
+/// Instead of the daemon: a Job now and then, on the same kind of volume.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_a_cron_job_it_updates_every_pool_and_ends() {
+    let Some(release) = Release::prepare("by-cron", Plan { scale: 0.002, ..Plan::default() }).await else { return };
+    release.write_values(&|values| values["mode"] = "cronjob".into());
+    release.apply("install").assert(0, &["STATUS: deployed"]);
+    assert!(release.pods().await.is_empty(), "never both");
+    release.kubectl(&["create", "job", "--from=cronjob/by-cron-kamino-wf", "now"]).assert(0, &[]);
+    let waited = release.kubectl(&["wait", "--for=condition=complete", "job/now", "--timeout=100s"]);
+    let logs = release.kubectl(&["logs", "job/now"]);
+    waited.assert(0, &[]);
+    logs.assert(0, &["done: new nodes are made from the new image"]);
+    assert_eq!(release.site.left().await, Vec::<String>::new());
+    release.site.assert_donors_untouched().await;
+}
+
 /// What docs/BENCHMARKS.md says of the daemon that has nothing to do.
 async fn idle(release: &Release) {
     let pod = release.pod().await;

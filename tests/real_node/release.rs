@@ -17,30 +17,15 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{
     installed::{create, until},
-    node::real_cluster::{RealCluster, shared},
+    node::{
+        product::{REPOSITORY, script},
+        real_cluster::{RealCluster, shared},
+    },
     world::{Plan, Site},
 };
 
-/// What `scripts/image` calls it.
-const IMAGE: &str = "localhost/kamino-wf";
 /// For what a person would wait for without a second thought.
 const PATIENCE: Duration = Duration::from_mins(2);
-
-/// The cluster with the image on its node. `None`, loudly, where it can't run; in CI that is a failure.
-fn with_image() -> Option<&'static RealCluster> {
-    static IMPORTED: OnceLock<()> = OnceLock::new();
-    let cluster = shared()?;
-    IMPORTED.get_or_init(|| cluster.import_archive(&script("scripts/image")));
-    Some(cluster)
-}
-
-/// The path that a script of ours prints last.
-fn script(path: &str) -> PathBuf {
-    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).stderr(Stdio::inherit()).output();
-    let Output { status, stdout, .. } = output.expect("the script starts");
-    assert!(status.success(), "{path} ended with {status}; see its words above");
-    String::from_utf8_lossy(&stdout).lines().last().expect("a path").into()
-}
 
 /// An installation by the chart, and the world that it works on.
 pub(crate) struct Release {
@@ -82,7 +67,8 @@ impl Said {
 impl Release {
     /// A world, a namespace with the little that the chart does not bring, and a file of values. Nothing is installed yet.
     pub(crate) async fn prepare(name: &'static str, plan: Plan) -> Option<Self> {
-        let cluster = with_image()?;
+        let cluster = shared()?;
+        cluster.import_product();
         let at = Installation {
             namespace: name.to_owned(),
             clean_namespace: format!("{name}-clean"),
@@ -121,7 +107,7 @@ impl Release {
             serde_json::from_str(&fs::read_to_string(&self.site.config).expect("settings")).expect("JSON");
         let face = self.site.face.url();
         let mut values = json!({
-            "image": { "repository": IMAGE, "pullPolicy": "Never" },
+            "image": { "repository": REPOSITORY, "pullPolicy": "Never" },
             "azure": { "clientId": "11111111-2222-3333-4444-555555555555",
                 "tenantId": "66666666-7777-8888-9999-000000000000", "projectToken": true },
             "config": {

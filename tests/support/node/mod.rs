@@ -27,6 +27,7 @@ pub mod disks;
 pub mod gate;
 pub mod image;
 pub mod namespace;
+pub mod product;
 pub mod real_cluster;
 pub mod servers;
 pub mod settings;

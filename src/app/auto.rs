@@ -1,0 +1,111 @@
+//! For a `CronJob`: goes on with what was interrupted, begins what is due, and ends when nothing moves by itself any more.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{Drove, OpenStore, Reach, close, cluster, engine, open_store, pool_spec, serve::leadership, served};
+use crate::{
+    cluster::Cluster,
+    config::Config,
+    http,
+    model::{DonorChoice, RunId},
+    workflow::{Authority, Driver, Engine, Observer, Scheduled, Summary, follow_once, summaries},
+};
+
+/// Once through all pools. How it ended, and the runs that it had to do with, as they are then.
+///
+/// A pool without a schedule is due each time: the `CronJob`'s is its schedule. One with a schedule is due by that.
+///
+/// # Errors
+/// As the daemon.
+pub async fn auto(config: &Config, observer: Observer) -> Result<(Drove, Vec<Summary>)> {
+    super::ready(config, None)?;
+    let mut store = open_store(&config.store)?;
+    let reach = Reach::azure(config)?;
+    let cluster: Arc<dyn Cluster> = Arc::new(cluster(config).await?);
+    let seen = store.journal.seen_fence().await.context("failed to read the store")?;
+    let authority = Arc::new(match &config.place.namespace {
+        Some(_) => Authority::standby(seen),
+        None => Authority::unlimited(seen),
+    });
+    let leadership = leadership(config, Arc::clone(&cluster), Arc::clone(&authority), seen);
+    let engine =
+        engine(config, reach, Arc::clone(&cluster), Arc::clone(&authority), store.journal.clone(), observer).await?;
+    let control = store.listener.take().context("the control socket is taken already")?;
+    let (stop, stopping) = watch::channel(false);
+    let mut serving = Box::pin(http::serve(control, Arc::clone(&engine), stopping));
+    let mut ours: BTreeSet<RunId> = open(&engine).await?.into_iter().collect();
+
+    let OpenStore { guard, signals, .. } = &mut store;
+    let drove = {
+        let working = async {
+            authority.held().await;
+            Driver::new(Arc::clone(&engine)).run_to_rest().await?;
+            begin(config, &engine, cluster.as_ref()).await?;
+            ours.extend(open(&engine).await?);
+            Driver::new(Arc::clone(&engine)).run_to_rest().await?;
+            Ok::<_, anyhow::Error>(())
+        };
+        let leading = async {
+            match &leadership {
+                Some(leadership) => leadership.hold().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(working, leading);
+        tokio::select! {
+            biased;
+            signal = signals.next() => {
+                info!(signal, "asked to stop; every run goes on where it was");
+                Drove::Signal(signal)
+            }
+            ended = guard.ended() => {
+                ended.context("the store has ended")?;
+                bail!("the store has ended");
+            }
+            lost = &mut leading => return Err(lost.into()),
+            worked = &mut working => {
+                worked?;
+                Drove::ToRest
+            }
+            ended = &mut serving => {
+                ended.context("the control socket failed")?;
+                bail!("the control socket has stopped");
+            }
+        }
+    };
+    stop.send_replace(true);
+    served(serving).await;
+    if let Some(leadership) = &leadership {
+        leadership.release().await;
+    }
+    drop(engine);
+    let all = summaries(&store.journal).await?;
+    close(store).await?;
+    Ok((drove, all.into_iter().filter(|summary| ours.contains(&summary.id)).collect()))
+}
+
+async fn open(engine: &Engine) -> Result<Vec<RunId>> {
+    Ok(engine.summaries().await?.iter().filter(|summary| summary.open()).map(|summary| summary.id).collect())
+}
+
+/// Begins a run of each pool that is due.
+async fn begin(config: &Config, engine: &Engine, cluster: &dyn Cluster) -> Result<()> {
+    let id = cluster.cluster_id().await.context("failed to ask which cluster this is")?;
+    for pool in &config.pools {
+        let spec = pool_spec(config, pool, DonorChoice::Pool, pool.adopt, id.clone())?;
+        if let Some(schedule) = pool.schedule.clone() {
+            follow_once(engine, &Scheduled { pool: pool.name.clone(), schedule, spec }).await?;
+            continue;
+        }
+        match engine.start(spec, "auto --once").await? {
+            Ok(run) => info!(pool = pool.name, %run, "started"),
+            // A parked one: its state says what a person has to do.
+            Err(rejected) => warn!(pool = pool.name, %rejected, "not started"),
+        }
+    }
+    Ok(())
+}
