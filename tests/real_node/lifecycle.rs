@@ -1,19 +1,20 @@
 //! What users do with a release: install, test, upgrade, go back, lose the pod, uninstall. The store outlives it all.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 
 use kamino_wf::clock::{Clock as _, SystemClock};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    release::Release,
-    support::{installed::until, world::Plan},
+    plugin,
+    release::{Release, Said},
+    support::{binary::PRODUCT, installed::until, world::Plan},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_outlives_upgrade_rollback_the_pod_and_the_release() {
-    let Some(release) = Release::prepare("lives-on", Plan { scale: 0.02, ..Plan::default() }).await else { return };
+    let Some(release) = Release::prepare("lives-on", Plan { scale: 0.005, ..Plan::default() }).await else { return };
     let began = Instant::now();
     release.apply("install").assert(0, &["STATUS: deployed"]);
     println!("helm install --wait: {:.1} s", began.elapsed().as_secs_f32());
@@ -42,6 +43,8 @@ async fn the_store_outlives_upgrade_rollback_the_pod_and_the_release() {
     assert_ne!(third, fourth);
     release.answer(&["list"]).await.assert(0, &[&run, "cancelled"]);
 
+    by_kubectl(&release).await;
+
     // Two at a time: the volume refuses the second, and says so.
     release.kubectl(&["scale", "deployment/lives-on-kamino-wf", "--replicas", "2"]).assert(0, &[]);
     until("a pod that the volume refuses", async || {
@@ -59,6 +62,29 @@ async fn the_store_outlives_upgrade_rollback_the_pod_and_the_release() {
     until("the pods to go", async || release.pods().await.is_empty()).await;
     release.apply("install").assert(0, &["STATUS: deployed"]);
     release.answer(&["list"]).await.assert(0, &[&run, "cancelled"]);
+}
+
+/// As `kubectl kamino`, by a person who may list pods of the namespace and run commands in them: a run is started, held by a
+/// restart, resumed, and followed to its end.
+async fn by_kubectl(release: &Release) {
+    let person = plugin::person(release.cluster, "lives-on").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    symlink(PRODUCT, folder.path().join("kubectl-kamino")).expect("a link");
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let kamino = |arguments: &[&str]| {
+        let mut command = Command::new(release.cluster.binary("kubectl"));
+        command.args(["kamino", "--namespace", "lives-on"]).args(arguments).env("HOME", folder.path());
+        Said::of(command.env("PATH", &path).env("KUBECONFIG", &person.kubeconfig))
+    };
+    kamino(&["list"]).assert(0, &["cancelled"]);
+    let started = kamino(&["start", "--pool", "pool1"]);
+    let run = started.assert(0, &["driven by the process that holds the store"]).stdout.trim().to_owned();
+    release.write_values(&|values| values["holdOnStart"] = true.into());
+    release.apply("upgrade").assert(0, &["STATUS: deployed"]);
+    until("the run to be held", async || kamino(&["list"]).stdout.contains("held since")).await;
+    kamino(&["resume", &run]).assert(0, &["goes on"]);
+    kamino(&["describe", &run, "--watch"]).assert(0, &["done: new nodes are made from the new image"]);
+    kamino(&["list", "--audit"]).assert(0, &[&person.user, "resume"]);
 }
 
 /// Instead of the daemon: a Job now and then, on the same kind of volume.

@@ -33,24 +33,31 @@ struct Desk {
     home: TempDir,
 }
 
+/// Somebody who may list pods of a namespace and run commands in them, and nothing else.
+pub(crate) async fn person(cluster: &'static RealCluster, namespace: &str) -> Installed {
+    let person = cluster.service_account_kubeconfig(&[]).await;
+    let admin = cluster.admin().await;
+    let allowed = json!([
+        { "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] },
+        { "apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"] },
+    ]);
+    let roles: Api<Role> = Api::namespaced(admin.clone(), namespace);
+    create(&roles, json!({ "metadata": { "name": "operator" }, "rules": allowed })).await;
+    let bindings: Api<RoleBinding> = Api::namespaced(admin.clone(), namespace);
+    let subject =
+        json!({ "kind": "ServiceAccount", "name": person.at.service_account, "namespace": person.at.namespace });
+    let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator" });
+    let binding = json!({ "metadata": { "name": "operator" }, "roleRef": role, "subjects": [subject] });
+    create(&bindings, binding).await;
+    person
+}
+
 impl Desk {
     async fn new(cluster: &'static RealCluster) -> Self {
         let controller = cluster.service_account_kubeconfig(KUBERNETES).await;
-        let person = cluster.service_account_kubeconfig(&[]).await;
         let admin = cluster.admin().await;
         let namespace = controller.at.namespace.clone();
-        let allowed = json!([
-            { "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] },
-            { "apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"] },
-        ]);
-        let roles: Api<Role> = Api::namespaced(admin.clone(), &namespace);
-        create(&roles, json!({ "metadata": { "name": "operator" }, "rules": allowed })).await;
-        let bindings: Api<RoleBinding> = Api::namespaced(admin.clone(), &namespace);
-        let subject =
-            json!({ "kind": "ServiceAccount", "name": person.at.service_account, "namespace": person.at.namespace });
-        let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator" });
-        let binding = json!({ "metadata": { "name": "operator" }, "roleRef": role, "subjects": [subject] });
-        create(&bindings, binding).await;
+        let person = person(cluster, &namespace).await;
 
         let settings: Api<ConfigMap> = Api::namespaced(admin.clone(), &namespace);
         let data = json!({ "config.yaml": settings_file(&controller).to_string(), "token": "a.b.c" });

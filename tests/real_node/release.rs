@@ -44,7 +44,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
         let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().expect("the command starts");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) }

@@ -135,6 +135,11 @@ impl RealCluster {
         self.namespace.path(inside)
     }
 
+    /// One of those that `scripts/cluster-binaries` builds.
+    pub fn binary(&self, name: &str) -> PathBuf {
+        self.binaries.join(name)
+    }
+
     /// As the administrator. What it said on its standard output; a failure of it is one of the test.
     #[track_caller]
     pub fn kubectl(&self, arguments: &[&str]) -> String {
