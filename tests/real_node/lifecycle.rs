@@ -7,14 +7,24 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    guest::{Form, Lab},
+    plant::plant,
     plugin,
     release::{Release, Said},
-    support::{binary::PRODUCT, installed::until, world::Plan},
+    support::{
+        binary::PRODUCT,
+        installed::until,
+        world::{Cleaner, Plan},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_outlives_upgrade_rollback_the_pod_and_the_release() {
-    let Some(release) = Release::prepare("lives-on", Plan { scale: 0.005, ..Plan::default() }).await else { return };
+    let Some(lab) = Lab::new() else { return };
+    let donor = lab.base(Form::Gpt, "donor.img");
+    plant(&donor, "kubeadm");
+    let plan = Plan { scale: 0.005, cleaner: Cleaner::Real(donor.image.clone()), ..Plan::default() };
+    let Some(release) = Release::prepare("lives-on", plan).await else { return };
     let began = Instant::now();
     release.apply("install").assert(0, &["STATUS: deployed"]);
     println!("helm install --wait: {:.1} s", began.elapsed().as_secs_f32());
@@ -90,7 +100,11 @@ async fn by_kubectl(release: &Release) {
 /// Instead of the daemon: a Job now and then, on the same kind of volume.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_a_cron_job_it_updates_every_pool_and_ends() {
-    let Some(release) = Release::prepare("by-cron", Plan { scale: 0.002, ..Plan::default() }).await else { return };
+    let Some(lab) = Lab::new() else { return };
+    let donor = lab.base(Form::Gpt, "donor.img");
+    plant(&donor, "kubeadm");
+    let plan = Plan { scale: 0.002, cleaner: Cleaner::Real(donor.image.clone()), ..Plan::default() };
+    let Some(release) = Release::prepare("by-cron", plan).await else { return };
     release.write_values(&|values| values["mode"] = "cronjob".into());
     release.apply("install").assert(0, &["STATUS: deployed"]);
     assert!(release.pods().await.is_empty(), "never both");
