@@ -13,12 +13,13 @@ use std::{
 
 use jiff::Timestamp;
 use kamino_wf::{
+    clock::Clock as _,
     cloud::Limiter,
     model::RunId,
     sim::{Crash, Line, Scene, Session, SimCloud, SimCluster, SimDisk, Stop},
     store::{Fence, Holder, Journal, NewRecord, Revision, open_dir},
     workflow::{
-        self, Authority, Driver, Engine, Event, LIVE, Pace, Parts, Rejected, Run, RunState, Summary, events, plan,
+        self, Authority, Driver, Engine, Event, LIVE, Next, Pace, Parts, Rejected, Run, RunState, Summary, events, plan,
     },
 };
 use uuid::Uuid;
@@ -220,4 +221,65 @@ fn a_run_with_a_step_of_another_release_is_left_alone_and_says_which_release() {
         .await;
         assert_eq!(session.shared.world().accepted.len(), before, "nothing was asked for");
     });
+}
+
+/// Of another pool: the same run until it is about to touch something for the first time.
+fn about_to_begin(events: &[Event]) -> Vec<Event> {
+    let confirmed = |(_, event): &(usize, &Event)| matches!(event, Event::Confirmed { .. });
+    let (third, _) = events.iter().enumerate().filter(confirmed).nth(2).expect("all is chosen");
+    let mut events = events[..=third].to_vec();
+    let Some(Event::Started { spec, .. }) = events.first_mut() else { panic!("no start") };
+    spec.scale_set = spec.scale_set.as_str().replace("pool1", "pool2").parse().expect("another scale set");
+    events
+}
+
+/// What the first turn of the second pool's run does, with one of the first pool under way, or parked.
+fn second_of(runs_at_once: usize, parked: bool) -> (Next, Option<String>) {
+    let (step, scene) = left_at().swap_remove(5);
+    paused(async || {
+        let session = simulated_to(&step, &scene).await;
+        let (first, mut events) = on(&session.disk, async |journal| all(&journal).await.swap_remove(0)).await;
+        let second = session.shared.world().clock.new_run();
+        let waiting = about_to_begin(&events);
+        if parked {
+            let at = events.last().expect("an event").at();
+            events.push(Event::Parked { at, why: "a person is needed".into() });
+        }
+        let disk = Arc::new(SimDisk::default());
+        on(&disk, async |journal| {
+            write(&journal, first, &events).await;
+            write(&journal, second.0, &waiting).await;
+        })
+        .await;
+        let limiter = Arc::new(Limiter::default());
+        let clock = session.shared.world().clock.clone();
+        on(&disk, async |journal| {
+            let engine = Engine::open(Parts {
+                authority: Arc::new(Authority::unlimited(Fence(0))),
+                runs_at_once,
+                cloud: Arc::new(SimCloud::new(Arc::clone(&session.shared), Arc::clone(&limiter))),
+                cluster: Arc::new(SimCluster::new(Arc::clone(&session.shared))),
+                clock: Arc::new(clock),
+                journal,
+                limiter,
+                pace: Pace::default(),
+                release: "0.1.0".into(),
+                observer: Box::new(|_, _| {}),
+            });
+            let engine = engine.await.expect("opened");
+            let next = engine.turn(second).await.expect("a turn");
+            let described = engine.describe(second).await.expect("the store works").expect("the run");
+            (next, described.summary.why)
+        })
+        .await
+    })
+}
+
+#[test]
+fn no_more_runs_are_beyond_choosing_than_may_be_and_a_parked_one_keeps_nobody_waiting() {
+    let (next, why) = second_of(1, false);
+    assert!(matches!(next, Next::After(_)), "{next:?}");
+    assert_eq!(why.as_deref(), Some("waits for other runs: 1 under way, at most 1 at a time"));
+    assert_eq!(second_of(2, false), (Next::Now, None), "there is room for two");
+    assert_eq!(second_of(1, true), (Next::Now, None), "the other is parked");
 }

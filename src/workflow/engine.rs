@@ -587,7 +587,10 @@ impl Engine {
             return Ok(Next::After(NO_AUTHORITY));
         }
         if let Some(others) = self.crowded(&run).await {
-            cell.set_note(Some(&format!("{others} runs are under way, and no more than that at a time")));
+            cell.set_note(Some(&format!(
+                "waits for other runs: {others} under way, at most {} at a time",
+                self.runs_at_once
+            )));
             return Ok(Next::After(CROWDED));
         }
         // Whatever is logged below, also by the adapters, says which run and step it is about.
@@ -762,9 +765,11 @@ fn at_gate(run: &Run) -> bool {
     fresh && run.cancel.is_none()
 }
 
-/// It may have touched something, and has not ended.
+/// It may have touched something, and has not ended. One that is parked does nothing until a person comes, which may take days:
+/// it keeps nobody waiting.
 fn beyond_gate(run: &Run) -> bool {
-    run.position().is_some_and(|position| position.step() >= choosing(run))
+    let parked = matches!(run.state, RunState::Parked { .. });
+    !parked && run.position().is_some_and(|position| position.step() >= choosing(run))
 }
 
 /// How many steps of a run's plan are of the stage that touches nothing.
