@@ -16,10 +16,11 @@ use kamino_wf::{
     clock::Clock as _,
     cloud::Limiter,
     model::RunId,
-    sim::{Crash, Line, Scene, Session, SimCloud, SimCluster, SimDisk, Stop},
+    sim::{Crash, Line, Scene, Session, Shared, SimCloud, SimCluster, SimDisk, Stop},
     store::{Fence, Holder, Journal, NewRecord, Revision, open_dir},
     workflow::{
-        self, Authority, Driver, Engine, Event, LIVE, Next, Pace, Parts, Rejected, Run, RunState, Summary, events, plan,
+        self, Authority, Driver, Engine, EngineError, Event, LIVE, Next, Pace, Parts, Rejected, Run, RunState, Summary,
+        events, plan,
     },
 };
 use uuid::Uuid;
@@ -185,6 +186,25 @@ fn freeze() {
     std::fs::remove_file(Path::new(STORE).join("ballast")).expect("the ballast");
 }
 
+/// An engine over a world.
+async fn engine(shared: &Arc<Shared>, journal: Journal, runs_at_once: usize) -> Result<Engine, EngineError> {
+    let limiter = Arc::new(Limiter::default());
+    let clock = shared.world().clock.clone();
+    Engine::open(Parts {
+        authority: Arc::new(Authority::unlimited(Fence(0))),
+        runs_at_once,
+        cloud: Arc::new(SimCloud::new(Arc::clone(shared), Arc::clone(&limiter))),
+        cluster: Arc::new(SimCluster::new(Arc::clone(shared))),
+        clock: Arc::new(clock),
+        journal,
+        limiter,
+        pace: Pace::default(),
+        release: "0.1.0".into(),
+        observer: Box::new(|_, _| {}),
+    })
+    .await
+}
+
 #[test]
 fn a_run_with_a_step_of_another_release_is_left_alone_and_says_which_release() {
     let (step, scene) = left_at().swap_remove(8);
@@ -196,21 +216,9 @@ fn a_run_with_a_step_of_another_release_is_left_alone_and_says_which_release() {
         *release = "9.9.9".into();
         let disk = Arc::new(SimDisk::default());
         on(&disk, async |journal| write(&journal, id, &events).await).await;
-        let limiter = Arc::new(Limiter::default());
         let before = session.shared.world().accepted.len();
         on(&disk, async |journal| {
-            let engine = Engine::open(Parts {
-                authority: Arc::new(Authority::unlimited(Fence(0))),
-                runs_at_once: usize::MAX,
-                cloud: Arc::new(SimCloud::new(Arc::clone(&session.shared), Arc::clone(&limiter))),
-                cluster: Arc::new(SimCluster::new(Arc::clone(&session.shared))),
-                clock: Arc::new(session.shared.world().clock.clone()),
-                journal,
-                limiter,
-                pace: Pace::default(),
-                release: "0.1.0".into(),
-                observer: Box::new(|_, _| {}),
-            });
+            let engine = engine(&session.shared, journal, usize::MAX);
             let engine = Arc::new(engine.await.expect("opened"));
             Driver::new(Arc::clone(&engine)).run_to_rest().await.expect("at rest");
             let rejected =
@@ -251,21 +259,8 @@ fn second_of(runs_at_once: usize, parked: bool) -> (Next, Option<String>) {
             write(&journal, second.0, &waiting).await;
         })
         .await;
-        let limiter = Arc::new(Limiter::default());
-        let clock = session.shared.world().clock.clone();
         on(&disk, async |journal| {
-            let engine = Engine::open(Parts {
-                authority: Arc::new(Authority::unlimited(Fence(0))),
-                runs_at_once,
-                cloud: Arc::new(SimCloud::new(Arc::clone(&session.shared), Arc::clone(&limiter))),
-                cluster: Arc::new(SimCluster::new(Arc::clone(&session.shared))),
-                clock: Arc::new(clock),
-                journal,
-                limiter,
-                pace: Pace::default(),
-                release: "0.1.0".into(),
-                observer: Box::new(|_, _| {}),
-            });
+            let engine = engine(&session.shared, journal, runs_at_once);
             let engine = engine.await.expect("opened");
             let next = engine.turn(second).await.expect("a turn");
             let described = engine.describe(second).await.expect("the store works").expect("the run");

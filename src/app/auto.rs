@@ -6,13 +6,17 @@ use anyhow::{Context as _, Result, bail};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Drove, OpenStore, Reach, close, cluster, engine, open_store, pool_spec, serve::leadership, served};
+use super::{
+    Drove, OpenStore, Reach, close, cluster, engine, open_store, pool_spec,
+    serve::{leading, standing},
+    served,
+};
 use crate::{
     cluster::Cluster,
     config::Config,
     http,
     model::{DonorChoice, RunId},
-    workflow::{Authority, Driver, Engine, Observer, Scheduled, Summary, follow_once, summaries},
+    workflow::{Driver, Engine, Observer, Scheduled, Summary, follow_once, summaries},
 };
 
 /// Once through all pools. How it ended, and the runs that it had to do with, as they are then.
@@ -26,12 +30,7 @@ pub async fn auto(config: &Config, observer: Observer) -> Result<(Drove, Vec<Sum
     let mut store = open_store(&config.store)?;
     let reach = Reach::azure(config)?;
     let cluster: Arc<dyn Cluster> = Arc::new(cluster(config).await?);
-    let seen = store.journal.seen_fence().await.context("failed to read the store")?;
-    let authority = Arc::new(match &config.place.namespace {
-        Some(_) => Authority::standby(seen),
-        None => Authority::unlimited(seen),
-    });
-    let leadership = leadership(config, Arc::clone(&cluster), Arc::clone(&authority), seen);
+    let (authority, leadership) = standing(config, &cluster, &store.journal).await?;
     let engine =
         engine(config, reach, Arc::clone(&cluster), Arc::clone(&authority), store.journal.clone(), observer).await?;
     let control = store.listener.take().context("the control socket is taken already")?;
@@ -49,12 +48,7 @@ pub async fn auto(config: &Config, observer: Observer) -> Result<(Drove, Vec<Sum
             Driver::new(Arc::clone(&engine)).run_to_rest().await?;
             Ok::<_, anyhow::Error>(())
         };
-        let leading = async {
-            match &leadership {
-                Some(leadership) => leadership.hold().await,
-                None => std::future::pending().await,
-            }
-        };
+        let leading = leading(leadership.as_ref());
         tokio::pin!(working, leading);
         tokio::select! {
             biased;

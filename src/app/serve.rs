@@ -21,8 +21,8 @@ use crate::{
     http::{self, Metrics, Vitals},
     model::DonorChoice,
     policy::{lease::Candidate, leftovers::Patience},
-    store::Fence,
-    workflow::{Authority, Driver, Engine, EngineError, Leadership, Scheduled, follow},
+    store::Journal,
+    workflow::{Authority, Driver, Engine, EngineError, Leadership, LostLease, Scheduled, follow},
 };
 
 /// For turns that have begun, after a signal: a request that is under way gets its answer, and that is recorded. Less than
@@ -55,12 +55,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
     info!(listen = %listener.local_addr().unwrap_or(listen), store = %config.store.display(), "serving");
 
     let cluster: Arc<dyn Cluster> = Arc::new(cluster(config).await?);
-    let seen = store.journal.seen_fence().await.context("failed to read the store")?;
-    let authority = Arc::new(match &config.place.namespace {
-        Some(_) => Authority::standby(seen),
-        None => Authority::unlimited(seen),
-    });
-    let leadership = leadership(config, Arc::clone(&cluster), Arc::clone(&authority), seen);
+    let (authority, leadership) = standing(config, &cluster, &store.journal).await?;
     let observing = Arc::clone(&metrics);
     let observer = Box::new(move |run: &_, event: &_| observing.observe(run, event));
     let engine =
@@ -77,12 +72,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
     let signal = {
         let serving = http::serve(control, Arc::clone(&engine), stopped.clone());
         let probing = axum::serve(listener, probes).into_future();
-        let leading = async {
-            match &leadership {
-                Some(leadership) => leadership.hold().await,
-                None => std::future::pending().await,
-            }
-        };
+        let leading = leading(leadership.as_ref());
         let driving = async {
             authority.held().await;
             let mut stopped = stopped.clone();
@@ -159,17 +149,33 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
     Ok(signal)
 }
 
-/// In a namespace of its own, a process takes the Lease there first.
-pub(super) fn leadership(
+/// Whether this process may change the world: in a namespace of its own it takes the Lease there first.
+pub(super) async fn standing(
     config: &Config,
-    cluster: Arc<dyn Cluster>,
-    authority: Arc<Authority>,
-    seen: Fence,
-) -> Option<Leadership> {
+    cluster: &Arc<dyn Cluster>,
+    journal: &Journal,
+) -> Result<(Arc<Authority>, Option<Leadership>)> {
+    let seen = journal.seen_fence().await.context("failed to read the store")?;
     let Place { namespace, pod, node: _ } = config.place.clone();
-    let process = SystemClock.new_id().simple().to_string();
-    let me = Candidate { pod: pod.unwrap_or_default(), process };
-    Some(Leadership { cluster, authority, namespace: namespace?, name: config.lease.clone(), me, seen })
+    let Some(namespace) = namespace else { return Ok((Arc::new(Authority::unlimited(seen)), None)) };
+    let authority = Arc::new(Authority::standby(seen));
+    let leadership = Leadership {
+        cluster: Arc::clone(cluster),
+        authority: Arc::clone(&authority),
+        namespace,
+        name: config.lease.clone(),
+        me: Candidate { pod: pod.unwrap_or_default(), process: SystemClock.new_id().simple().to_string() },
+        seen,
+    };
+    Ok((authority, Some(leadership)))
+}
+
+/// Keeps the Lease, if one is used; ends when it is lost.
+pub(super) async fn leading(leadership: Option<&Leadership>) -> LostLease {
+    match leadership {
+        Some(leadership) => leadership.hold().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Takes away what runs have left behind, again and again.

@@ -174,7 +174,7 @@ For the controller's ServiceAccount. The cleaning pod gets no token.
 const BETWEEN: &str = "
 What these rights still allow: whoever holds the controller's token can run any pod, also a privileged one, in the cleaning
 namespace, or make a volume of any disk or host path, and so become root on a node. RBAC cannot say what a pod or a volume may look
-like; keep everything else out of that namespace, and let an admission policy pin the image, the command and the volume's driver.
+like: the chart's admission policies say it, where the server has them. Keep everything else out of that namespace.
 
 ## Azure
 

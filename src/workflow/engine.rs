@@ -742,11 +742,6 @@ impl Engine {
         Ok(facts.into_iter().find(|(found, _)| found == key).map(|(_, value)| value))
     }
 
-    /// Remembers a fact outside any run.
-    pub(super) async fn put_fact(&self, key: String, value: Value) -> Result<(), EngineError> {
-        Ok(self.journal.put_facts(self.authority.epoch(), vec![(key, Some(value))]).await?)
-    }
-
     pub(super) async fn memory(&self) -> Result<BTreeMap<String, Value>, EngineError> {
         let facts = self.journal.facts(MEMORY).await?;
         Ok(facts.into_iter().filter_map(|(key, value)| Some((key.strip_prefix(MEMORY)?.to_owned(), value))).collect())

@@ -1,7 +1,7 @@
 //! Starts runs by schedule: one run a pool and time, also over restarts, and a missed time once.
 //!
-//! The newest time that was dealt with is a fact in the store. It is written after the run began: if we die in between,
-//! the time is due again, its run is open, and that is as good as started.
+//! The newest time that was dealt with is a fact in the store, in the same batch as the run that it began: after a crash
+//! there are both or neither.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -11,10 +11,13 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
-    engine::{Engine, EngineError, Rejected},
+    engine::{Change, Engine, EngineError, Rejected},
     spec::RunSpec,
 };
-use crate::policy::schedule::{Due, Schedule};
+use crate::{
+    policy::schedule::{Due, Schedule},
+    store::Fact,
+};
 
 /// Facts: `schedule/<pool>`, the newest time that was dealt with.
 const DONE: &str = "schedule/";
@@ -87,8 +90,12 @@ pub async fn follow_once(engine: &Engine, scheduled: &Scheduled) -> Result<Follo
         Due::Now(due) => due,
     };
     let by = format!("schedule {:?} of pool {pool}, due {due:.0}", schedule.expression());
-    match engine.start(spec.clone(), &by).await? {
-        Ok(run) => info!(pool, %due, %run, "started by schedule"),
+    let note = |_| vec![done_with(pool, due)];
+    match engine.start_noted(spec.clone(), &by, &note).await? {
+        Ok(Change { run, .. }) => {
+            info!(pool, %due, %run, "started by schedule");
+            return Ok(Followed::Done);
+        }
         Err(Rejected::Occupied { run, .. }) => info!(pool, %due, run, "due by schedule, and a run is open already"),
         Err(rejected) => warn!(pool, %due, %rejected, "due by schedule, and not started"),
     }
@@ -97,5 +104,9 @@ pub async fn follow_once(engine: &Engine, scheduled: &Scheduled) -> Result<Follo
 }
 
 async fn remember(engine: &Engine, pool: &str, done: Timestamp) -> Result<(), EngineError> {
-    engine.put_fact(format!("{DONE}{pool}"), json!({ "done": done })).await
+    engine.put_facts(vec![done_with(pool, done)]).await
+}
+
+fn done_with(pool: &str, done: Timestamp) -> Fact {
+    (format!("{DONE}{pool}"), Some(json!({ "done": done })))
 }
