@@ -10,10 +10,13 @@ mod delay;
 mod describe;
 mod driver;
 mod engine;
+mod gate;
 mod janitor;
 mod leadership;
 mod plan;
+mod reads;
 pub mod recovery;
+mod requests;
 mod run;
 mod scheduler;
 mod spec;
@@ -25,13 +28,12 @@ pub use authority::Authority;
 pub use delay::Pace;
 pub use describe::{Description, StepView};
 pub use driver::Driver;
-pub use engine::{
-    Change, Engine, EngineError, News, Next, Note, Observer, Parts, Rejected, describe, events, find_run, load,
-    summaries,
-};
+pub use engine::{Engine, EngineError, Next, Observer, Parts};
 pub use janitor::{Held, SweepReport, Swept, Trouble, sweep};
 pub use leadership::{Leadership, LostLease};
 pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
+pub use reads::{News, describe, events, find_run, load, summaries};
+pub use requests::{Change, Note, Rejected};
 pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};
 pub use scheduler::{Followed, Scheduled, follow, follow_once};
 pub use spec::RunSpec;
