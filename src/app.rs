@@ -29,7 +29,7 @@ use crate::{
     },
     config::{Config, ConfigError, Pool},
     http,
-    model::{Capture, DonorChoice, InstanceId, NodeName, RunId},
+    model::{DonorChoice, InstanceId, NodeName, RunId},
     store::{Holder, Journal, StoreError, StoreGuard, open_dir},
     workflow::{Authority, Driver, Engine, Observer, Parts, RunSpec, Summary},
 };
@@ -216,7 +216,7 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
     Ok(RunSpec {
         scale_set: pool.scale_set.clone(),
         donor,
-        capture: Capture::Live,
+        capture: pool.capture,
         profile: pool.profile,
         gallery: pool.gallery.clone(),
         definition: pool.definition.clone(),
@@ -229,6 +229,7 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         keep_seconds: pool.keep_for.as_secs(),
         clean_namespace: config.clean_namespace.clone(),
         clean_image,
+        unavailable_max: 0,
         cluster,
     })
 }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::{
     cloud::azure::{AzureSettings, Credential, Timeouts},
     cluster::kubernetes::Access,
-    model::{GalleryId, Profile, Region, ScaleSetId},
+    model::{Capture, GalleryId, Profile, Region, ScaleSetId},
     policy::schedule::Schedule,
     workflow::Pace,
 };
@@ -154,6 +154,7 @@ struct PoolFile {
     name: String,
     scale_set: String,
     profile: String,
+    capture: Option<Capture>,
     gallery: String,
     definition: Option<String>,
     #[serde(default)]
@@ -179,6 +180,8 @@ pub struct Pool {
     pub scale_set: ScaleSetId,
     /// Which kind of node it has.
     pub profile: Profile,
+    /// How the donor's disk is captured; `live` by default.
+    pub capture: Capture,
     /// Where its versions go.
     pub gallery: GalleryId,
     /// The image definition's name; the pool's own by default.
@@ -396,6 +399,19 @@ fn checked_serve(file: ServeFile) -> Result<Serve, ConfigError> {
     })
 }
 
+/// A capture that was not seen to give a booted guest back as itself, and a clone of it as somebody new, is not offered.
+fn proved(setting: &str, capture: Capture) -> Result<Capture, ConfigError> {
+    match capture {
+        Capture::Live => Ok(capture),
+        Capture::Stop => Err(ConfigError::Bad {
+            setting: setting.to_owned(),
+            value: "stop".to_owned(),
+            remedy: "its cleaner is not finished in this release; use live, which takes no node out of service"
+                .to_owned(),
+        }),
+    }
+}
+
 fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
     let mut pools: Vec<Pool> = Vec::new();
     for (index, file) in files.into_iter().enumerate() {
@@ -403,6 +419,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             name,
             scale_set,
             profile,
+            capture,
             gallery,
             definition,
             regions,
@@ -440,6 +457,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             return Err(bad(at("keep"), keep, "expected 2 to 1000: the newest, and one to go back to"));
         }
         pools.push(Pool {
+            capture: proved(&at("capture"), capture.unwrap_or(Capture::Live))?,
             profile: profile.parse().map_err(|error| said("profile", &profile, &error))?,
             name,
             scale_set,
@@ -565,6 +583,10 @@ pools:
             ("azure: { credential: workload-identity }", "azure.tenant"),
             ("azure: { credential: password }", "password"),
             (&POOL.replace("kubeadm", "talos"), "pools[0].profile is \"talos\""),
+            (
+                &POOL.replace("profile: kubeadm", "profile: kubeadm\n  capture: stop"),
+                "pools[0].capture is stop: its cleaner",
+            ),
             (&POOL.replace("virtualMachineScaleSets", "disks"), "pools[0].scaleSet"),
             (&format!("{POOL}  keep: 1\n"), "pools[0].keep is 1: expected 2 to 1000"),
             (&format!("{POOL}  storage: Fast\n"), "pools[0].storage is \"Fast\""),

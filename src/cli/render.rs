@@ -191,6 +191,8 @@ pub(super) fn words(run: &Run, event: &Event) -> Option<String> {
         Event::Waiting { why, until, .. } => format!("{step}: waiting until {until:.0}: {why}"),
         Event::Skipped { why, .. } => format!("{}: left: {why}", ended()?),
         Event::Undoing { why, .. } => format!("going back: {why}"),
+        Event::PersonAsked { why, .. } => format!("{step}: a person is asked, and it goes on being tried: {why}"),
+        Event::Paying { .. } => format!("{step}: gives the node back"),
         Event::Parked { why, .. } => format!("{step}: a person is asked: {why}"),
         Event::Resumed { by, .. } => format!("resumed by {by}"),
         Event::CancelRequested { by, .. } => format!("cancelled by {by}"),
@@ -200,7 +202,9 @@ pub(super) fn words(run: &Run, event: &Event) -> Option<String> {
             Outcome::Cancelled => "cancelled, and nothing of it is left".into(),
             Outcome::NeedsPerson { why } => format!("failed, and something of it is left: {why}"),
         },
-        Event::Decided { .. }
+        Event::Owed { .. }
+        | Event::Paid { .. }
+        | Event::Decided { .. }
         | Event::Asked { .. }
         | Event::NotAsked { .. }
         | Event::Cleared { .. }

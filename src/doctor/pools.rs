@@ -1,6 +1,6 @@
 //! What a run of each pool would meet right now, by the very looks and rules of a run's first two steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, State};
 use crate::{
@@ -45,9 +45,17 @@ pub async fn pool(ports: Ports<'_>, wanted: &Wanted) -> Vec<Check> {
     }
     let now = ports.clock.now();
     // No run: the step asks for nothing of one.
-    let (outputs, memory) = (BTreeMap::new(), BTreeMap::new());
-    let context =
-        Context { run: RunId(uuid::Uuid::nil()), started: now, spec: &wanted.spec, outputs: &outputs, memory: &memory };
+    let (outputs, memory, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let context = Context {
+        run: RunId(uuid::Uuid::nil()),
+        started: now,
+        epoch: 0,
+        now,
+        asked: &asked,
+        spec: &wanted.spec,
+        outputs: &outputs,
+        memory: &memory,
+    };
     let donor = format!("{name}, donor");
     checks.push(match RankNodes.decide(ports, context).await {
         Ok(ranked) => {

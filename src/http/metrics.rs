@@ -190,6 +190,10 @@ impl Metrics {
             | Event::Skipped { .. }
             | Event::Undoing { .. }
             | Event::StepUndone { .. }
+            | Event::Owed { .. }
+            | Event::Paying { .. }
+            | Event::Paid { .. }
+            | Event::PersonAsked { .. }
             | Event::Parked { .. }
             | Event::Resumed { .. }
             | Event::CancelRequested { .. } => {}

@@ -2,6 +2,7 @@
 
 pub mod lease;
 pub mod leftovers;
+pub mod obligations;
 pub mod preflight;
 pub mod ranking;
 pub mod retention;

@@ -131,6 +131,8 @@ mod tests {
         Node {
             name: NodeName::parse(&format!("pool1-vmss{number:06}")).expect("a name"),
             uid: String::new(),
+            version: String::new(),
+            taints: vec![],
             // cloud-provider-azure lower-cases the resource group.
             provider_id: format!("{}/virtualMachines/{number}", SCALE_SET.replace("/G/", "/g/")),
             boot_id: String::new(),

@@ -20,7 +20,7 @@ use super::{
     plan::{self, Stage},
     reads::load,
     recovery::{self, Recovery},
-    run::{Event, IllegalEvent, Outcome, Position, Run, RunState},
+    run::{Event, IllegalEvent, Outcome, Phase, Position, Run, RunState},
     step::{AnyStep, Ports},
     summary::Summary,
     turn::{At, Back, Turn},
@@ -30,6 +30,7 @@ use crate::{
     cloud::{Bucket, Cloud, Limiter},
     cluster::Cluster,
     model::RunId,
+    policy::obligations::Duty,
     store::{Fact, Journal, NewRecord, Revision, StoreError},
 };
 
@@ -284,7 +285,7 @@ impl Engine {
             RunState::Waiting { position, .. } | RunState::Running { position } => position.clone(),
         };
         // Looks are harmless, but what they say is recorded, and that is the holder's.
-        if !self.authority.may_change() {
+        if !self.authority.may_change() && !starts_a_machine(&run, &position, self.clock.now()) {
             cell.set_note(Some("this process does not hold the Lease: nothing moves"));
             return Ok(Next::After(NO_AUTHORITY));
         }
@@ -298,6 +299,7 @@ impl Engine {
         // Whatever is logged below, also by the adapters, says which run and step it is about.
         let asked = match &position {
             Position::Forward { asked, .. } => *asked,
+            Position::Paying(paying) => paying.asked,
             Position::Back { .. } => 0,
         };
         let scale_set = run.spec.scale_set.name();
@@ -310,6 +312,7 @@ impl Engine {
                     let Some((stage, any)) = step_at(&run, step) else { return turn.park_unknown(step).await };
                     turn.forward(stage, any, At { phase, since, setbacks, asked }).await
                 }
+                Position::Paying(paying) => turn.pay(paying).await,
                 Position::Back { step, why, cancelled, since, last_ask } => {
                     let Some((_, any)) = step_at(&run, step) else { return turn.park_unknown(step).await };
                     turn.back(any, Back { step, why, cancelled, since, last_ask }).await
@@ -433,6 +436,19 @@ impl Engine {
 const NO_AUTHORITY: Duration = Duration::from_secs(5);
 /// Between two looks at whether another run has ended. One takes an hour.
 const CROWDED: Duration = Duration::from_secs(30);
+
+/// About to start a machine that we have stopped, which needs no Lease: nobody but us has this run's journal, a machine that
+/// runs is started to no effect, and the Lease's API server may be what is out of reach. When a node has been away for as long
+/// as it may, a run without the Lease goes back for this reason alone.
+fn starts_a_machine(run: &Run, position: &Position, now: Timestamp) -> bool {
+    let Some(debt) = run.debt.as_ref().filter(|debt| debt.duties.contains(&Duty::VmRunning)) else { return false };
+    let pays = |step: usize| step_at(run, step).is_some_and(|(_, any)| any.pays().contains(&Duty::VmRunning));
+    match position {
+        Position::Forward { step, .. } => pays(*step) || debt.overdue(now),
+        Position::Paying(paying) => paying.phase == Phase::Fresh || pays(paying.step),
+        Position::Back { .. } => false,
+    }
+}
 
 /// The step at an index of a run's plan, if this release has it.
 pub(super) fn step_at(run: &Run, index: usize) -> Option<(&'static Stage, &'static dyn AnyStep)> {

@@ -38,6 +38,22 @@ pub struct RunSpec {
     pub clean_namespace: String,
     /// The image of cleaning pods: our own.
     pub clean_image: String,
+    /// How many nodes may be out of service at a time, in the whole cluster; only with `capture: stop`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unavailable_max: usize,
     /// The uid of namespace kube-system: the cluster that the run belongs to.
     pub cluster: String,
+}
+
+impl RunSpec {
+    /// How many nodes may be out of service at a time; at least one, or nothing could ever begin.
+    #[must_use]
+    pub fn max_unavailable(&self) -> usize {
+        self.unavailable_max.max(1)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }

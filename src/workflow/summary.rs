@@ -8,7 +8,10 @@ use super::{
     plan::{find, stages},
     run::{Outcome, Position, Run, RunState},
 };
-use crate::model::{RunId, ScaleSetId};
+use crate::{
+    model::{RunId, ScaleSetId},
+    policy::obligations::Duty,
+};
 
 /// A run in one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct Summary {
     pub moved: Timestamp,
     /// How much went wrong without stopping it.
     pub warnings: usize,
+    /// What it owes a node that it has taken out of service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owes: Vec<Duty>,
 }
 
 impl Summary {
@@ -51,6 +57,10 @@ impl Summary {
         });
         let (word, why, until) = match &run.state {
             RunState::Running { position: Position::Forward { .. } } => ("running", None, None),
+            RunState::Running { position: Position::Paying(paying) } => {
+                let why = paying.person.clone().unwrap_or_else(|| format!("gives the node back first: {}", paying.why));
+                ("undoing", Some(why), None)
+            }
             RunState::Running { position: Position::Back { why, .. } } => ("undoing", Some(why.clone()), None),
             RunState::Waiting { why, until, .. } => ("waiting", Some(why.clone()), Some(*until)),
             RunState::Parked { why, .. } => ("parked", Some(why.clone()), None),
@@ -78,6 +88,7 @@ impl Summary {
             started: run.started,
             moved: run.moved,
             warnings: run.warnings.len(),
+            owes: run.debt.as_ref().map(|debt| debt.duties.clone()).unwrap_or_default(),
         }
     }
 

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     cloud::{
         Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance,
-        Leftovers, ModelChange, NewVersion, Operation, OperationState, ScaleSet, Snapshot, SnapshotSpec, Version,
+        Leftovers, ModelChange, NewVersion, Operation, OperationState, Power, ScaleSet, Snapshot, SnapshotSpec,
+        Version,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, ScaleSetId, SnapshotId, VersionId,
@@ -120,6 +121,46 @@ impl Cloud for AzureCloud {
         let call = Call::new("GET", "instances of scale set", id, CallKind::InstanceRead);
         let path = format!("{id}/virtualMachines?api-version={SCALE_SETS_API}");
         self.list(call, &path, project::instance).await
+    }
+
+    async fn power(&self, id: &InstanceId) -> Result<Option<Power>, CloudError> {
+        let (subscription, group, instance) = plain(id);
+        let [set, _] = parents(id);
+        let call = Call::new("GET", "power of instance", id, CallKind::InstanceRead);
+        let send: Generated<'_> = sent!(|it| it
+            .virtual_machine_scale_set_v_ms_client()
+            .get(&group, &set, &instance, &subscription)
+            .expand("instanceView"));
+        self.read_as(call, send, project::power).await
+    }
+
+    async fn begin_power_off(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        let (subscription, group, instance) = plain(id);
+        let [set, _] = parents(id);
+        let call = Call::new("POST", "power off of instance", id, CallKind::InstanceWrite);
+        let send: Generated<'_> = sent!(|it| it
+            .virtual_machine_scale_set_v_ms_client()
+            .power_off(&group, &set, &instance, &subscription)
+            .skip_shutdown(false));
+        self.begin(call, send).await
+    }
+
+    async fn begin_start(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        let (subscription, group, instance) = plain(id);
+        let [set, _] = parents(id);
+        let call = Call::new("POST", "start of instance", id, CallKind::InstanceWrite);
+        let send: Generated<'_> =
+            sent!(|it| it.virtual_machine_scale_set_v_ms_client().start(&group, &set, &instance, &subscription));
+        self.begin(call, send).await
+    }
+
+    async fn begin_restart(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        let (subscription, group, instance) = plain(id);
+        let [set, _] = parents(id);
+        let call = Call::new("POST", "restart of instance", id, CallKind::InstanceWrite);
+        let send: Generated<'_> =
+            sent!(|it| it.virtual_machine_scale_set_v_ms_client().restart(&group, &set, &instance, &subscription));
+        self.begin(call, send).await
     }
 
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {

@@ -40,6 +40,7 @@ pub(super) fn project(node: KubeNode, lease_renewed: Option<Timestamp>) -> Resul
     Ok(Node {
         name: NodeName::parse(&meta.name.unwrap_or_default())?,
         uid: meta.uid.unwrap_or_default(),
+        version: meta.resource_version.unwrap_or_default(),
         provider_id: without_scheme(&spec.provider_id.unwrap_or_default()),
         boot_id: info.boot_id,
         system_uuid: info.system_uuid,
@@ -56,6 +57,7 @@ pub(super) fn project(node: KubeNode, lease_renewed: Option<Timestamp>) -> Resul
             .filter(|condition| BAD_WHEN_TRUE.contains(&condition.type_.as_str()) && is_true(condition))
             .map(|condition| condition.type_.clone())
             .collect(),
+        taints: spec.taints.unwrap_or_default().into_iter().map(|taint| taint.key).collect(),
         zone: labels.get("topology.kubernetes.io/zone").and_then(|zone| zone_number(zone)),
         created: meta.creation_timestamp.map(|time| time.0),
         labels,

@@ -5,21 +5,22 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         coordination::v1::Lease as KubeLease,
-        core::v1::{Event, Namespace, Node as KubeNode, PersistentVolume, PersistentVolumeClaim, Pod},
+        core::v1::{ConfigMap, Event, Namespace, Node as KubeNode, PersistentVolume, PersistentVolumeClaim, Pod},
     },
 };
 use kube::{
     Api, Resource,
-    api::{DeleteParams, ListParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde::de::DeserializeOwned;
 
-use super::{KubernetesCluster, lease, node, objects, view};
+use super::{KubernetesCluster, donor, lease, node, objects, view};
 use crate::{
     cluster::{
-        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase, Remains,
+        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node,
+        NodeChange, PodPhase, Remains,
     },
-    model::NodeName,
+    model::{NodeName, RunId},
 };
 
 /// Where kubelets keep their leases, one per node and by its name.
@@ -158,6 +159,28 @@ impl Cluster for KubernetesCluster {
     async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         self.delete(format!("delete volume {name}"), volumes, name, &only(uid)).await
+    }
+
+    async fn change_node(&self, want: &NodeChange) -> Result<(), ClusterError> {
+        let nodes: Api<KubeNode> = Api::all(self.client.clone());
+        let body = Patch::Merge(donor::node_patch(want));
+        let what = format!("patch node {}", want.name);
+        self.call(what, nodes.patch(want.name.as_str(), &PatchParams::default(), &body)).await?;
+        Ok(())
+    }
+
+    async fn create_donor_pod(&self, want: &DonorCleaning) -> Result<(), ClusterError> {
+        let pods: Api<Pod> = self.namespaced(&want.namespace);
+        let what = format!("create pod {}/{}", want.namespace, want.name);
+        self.call(what, pods.create(&PostParams::default(), &donor::pod(want))).await?;
+        Ok(())
+    }
+
+    async fn proof(&self, namespace: &str, run: RunId) -> Result<Option<String>, ClusterError> {
+        let maps: Api<ConfigMap> = self.namespaced(namespace);
+        let what = format!("get config map {namespace}/{}", donor::PROOFS);
+        let found = self.call(what, maps.get_opt(donor::PROOFS)).await?;
+        Ok(found.and_then(|map| map.data).and_then(|mut data| data.remove(&run.short())))
     }
 
     async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {
