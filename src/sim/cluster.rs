@@ -140,7 +140,9 @@ impl Cluster for SimCluster {
     async fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
         self.call("nodes", "", false, |world| {
             let now = world.now();
-            Ok(world.nodes.iter().map(|node| Node { lease_renewed: Some(now), ..node.clone() }).collect())
+            let fresh =
+                |node: &Node| Node { lease_renewed: node.lease_renewed.map(|_| now), seen: Some(now), ..node.clone() };
+            Ok(world.nodes.iter().map(fresh).collect())
         })
         .await
     }

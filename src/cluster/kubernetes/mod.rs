@@ -4,6 +4,7 @@
 //! deletion carries the uid of what it means, and no request of this module writes to a Node.
 
 mod connect;
+mod dated;
 mod error;
 mod lease;
 mod node;
