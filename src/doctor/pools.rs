@@ -38,7 +38,7 @@ pub async fn pool(ports: Ports<'_>, wanted: &Wanted) -> Vec<Check> {
             checks.push(Check::ok(&name, seen));
         }
         Ok(Examined { refusals, .. }) => {
-            checks.extend(refusals.into_iter().map(|refusal| refused(&name, wanted, refusal)))
+            checks.extend(refusals.into_iter().map(|refusal| refused(&name, wanted, refusal)));
         }
         Err(error) => {
             let gone = error.class == Class::Gone;

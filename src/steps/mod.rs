@@ -40,6 +40,7 @@ pub use plan_prune::{PlanPrune, PrunePlan};
 pub use preflight::{Preflight, Preflighted};
 pub use prune_versions::PruneVersions;
 pub use publish_version::PublishVersion;
+pub(crate) use rank_nodes::servers_time;
 pub use rank_nodes::{Donor, RankNodes, Ranked};
 pub use read_model::{ModelBefore, ReadModel};
 pub use snapshot_disk::{SnapshotDisk, Snapshotted};

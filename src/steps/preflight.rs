@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::rank_nodes::{remembered, servers_time};
+use super::rank_nodes::servers_time;
 use crate::{
     cloud::{ImageRef, Plan, ScaleSet},
     cluster::Node,
-    model::{Capture, DefinitionId, InstanceId, Region, ScaleSetId},
+    model::{Capture, DefinitionId, Region, ScaleSetId},
     policy::{
         preflight::{CLAUSES, Refusal, bootstrapping, elsewhere, owned_by_aks, refusals, would_roll},
         ranking::Boots,
@@ -118,9 +118,8 @@ pub(crate) async fn examine(ports: Ports<'_>, spec: &RunSpec) -> Result<Examined
 pub(crate) fn preflighted(ports: Ports<'_>, context: Context<'_>, seen: Examined) -> Preflighted {
     let Examined { set, definition, nodes, .. } = seen;
     let now = servers_time(&nodes, ports.clock.now());
-    let ours = |node: &&Node| InstanceId::parse(&node.provider_id).is_ok_and(|it| it.scale_set() == set.id);
     Preflighted {
-        boots: remembered(context).after(nodes.iter().filter(ours), now),
+        boots: Boots::recalled(context.memory, &context.spec.scale_set).of(&set.id, &nodes, now),
         follows: set.image == ImageRef::Definition(definition.clone()),
         remove_extensions: bootstrapping(&set, context.spec.profile),
         definition,

@@ -76,12 +76,6 @@ pub(crate) fn servers_time(nodes: &[Node], ours: Timestamp) -> Timestamp {
     nodes.iter().filter_map(|node| node.seen).max().unwrap_or(ours)
 }
 
-/// What is remembered of the pool's boots. Nothing is the same as nothing that can be read.
-pub(crate) fn remembered(context: Context<'_>) -> Boots {
-    let fact = context.memory.get(&Boots::key(&context.spec.scale_set));
-    fact.and_then(|fact| serde_json::from_value(fact.clone()).ok()).unwrap_or_default()
-}
-
 /// The ranking, and the time that it is for.
 pub(crate) async fn ranking(ports: Ports<'_>, context: Context<'_>) -> Result<(Ranking, Timestamp), StepError> {
     let spec = context.spec;
@@ -95,7 +89,7 @@ pub(crate) async fn ranking(ports: Ports<'_>, context: Context<'_>) -> Result<(R
         choice: &spec.donor,
         min_ready: Duration::from_secs(spec.min_ready_seconds),
         rules: &spec.ranking,
-        boots: &remembered(context),
+        boots: &Boots::recalled(context.memory, &spec.scale_set),
         taken_out: taken_out.as_ref(),
         now,
     };

@@ -110,11 +110,11 @@ async fn nodes_that_kured_has_marked_are_ranked_by_its_marks() {
         annotations: marks.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         ..TestNode::new(&format!("marked-{number}"))
     };
-    let (older, newer) = ("2026-11-02T01:00:00+02:00", "2026-11-02T00:30:00Z");
+    let (early, late) = ("2026-11-02T01:00:00+02:00", "2026-11-02T00:30:00Z");
     for node in [
-        marked(0, &[(KURED_NEEDED, older)]),
-        marked(1, &[(KURED_NEEDED, newer)]),
-        marked(2, &[(KURED_NEEDED, newer), (KURED_IN_PROGRESS, newer)]),
+        marked(0, &[(KURED_NEEDED, early)]),
+        marked(1, &[(KURED_NEEDED, late)]),
+        marked(2, &[(KURED_NEEDED, late), (KURED_IN_PROGRESS, late)]),
         marked(3, &[]),
     ] {
         cluster.add_node(&node).await;

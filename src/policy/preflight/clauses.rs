@@ -156,7 +156,7 @@ pub(super) const AKS_EXTENSION: Clause =
     model("KW0211", "extensionProfile.extensions", "Microsoft.AKS/Compute.AKS.Linux.AKSNode", WITH_THE_MODEL, AKS);
 pub(super) const AKS_GROUP: Clause = Clause {
     test: ("src/policy/preflight/scale_set.rs", "a_resource_group_of_aks_is_known_by_its_whole_form"),
-    ..model("KW0211", "resource group", "MC_<group>_<cluster>_<region>", WITH_THE_MODEL, AKS)
+    ..model("KW0211", "resource group", "`MC_<group>_<cluster>_<region>`", WITH_THE_MODEL, AKS)
 };
 pub(super) const AKS_LABEL: Clause = Clause {
     test: ("tests/refusals.rs", "a_pool_whose_nodes_are_of_aks_is_refused"),

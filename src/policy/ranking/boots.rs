@@ -8,10 +8,14 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::signal::KURED_IN_PROGRESS;
-use crate::{cluster::Node, model::ScaleSetId};
+use crate::{
+    cluster::Node,
+    model::{InstanceId, ScaleSetId},
+};
 
 /// Nodes of a pool that are remembered: with 56 bytes each they fit into a fact of 4 KiB.
 const NODES_MAX: usize = 70;
@@ -43,6 +47,20 @@ impl Boots {
     #[must_use]
     pub fn key(scale_set: &ScaleSetId) -> String {
         format!("boots/{}-{}", scale_set.name().to_ascii_lowercase(), hash(&scale_set.key()))
+    }
+
+    /// What is remembered of a scale set's nodes, of all that is remembered. What can't be read counts as nothing.
+    #[must_use]
+    pub fn recalled(memory: &BTreeMap<String, Value>, scale_set: &ScaleSetId) -> Self {
+        let fact = memory.get(&Self::key(scale_set));
+        fact.and_then(|fact| serde_json::from_value(fact.clone()).ok()).unwrap_or_default()
+    }
+
+    /// What is known after the cluster's nodes were seen, of those of a scale set.
+    #[must_use]
+    pub fn of(&self, scale_set: &ScaleSetId, nodes: &[Node], now: Timestamp) -> Self {
+        let ours = |node: &&Node| InstanceId::parse(&node.provider_id).is_ok_and(|it| it.scale_set() == *scale_set);
+        self.after(nodes.iter().filter(ours), now)
     }
 
     /// Nothing was seen yet.
@@ -102,7 +120,7 @@ impl Boots {
     /// When a new boot came: when the node turned Ready, if it has done so since it was seen last; otherwise nobody knows
     /// more than that it has by now.
     fn came(&self, node: &Node, now: Timestamp) -> i64 {
-        let turned = node.ready_since.map(|at| at.as_second()).filter(|at| *at >= self.at);
+        let turned = node.ready_since.map(Timestamp::as_second).filter(|at| *at >= self.at);
         turned.unwrap_or_else(|| now.as_second())
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn read(
     named: bool,
     now: Timestamp,
 ) -> Result<Reading, String> {
-    let note = kured(node, boots)?;
+    let remark = kured(node, boots)?;
     let rebooted = reboot(node, boots).ok_or("it does not say since when it is Ready")?;
     let (patched, words) = match signal {
         Signal::Manual if !named && !node.annotations.contains_key(DONOR) && !node.labels.contains_key(DONOR) => {
@@ -64,7 +64,7 @@ pub(super) fn read(
         }
         Signal::Kernel => (Patched::Kernel(kernel(&node.kernel)), since(node, rebooted)),
     };
-    Ok(Reading { patched, words, note })
+    Ok(Reading { patched, words, note: remark })
 }
 
 /// When it was rebooted last: seen in its boot ids, or else when it turned Ready.
