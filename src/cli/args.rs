@@ -198,10 +198,9 @@ pub(super) struct StartArgs {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false, args = ["pool", "all"])]
 pub(super) struct PlanArgs {
     /// The pool, by its name in the settings.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
     pub(super) pool: Option<String>,
     /// All pools in the settings.
     #[arg(long)]

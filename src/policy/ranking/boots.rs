@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn booted(id: &str) -> Node {
-        Node { uid: "u".into(), boot_id: id.into(), ..node(0, 5) }
+        Node { uid: "u".into(), boot_id: id.into(), ..node(0, 500) }
     }
 
     fn marked(id: &str, mark: &str) -> Node {
