@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use crate::{clean::cli::CleanArgs, config::Overrides, model::NodeName};
@@ -198,9 +198,10 @@ pub(super) struct StartArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["pool", "all"]))]
 pub(super) struct PlanArgs {
     /// The pool, by its name in the settings.
-    #[arg(long, value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(long, value_name = "NAME")]
     pub(super) pool: Option<String>,
     /// All pools in the settings.
     #[arg(long)]

@@ -34,7 +34,7 @@ pub struct RunSpec {
     /// How long a donor must have been ready, in seconds.
     pub min_ready_seconds: u64,
     /// How the donor is chosen.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Rules::is_default")]
     pub ranking: Rules,
     /// How many published versions stay.
     pub keep_versions: u32,

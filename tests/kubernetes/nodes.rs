@@ -136,7 +136,9 @@ async fn nodes_that_kured_has_marked_are_ranked_by_its_marks() {
         };
         rank(&nodes, &question)
     };
-    until("two fit nodes", async || ranked().await.candidates.len() == 2).await;
+    // A new node is not ready until the controllers have taken that taint away.
+    let settled = async || !ranked().await.verdicts.iter().any(|verdict| verdict.reason.contains("taint"));
+    until("the taints to go", settled).await;
     let ranking = ranked().await;
     let order: Vec<&str> = ranking.verdicts.iter().map(|it| it.node.as_str()).collect();
     assert_eq!(order, ["marked-1", "marked-0", "marked-2", "marked-3"], "as times, not as texts: {ranking:#?}");

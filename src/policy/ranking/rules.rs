@@ -40,6 +40,7 @@ pub enum TimeFormat {
 
 /// Nodes that are never donors.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ignore {
     /// Names, with `*` for any characters and `?` for one.
     #[serde(default)]
@@ -54,6 +55,7 @@ pub struct Ignore {
 
 /// When no new image is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ImageAge {
     /// A younger image is good enough when no node is patched newer than it.
     pub max_seconds: u64,
@@ -63,6 +65,7 @@ pub struct ImageAge {
 
 /// What a pool's settings say of the choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rules {
     /// What says how recently a node was patched.
     #[serde(default)]
@@ -82,6 +85,14 @@ pub struct Rules {
     /// The node on which the process ran that asked for the run.
     #[serde(default)]
     pub own_node: Option<NodeName>,
+}
+
+impl Rules {
+    /// Nothing but what applies where nothing is said.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for Rules {
