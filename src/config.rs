@@ -1,5 +1,6 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
+mod ranking;
 mod schedules;
 
 use std::{
@@ -16,7 +17,7 @@ use crate::{
     cloud::azure::{AzureSettings, Credential, Timeouts},
     cluster::kubernetes::Access,
     model::{Capture, GalleryId, Profile, Region, ScaleSetId},
-    policy::schedule::Schedule,
+    policy::{ranking::Rules, schedule::Schedule},
     workflow::Pace,
 };
 
@@ -162,6 +163,8 @@ struct PoolFile {
     replicas: Option<u32>,
     storage: Option<String>,
     min_ready: Option<String>,
+    #[serde(default)]
+    ranking: ranking::RankingFile,
     keep: Option<u32>,
     keep_for: Option<String>,
     #[serde(default)]
@@ -194,6 +197,8 @@ pub struct Pool {
     pub storage: String,
     /// How long a donor must have been ready; an hour by default, so that a node that comes up badly shows it first.
     pub min_ready: Duration,
+    /// How the donor is chosen.
+    pub ranking: Rules,
     /// How many published versions stay; 3 by default, at least 2.
     pub keep: u32,
     /// Versions younger than this stay; a day by default.
@@ -426,6 +431,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             replicas,
             storage,
             min_ready,
+            ranking,
             keep,
             keep_for,
             adopt,
@@ -467,6 +473,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             replicas,
             storage,
             min_ready: duration(&at("minReady"), min_ready.as_ref(), Duration::from_hours(1), Duration::ZERO)?,
+            ranking: ranking::checked(&at("ranking"), ranking)?,
             keep,
             keep_for: duration(&at("keepFor"), keep_for.as_ref(), Duration::from_hours(24), Duration::ZERO)?,
             adopt,

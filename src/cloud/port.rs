@@ -133,6 +133,8 @@ pub struct Extension {
     pub name: String,
     /// Publisher and type, as in `Microsoft.Azure.Extensions/CustomScript`.
     pub handler: String,
+    /// The extensions that a new instance has before it (`provisionAfterExtensions`).
+    pub after: Vec<String>,
 }
 
 /// A scale set's model, as far as decisions need it.

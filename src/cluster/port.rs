@@ -44,8 +44,9 @@ pub struct Node {
     pub linux: bool,
     /// True for a condition that says the node is short of something (memory, disk, process ids, network).
     pub under_pressure: Vec<String>,
-    /// Keys of its taints.
-    #[serde(default)]
+    /// The types of all conditions that are true, whoever sets them.
+    pub conditions: Vec<String>,
+    /// The keys of its taints.
     pub taints: Vec<String>,
     /// The zone's number, as in `1` of `westeurope-1`.
     pub zone: Option<String>,
@@ -55,6 +56,8 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The API server's time when it answered with it, to a second; `None` where it does not say.
+    pub seen: Option<Timestamp>,
 }
 
 /// What a cleaning pod, its claim and its volume are made from. All three have the same name.

@@ -6,7 +6,10 @@ use super::{Check, State};
 use crate::{
     model::{Class, RunId},
     policy::preflight::Refusal,
-    steps::{RankNodes, preflight},
+    steps::{
+        RankNodes,
+        preflight::{self, Examined},
+    },
     workflow::{Context, Decide as _, Ports, RunSpec, StepError},
 };
 
@@ -29,12 +32,14 @@ pub async fn pool(ports: Ports<'_>, wanted: &Wanted) -> Vec<Check> {
     let name = format!("pool {}", wanted.name);
     let mut checks = Vec::new();
     match preflight::examine(ports, &wanted.spec).await {
-        Ok((set, _, refusals)) if refusals.is_empty() => {
+        Ok(Examined { set, refusals, .. }) if refusals.is_empty() => {
             let seen =
                 format!("scale set {} with {} instances; nothing speaks against a run", set.id.name(), set.capacity);
             checks.push(Check::ok(&name, seen));
         }
-        Ok((_, _, refusals)) => checks.extend(refusals.into_iter().map(|refusal| refused(&name, wanted, refusal))),
+        Ok(Examined { refusals, .. }) => {
+            checks.extend(refusals.into_iter().map(|refusal| refused(&name, wanted, refusal)));
+        }
         Err(error) => {
             let gone = error.class == Class::Gone;
             checks.push(failed(&name, &error));

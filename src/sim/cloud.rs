@@ -773,6 +773,13 @@ impl Cloud for SimCloud {
         let live = self
             .raw_scale_set(&want.scale_set)
             .ok_or_else(|| gone(&format!("model of {}", want.scale_set.name()), "ResourceNotFound"))?;
+        if want.outdated(&live) {
+            return Err(CloudError::Preempted {
+                what: format!("model of {}", want.scale_set.name()),
+                code: "ETagMismatch".into(),
+                message: "the model has another etag than the one that was found good".into(),
+            });
+        }
         let etag = live["etag"].as_str().map(str::to_owned);
         self.patch_scale_set(&want.scale_set, etag.as_deref(), &want.body(&live)).await
     }

@@ -196,7 +196,9 @@ impl World {
         let machine = self.machines.values().find(|machine| machine.node == node.name);
         let renewed = machine.and_then(|machine| machine.silent).unwrap_or(now);
         let beat = self.clock.elapsed().as_secs() / 10;
-        Node { lease_renewed: Some(renewed), version: format!("{}{beat:05}", node.version), ..node.clone() }
+        // One whose kubelet was never heard stays so.
+        let renewed = node.lease_renewed.map(|_| renewed);
+        Node { lease_renewed: renewed, seen: Some(now), version: format!("{}{beat:05}", node.version), ..node.clone() }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         Capture, DefinitionId, DiskId, DonorChoice, GalleryId, InstanceId, NodeName, Profile, Region, RunId,
         ScaleSetId, VersionName,
     },
-    policy::obligations::DO_NOT_DISRUPT,
+    policy::{obligations::DO_NOT_DISRUPT, ranking::Rules},
     workflow::RunSpec,
 };
 
@@ -276,11 +276,13 @@ impl Scene {
             control_plane: false,
             linux: true,
             under_pressure: vec![],
+            conditions: vec!["Ready".into()],
             taints: vec![],
             zone,
             created: Some(self.start - SignedDuration::from_hours(1000)),
             labels: BTreeMap::from([("agentpool".to_owned(), spec.scale_set.name().to_owned())]),
             annotations: BTreeMap::from([(DO_NOT_DISRUPT.to_owned(), "false".to_owned())]),
+            seen: None,
         });
     }
 }
@@ -306,6 +308,7 @@ pub fn spec(scene: &Scene) -> RunSpec {
         storage: "Standard_LRS".into(),
         adopt: !scene.adopted,
         min_ready_seconds: 3600,
+        ranking: Rules::default(),
         keep_versions: 3,
         keep_seconds: 86_400,
         clean_namespace: "kamino-wf-clean".into(),

@@ -6,6 +6,7 @@
 //! run ends, or says what it waits for. What is not: that a request is sent only once when its answer was lost.
 
 mod authority;
+mod boots;
 mod delay;
 mod describe;
 mod driver;
@@ -13,6 +14,7 @@ mod engine;
 mod gate;
 mod janitor;
 mod leadership;
+mod memory;
 mod pay;
 mod plan;
 mod reads;
@@ -32,6 +34,7 @@ pub use driver::Driver;
 pub use engine::{Engine, EngineError, Next, Observer, Parts};
 pub use janitor::{Held, SweepReport, Swept, Trouble, sweep};
 pub use leadership::{Leadership, LostLease};
+pub use memory::{memory_of, memory_prefix};
 pub use plan::{LIVE, OnFailure, STOP, Stage, find, plan, stages};
 pub use reads::{News, describe, events, find_run, load, summaries};
 pub use requests::{Change, Note, Rejected};
@@ -39,4 +42,4 @@ pub use run::{Event, IllegalEvent, Outcome, Paying, Phase, PlannedStep, Position
 pub use scheduler::{Followed, Scheduled, follow, follow_once};
 pub use spec::RunSpec;
 pub use step::{Affects, AnyStep, Context, Decide, Decides, Effect, Ports, Seen, StepError, Undone};
-pub use summary::Summary;
+pub use summary::{Summary, needless};

@@ -27,6 +27,7 @@ fn started() -> Event {
         replicas: 1,
         storage: "Standard_LRS".into(),
         adopt: false,
+        ranking: crate::policy::ranking::Rules::default(),
         min_ready_seconds: 0,
         keep_versions: 3,
         keep_seconds: 0,

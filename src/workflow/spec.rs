@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId};
+use crate::{
+    model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId},
+    policy::ranking::Rules,
+};
 
 /// What a run was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,9 @@ pub struct RunSpec {
     pub adopt: bool,
     /// How long a donor must have been ready, in seconds.
     pub min_ready_seconds: u64,
+    /// How the donor is chosen.
+    #[serde(default, skip_serializing_if = "Rules::is_default")]
+    pub ranking: Rules,
     /// How many published versions stay.
     pub keep_versions: u32,
     /// Versions younger than this stay, in seconds.

@@ -13,6 +13,15 @@ use crate::{
     policy::obligations::Duty,
 };
 
+/// The refusal that is good news: it begins the reason with which such a run ends.
+const NOT_NEEDED: &str = "KW0235";
+
+/// Whether a run that ended for this reason was not needed, which is no failure.
+#[must_use]
+pub fn needless(why: &str) -> bool {
+    why.starts_with(NOT_NEEDED)
+}
+
 /// A run in one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
@@ -22,7 +31,7 @@ pub struct Summary {
     pub run: String,
     /// The pool.
     pub scale_set: ScaleSetId,
-    /// `running`, `waiting`, `undoing`, `parked`, `done`, `undone`, `cancelled` or `needs-person`.
+    /// `running`, `waiting`, `undoing`, `parked`, `done`, `not-needed`, `undone`, `cancelled` or `needs-person`.
     pub state: String,
     /// The stage that it is in.
     pub stage: Option<String>,
@@ -65,6 +74,7 @@ impl Summary {
             RunState::Waiting { why, until, .. } => ("waiting", Some(why.clone()), Some(*until)),
             RunState::Parked { why, .. } => ("parked", Some(why.clone()), None),
             RunState::Ended(Outcome::Done) => ("done", None, None),
+            RunState::Ended(Outcome::Undone { why }) if needless(why) => ("not-needed", Some(why.clone()), None),
             RunState::Ended(Outcome::Undone { why }) => ("undone", Some(why.clone()), None),
             RunState::Ended(Outcome::Cancelled) => {
                 ("cancelled", run.cancel.as_ref().map(|by| format!("by {by}")), None)
@@ -103,6 +113,6 @@ impl Summary {
     /// Still open: not at an end.
     #[must_use]
     pub fn open(&self) -> bool {
-        !matches!(self.state.as_str(), "done" | "undone" | "cancelled" | "needs-person")
+        !matches!(self.state.as_str(), "done" | "not-needed" | "undone" | "cancelled" | "needs-person")
     }
 }

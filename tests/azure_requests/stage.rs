@@ -197,6 +197,7 @@ impl Stage {
             image: self.definition(),
             empty_custom_data: true,
             remove_extensions: vec!["vmssCSE".into()],
+            under: None,
         }
     }
 

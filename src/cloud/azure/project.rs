@@ -273,7 +273,7 @@ fn plan(json: &Value) -> Option<Plan> {
 fn extension(json: &Value) -> Extension {
     let part = |pointer| text(json, pointer).unwrap_or_default();
     let handler = format!("{}/{}", part("/properties/publisher"), part("/properties/type"));
-    Extension { name: part("/name"), handler }
+    Extension { name: part("/name"), handler, after: strings(&json["properties"]["provisionAfterExtensions"]) }
 }
 
 /// What the reference points at. A mixed one (an id beside publisher and offer) points at nothing that we know.

@@ -83,6 +83,12 @@ fn stand_in(location: &Region) -> models::Resource {
     models::Resource::new(location.0.clone())
 }
 
+/// Nothing was sent: what was found good is not what is there.
+fn outdated(what: String) -> CloudError {
+    let message = "the model has another etag than the one that was found good";
+    CloudError::Preempted { what, code: "ETagMismatch".into(), message: message.into() }
+}
+
 fn gone(what: String, message: &str) -> CloudError {
     CloudError::Gone { what, code: "ResourceNotFound".into(), message: message.to_owned() }
 }
@@ -345,6 +351,9 @@ impl Cloud for AzureCloud {
         let id = &want.scale_set;
         let call = Call::new("PATCH", "scale set", id, CallKind::ScaleSetWrite).of(Some(want.run));
         let Some(live) = self.model(id).await? else { return Err(gone(call.what, "the scale set is not there")) };
+        if want.outdated(&live) {
+            return Err(outdated(call.what));
+        }
         let (subscription, group, name) = plain(id);
         let body = want.body(&live);
         let etag = live["etag"].as_str().map(ToOwned::to_owned);

@@ -4,6 +4,7 @@
 //! deletion carries the uid of what it means, and the one write to a Node goes over the version that was seen.
 
 mod connect;
+mod dated;
 mod donor;
 mod error;
 mod lease;

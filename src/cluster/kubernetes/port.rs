@@ -42,18 +42,17 @@ impl Cluster for KubernetesCluster {
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
-        let nodes: Api<KubeNode> = Api::all(self.client.clone());
         let leases: Api<KubeLease> = self.namespaced(LEASES);
         let everything = ListParams::default();
-        let nodes = self.call("list nodes", nodes.list(&everything)).await?;
+        let (nodes, seen) = self.dated_list::<KubeNode>("list nodes").await?;
         let leases = self.call(format!("list leases {LEASES}"), leases.list(&everything)).await?;
         let renewals = node::renewals(leases.items);
         let lease_of = |node: &KubeNode| node.metadata.name.as_ref().and_then(|name| renewals.get(name)).copied();
         let project = |item: KubeNode| {
             let renewed = lease_of(&item);
-            node::project(item, renewed).map_err(|error| senseless("list nodes", error))
+            node::project(item, renewed, seen).map_err(|error| senseless("list nodes", error))
         };
-        nodes.items.into_iter().map(project).collect()
+        nodes.into_iter().map(project).collect()
     }
 
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
@@ -64,7 +63,7 @@ impl Cluster for KubernetesCluster {
         };
         let leases: Api<KubeLease> = self.namespaced(LEASES);
         let renewed = self.call(format!("get lease {LEASES}/{name}"), leases.get_opt(name.as_str())).await?;
-        node::project(found, renewed.and_then(node::renewed)).map(Some).map_err(|error| senseless(&what, error))
+        node::project(found, renewed.and_then(node::renewed), None).map(Some).map_err(|error| senseless(&what, error))
     }
 
     async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError> {
