@@ -7,6 +7,7 @@ pub mod azure;
 mod error;
 mod granted;
 mod limiter;
+mod machine;
 mod meter;
 mod model_change;
 mod port;
@@ -14,6 +15,7 @@ mod port;
 pub use error::CloudError;
 pub use granted::Granted;
 pub use limiter::{Bucket, CallKind, Limiter};
+pub use machine::{Machine, Power, Powered};
 pub use meter::Meter;
 pub use model_change::{Fingerprint, ModelChange};
 pub use port::{

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{CloudError, Fingerprint, ModelChange};
+use super::{CloudError, Fingerprint, Machine, ModelChange, Powered};
 use crate::model::{
     DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, RunId, ScaleSetId, SnapshotId, VersionId,
 };
@@ -445,6 +445,10 @@ pub trait Cloud: Send + Sync {
     async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, CloudError>;
     /// All instances of a scale set.
     async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError>;
+    /// All virtual machines of the subscription that we may see and that are no instances of a Uniform scale set.
+    async fn machines(&self, subscription: &str) -> Result<Vec<Machine>, CloudError>;
+    /// The instances of a Uniform scale set, and which of them run.
+    async fn powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError>;
     /// A disk.
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError>;
     /// A snapshot.
@@ -481,6 +485,8 @@ pub trait Cloud: Send + Sync {
     async fn begin_publish(&self, id: &VersionId, published: bool) -> Result<Accepted, CloudError>;
     /// Asks for the deletion of a version.
     async fn begin_delete_version(&self, id: &VersionId) -> Result<Accepted, CloudError>;
+    /// Asks for one tag of a version to be set, or to go. Every other tag, and all else of the version, stays as it is.
+    async fn begin_tag_version(&self, id: &VersionId, tag: &str, value: Option<&str>) -> Result<Accepted, CloudError>;
     /// Asks for the change of a scale set's model: one PATCH, built from a fresh read under its etag.
     async fn begin_model_change(&self, want: &ModelChange) -> Result<Accepted, CloudError>;
 }

@@ -3,8 +3,10 @@
 mod error;
 pub mod kubernetes;
 mod port;
+mod rival;
 
 pub use error::ClusterError;
 pub use port::{
     CleaningPod, CleaningSpec, CleaningView, Cluster, Lease, LeaseClaim, Leftover, Node, Owned, PodPhase, Remains,
 };
+pub use rival::Rival;

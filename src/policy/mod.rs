@@ -3,6 +3,7 @@
 pub mod lease;
 pub mod leftovers;
 pub mod preflight;
+pub mod provenance;
 pub mod ranking;
 pub mod retention;
 pub mod schedule;

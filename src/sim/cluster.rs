@@ -13,7 +13,7 @@ use super::{
 use crate::{
     cluster::{
         CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Leftover, Node, Owned,
-        PodPhase, Remains,
+        PodPhase, Remains, Rival,
     },
     model::NodeName,
 };
@@ -178,6 +178,10 @@ impl Cluster for SimCluster {
             })
         })
         .await
+    }
+
+    async fn rivals(&self) -> Result<Vec<Rival>, ClusterError> {
+        self.call("rivals", "", false, |world| Ok(world.rivals.clone())).await
     }
 
     async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {

@@ -9,6 +9,7 @@ mod delete_temporaries;
 mod detach_copy;
 mod ensure_definition;
 mod ensure_gallery;
+pub(crate) mod image_use;
 mod patch_model;
 mod plan_prune;
 pub(crate) mod preflight;

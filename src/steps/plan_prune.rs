@@ -1,16 +1,15 @@
 //! Plan which old versions go. Decided once and stored; each is looked at again before it is deleted.
 
-use std::{collections::BTreeSet, time::Duration};
-
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Preflight, Preflighted};
+use super::{
+    Preflight, Preflighted,
+    image_use::{subscriptions, verdicts},
+};
 use crate::{
-    cloud::ImageRef,
-    model::{DefinitionId, VersionId},
-    policy::retention::{Verdict, plan},
-    workflow::{Context, Decide, Ports, StepError},
+    policy::retention::{Rules, Runs, Verdict},
+    workflow::{Context, Decide, Ports, RunSpec, StepError},
 };
 
 /// The decision.
@@ -24,26 +23,9 @@ pub struct PrunePlan {
     pub verdicts: Vec<Verdict>,
 }
 
-/// Versions that a scale set's model or an instance refers to, among those of one definition.
-pub(super) async fn in_use(
-    ports: Ports<'_>,
-    subscription: &str,
-    definition: &DefinitionId,
-) -> Result<BTreeSet<VersionId>, StepError> {
-    let mut used = BTreeSet::new();
-    for set in ports.cloud.scale_sets(subscription).await? {
-        if let ImageRef::Version(id) = &set.image {
-            used.insert(id.clone());
-        }
-        if set.image.definition().as_ref() == Some(definition) {
-            for instance in ports.cloud.instances(&set.id).await? {
-                if let ImageRef::Version(id) = instance.image {
-                    used.insert(id);
-                }
-            }
-        }
-    }
-    Ok(used)
+/// What a run lets stay. Kamino's versions go at a person's word only.
+pub(super) fn rules(spec: &RunSpec) -> Rules {
+    Rules { keep: spec.keep_versions, min_age_seconds: spec.keep_seconds, kamino: false }
 }
 
 #[async_trait]
@@ -54,10 +36,9 @@ impl Decide for PlanPrune {
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Result<PrunePlan, StepError> {
         let spec = context.spec;
         let Preflighted { definition, .. } = context.output(Preflight::NAME)?;
-        let versions = ports.cloud.versions(&definition).await?;
-        let used = in_use(ports, spec.scale_set.subscription(), &definition).await?;
-        let min_age = Duration::from_secs(spec.keep_seconds);
-        let verdicts = plan(versions, &used, spec.keep_versions, min_age, ports.clock.now());
+        let subscriptions = subscriptions(spec.scale_set.subscription(), &definition);
+        // Of other runs a step knows nothing: what is not published is left to those who do.
+        let verdicts = verdicts(ports, &subscriptions, &definition, Runs::Unknown, rules(spec)).await?;
         Ok(PrunePlan { verdicts: bounded(verdicts) })
     }
 }
@@ -99,6 +80,7 @@ mod tests {
                 version: definition.version(&VersionName::parse(&format!("2026.1.{number}")).expect("a version")),
                 delete: number < 2000,
                 reason: "because".into(),
+                because: None,
             })
             .collect();
         let bounded = bounded(verdicts);

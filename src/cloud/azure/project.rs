@@ -180,7 +180,7 @@ pub(super) fn page<T>(
     Ok((items.iter().map(item).collect::<Result<_, _>>()?, next))
 }
 
-fn needed<'a>(json: &'a Value, pointer: &'static str) -> Result<&'a str, Unreadable> {
+pub(super) fn needed<'a>(json: &'a Value, pointer: &'static str) -> Result<&'a str, Unreadable> {
     json.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).ok_or(Unreadable::Missing(pointer))
 }
 
@@ -272,7 +272,7 @@ fn image(json: &Value) -> ImageRef {
 }
 
 /// As [`image`], but to the version where Azure says which it took.
-fn exact(json: &Value) -> ImageRef {
+pub(super) fn exact(json: &Value) -> ImageRef {
     match image(json) {
         ImageRef::Definition(definition) => match json["exactVersion"].as_str().map(VersionName::parse) {
             Some(Ok(version)) => ImageRef::Version(definition.version(&version)),

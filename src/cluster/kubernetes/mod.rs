@@ -10,6 +10,7 @@ mod node;
 mod objects;
 mod port;
 mod remote;
+mod rivals;
 mod self_check;
 mod view;
 

@@ -18,6 +18,7 @@ use super::{KubernetesCluster, lease, node, objects, view};
 use crate::{
     cluster::{
         CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase, Remains,
+        Rival,
     },
     model::NodeName,
 };
@@ -92,6 +93,10 @@ impl Cluster for KubernetesCluster {
             claim: claim.map(|claim| view::owned(&claim.metadata)),
             pod,
         })
+    }
+
+    async fn rivals(&self) -> Result<Vec<Rival>, ClusterError> {
+        self.list_rivals().await
     }
 
     async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {
