@@ -10,9 +10,10 @@ use http::Method;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::images::{PinRequest, PruneRequest};
 use crate::{
     model::RunId,
-    workflow::{Description, RunSpec, Summary},
+    workflow::{Description, PinReport, PruneReport, RunSpec, Summary},
 };
 
 /// Of the API and of JSON output: what is said under it never changes its meaning. New fields may come.
@@ -77,6 +78,11 @@ pub(super) const CANCEL: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v
 pub(super) const RESUME: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v1/runs/{run}/resume", "Changed");
 /// Who asked for what, oldest first.
 pub(super) const AUDIT: Endpoint<(), AuditList> = Endpoint::new(Method::GET, "/v1/audit", "AuditList");
+
+/// Deletes old versions that a person has seen and let go.
+pub(super) const PRUNE: Endpoint<PruneRequest, PruneReport> = Endpoint::new(Method::POST, "/v1/images/prune", "Pruned");
+/// Pins a version, or takes the pin away.
+pub(super) const PIN: Endpoint<PinRequest, PinReport> = Endpoint::new(Method::POST, "/v1/images/pin", "Pinned");
 
 /// Nothing in a name can become another path.
 fn escaped(text: &str) -> String {
@@ -186,6 +192,18 @@ pub struct Peer {
     pub pid: Option<i32>,
 }
 
+impl Peer {
+    /// This process itself, where it asks on its own behalf.
+    #[must_use]
+    pub fn this() -> Self {
+        Self {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            pid: i32::try_from(std::process::id()).ok(),
+        }
+    }
+}
+
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -196,6 +214,12 @@ pub enum Verb {
     Cancel,
     /// Go on.
     Resume,
+    /// Delete old image versions.
+    Prune,
+    /// Keep an image version whatever the rules say.
+    Pin,
+    /// No longer.
+    Unpin,
 }
 
 impl Verb {
@@ -206,6 +230,9 @@ impl Verb {
             Self::Start => "start",
             Self::Cancel => "cancel",
             Self::Resume => "resume",
+            Self::Prune => "prune",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
         }
     }
 }
@@ -249,6 +276,9 @@ pub struct AuditEntry {
     pub verb: Verb,
     /// The run; as it was given where there is none such.
     pub run: String,
+    /// What it is about, where that is no run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// The scale set of a start.
     pub scale_set: Option<String>,
     /// The run's revision before it, if it was done.

@@ -7,4 +7,5 @@ pub mod provenance;
 pub mod ranking;
 pub mod retention;
 pub mod schedule;
+pub mod takeover;
 pub mod window;

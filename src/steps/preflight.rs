@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cloud::{Plan, ScaleSet},
     model::{Bootstrap, DefinitionId, Region},
-    policy::preflight::{Refusal, refusals, would_roll},
+    policy::{
+        preflight::{Refusal, refusals, would_roll},
+        takeover,
+    },
     workflow::{Context, Decide, Ports, RunSpec, StepError},
 };
 
@@ -46,9 +49,9 @@ pub(super) fn refuse(mut refusals: Vec<Refusal>) -> Result<(), StepError> {
 
 /// Stored refusals carry their code as text; errors carry a static one.
 fn code(text: &str) -> &'static str {
-    const CODES: [&str; 13] = [
+    const CODES: [&str; 14] = [
         "KW0201", "KW0202", "KW0203", "KW0204", "KW0205", "KW0206", "KW0207", "KW0208", "KW0209", "KW0210", "KW0211",
-        "KW0212", "KW0213",
+        "KW0212", "KW0213", "KW0503",
     ];
     CODES.into_iter().find(|code| *code == text).unwrap_or("KW0200")
 }
@@ -80,6 +83,7 @@ pub(crate) async fn examine(
     let mut reasons = refusals(&set, &definition, spec.profile, spec.adopt);
     let sets = ports.cloud.scale_sets(spec.scale_set.subscription()).await?;
     reasons.extend(followers(&sets, &definition));
+    reasons.extend(takeover::refusals(&ports.cluster.rivals().await?));
     reasons.dedup();
     Ok((set, definition, reasons))
 }

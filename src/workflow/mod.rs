@@ -10,6 +10,7 @@ mod delay;
 mod describe;
 mod driver;
 mod engine;
+mod images;
 mod janitor;
 mod leadership;
 mod plan;
@@ -29,7 +30,8 @@ pub use engine::{
     Change, Engine, EngineError, News, Next, Note, Observer, Parts, Rejected, describe, events, find_run, load,
     summaries,
 };
-pub use janitor::{Held, SweepReport, Swept, Trouble, sweep};
+pub use images::{ImageError, Known, PinAsk, PinReport, PruneAsk, PruneReport, Told, going, pin, prune};
+pub use janitor::{Held, SweepReport, Swept, Trouble, known, sweep};
 pub use leadership::{Leadership, LostLease};
 pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
 pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};
