@@ -2,8 +2,10 @@
 
 mod auto;
 mod doctor;
+mod images;
 mod remote;
 mod serve;
+mod status;
 
 use std::{
     path::{Path, PathBuf},
@@ -36,8 +38,10 @@ use crate::{
 
 pub use auto::auto;
 pub use doctor::doctor;
+pub use images::{ImageView, Images, NoSuchImage, images, pin, prune};
 pub use remote::{Ran, Whereabouts, in_the_pod};
 pub use serve::serve;
+pub use status::{ImageCount, PoolStatus, Status, status};
 
 /// This release.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");

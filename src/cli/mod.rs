@@ -2,11 +2,13 @@
 
 mod args;
 mod exit;
+mod images;
 mod plugin;
 mod render;
 mod run;
 #[cfg(feature = "sim")]
 mod simulate;
+mod status;
 mod watch;
 
 pub use args::Cli;

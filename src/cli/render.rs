@@ -9,14 +9,14 @@ use crate::{
     workflow::{Description, Event, Outcome, Run, Summary},
 };
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     table
 }
 
 /// Lines without the spaces at their ends.
-fn text(table: &Table) -> String {
+pub(super) fn text(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
@@ -107,7 +107,7 @@ pub(super) fn doctor(report: &Report) -> String {
     lines.join("\n")
 }
 
-fn cut(text: &str, most: usize) -> String {
+pub(super) fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }

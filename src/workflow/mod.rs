@@ -35,7 +35,7 @@ pub use janitor::{Held, SweepReport, Swept, Trouble, known, sweep};
 pub use leadership::{Leadership, LostLease};
 pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
 pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};
-pub use scheduler::{Followed, Scheduled, follow, follow_once};
+pub use scheduler::{Followed, Scheduled, follow, follow_once, next_run};
 pub use spec::RunSpec;
 pub use step::{Affects, AnyStep, Context, Decide, Decides, Effect, Ports, Seen, StepError, Undone};
 pub use summary::Summary;
