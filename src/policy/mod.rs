@@ -1,5 +1,6 @@
 //! Pure decisions: plain data and `now` in, a choice and its reasons out. No port, no clock, no store; a test enforces it.
 
+pub mod history;
 pub mod lease;
 pub mod leftovers;
 pub mod preflight;
@@ -8,4 +9,5 @@ pub mod ranking;
 pub mod retention;
 pub mod schedule;
 pub mod takeover;
+pub mod unproven;
 pub mod window;

@@ -5,6 +5,7 @@
 //! So a crash between any two lines lands on a look. What is promised: at most one surviving effect per intent, and every
 //! run ends, or says what it waits for. What is not: that a request is sent only once when its answer was lost.
 
+mod age_out;
 mod authority;
 mod delay;
 mod describe;
@@ -12,6 +13,7 @@ mod driver;
 mod engine;
 mod images;
 mod janitor;
+mod janitor_versions;
 mod leadership;
 mod plan;
 pub mod recovery;
@@ -32,6 +34,7 @@ pub use engine::{
 };
 pub use images::{ImageError, Known, PinAsk, PinReport, PruneAsk, PruneReport, Told, going, pin, prune};
 pub use janitor::{Held, SweepReport, Swept, Trouble, known, sweep};
+pub use janitor_versions::{Place, failed_runs, sweep_versions};
 pub use leadership::{Leadership, LostLease};
 pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
 pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};
