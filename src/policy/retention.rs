@@ -333,7 +333,9 @@ pub(super) mod tests {
                 "younger than the minimum age",
             ),
             (
-                |_, uses| drop(uses.unseen.insert("scale set x can't be read".into())),
+                |_, uses| {
+                    uses.unseen.insert("scale set x can't be read".into());
+                },
                 known,
                 DAY,
                 false,

@@ -111,7 +111,14 @@ mod tests {
             (|it, _| drop(it.tags.insert(PINNED.into(), "ann".into())), 2, Fate::Keep, "pinned (ann)"),
             (|it, uses| uses.note(it.id.clone(), "instance pool1/0"), 2, Fate::Keep, "instance pool1/0 uses it"),
             (|it, _| it.provisioning = Provisioning::Running, 2, Fate::Keep, "under way"),
-            (|_, uses| drop(uses.unseen.insert("x may not be read".into())), 2, Fate::Keep, "x may not be read"),
+            (
+                |_, uses| {
+                    uses.unseen.insert("x may not be read".into());
+                },
+                2,
+                Fate::Keep,
+                "x may not be read",
+            ),
         ];
         for (change, hours, fate, words) in rows {
             let (mut version, mut uses) = (left(), Uses::default());

@@ -119,7 +119,12 @@ impl SimCloud {
             if let Err(error) = arrived {
                 (Err(error), false)
             } else {
-                let answer = act(&mut world);
+                let answer = if world.forbidden.contains(&(verb, key.clone())) {
+                    let (code, message) = ("AuthorizationFailed".into(), "no role assignment allows it".into());
+                    Err(CloudError::Denied { what: what.clone(), code, message })
+                } else {
+                    act(&mut world)
+                };
                 if mutates {
                     let outcome = answer.as_ref().map_or_else(ToString::to_string, |_| "accepted".to_owned());
                     world.note(format!("azure {what}: {outcome}"));

@@ -179,6 +179,8 @@ pub struct World {
     pub machines: Vec<Machine>,
     /// Keys of what a lock or a policy keeps from being deleted, and Azure's code for it.
     pub locked: BTreeMap<String, &'static str>,
+    /// Calls to Azure that we have no right to, by verb and key.
+    pub forbidden: BTreeSet<(&'static str, String)>,
     /// The Python tool's workloads in the cluster.
     pub rivals: Vec<Rival>,
     /// Disks.

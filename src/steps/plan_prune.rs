@@ -68,7 +68,7 @@ fn bounded(verdicts: Vec<Verdict>) -> Vec<Verdict> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::VersionName;
+    use crate::model::{DefinitionId, VersionName};
 
     #[test]
     fn a_definition_of_thousands_of_versions_makes_a_small_record() {

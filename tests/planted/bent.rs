@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use kamino_wf::{
     cloud::{
         Accepted, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance, Leftovers, Limiter,
-        ModelChange, NewVersion, Operation, OperationState, Provisioning, Replication, ScaleSet, Snapshot,
-        SnapshotSpec, UpgradeMode, Version,
+        Machine, ModelChange, NewVersion, Operation, OperationState, Powered, Provisioning, Replication, ScaleSet,
+        Snapshot, SnapshotSpec, UpgradeMode, Version,
     },
-    cluster::{CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase, Remains},
+    cluster::{CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase, Remains, Rival},
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, NodeName, Region, ScaleSetId, SnapshotId, VersionId,
     },
@@ -55,6 +55,8 @@ pub(crate) enum Bug {
     ForgetsTheRunTag,
     /// Try again in a second, as always.
     IgnoresRetryAfter,
+    /// Only the pool's own instances are asked which version they use.
+    OverlooksOtherPools,
 }
 
 /// Azure, seen through a bug.
@@ -113,7 +115,22 @@ impl Cloud for BentCloud {
     }
 
     async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError> {
+        if self.bug == Bug::OverlooksOtherPools && id.name() != "pool1" {
+            return Ok(Vec::new());
+        }
         self.inner.instances(id).await
+    }
+
+    async fn machines(&self, subscription: &str) -> Result<Vec<Machine>, CloudError> {
+        self.inner.machines(subscription).await
+    }
+
+    async fn powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError> {
+        self.inner.powers(id).await
+    }
+
+    async fn begin_tag_version(&self, id: &VersionId, tag: &str, value: Option<&str>) -> Result<Accepted, CloudError> {
+        self.inner.begin_tag_version(id, tag, value).await
     }
 
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {
@@ -290,6 +307,10 @@ impl Cluster for BentCluster {
             pod.phase = PodPhase::Succeeded;
         }
         Ok(view)
+    }
+
+    async fn rivals(&self) -> Result<Vec<Rival>, ClusterError> {
+        self.inner.rivals().await
     }
 
     async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {

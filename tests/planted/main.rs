@@ -11,8 +11,9 @@ use std::{
 
 use bent::{BentCloud, BentCluster, Bug, NeverSynced, phantom};
 use kamino_wf::{
-    cloud::Cloud,
+    cloud::{Cloud, ImageRef, Instance},
     cluster::Cluster,
+    model::InstanceId,
     sim::{Fault, Layers, Line, Outcome, Resource, Scene, Session, Stop, checkers, spec},
     store::ByteTree,
     workflow::{EngineError, Event},
@@ -102,10 +103,20 @@ fn throttled(session: &mut Session) {
     session.shared.world().script.insert(3, Fault::Throttled);
 }
 
+/// An instance of a pool that does not follow the definition was made from the oldest version of ours.
+fn used_next_door(session: &mut Session) {
+    let mut world = session.shared.world();
+    let like = world.instances.values().next().expect("an instance").clone();
+    let id = InstanceId::parse(&like.id.to_string().replace("/pool1/", "/xpool1/")).expect("an id");
+    let used = world.versions.values().map(|found| found.value.id.clone()).find(|id| id.name() == "2026.07.01000");
+    let value = Instance { id: id.clone(), image: ImageRef::Version(used.expect("the oldest")), ..like };
+    world.instances.insert(id.key(), value);
+}
+
 /// What is planted, where, what is done there, and who has to see it.
 type Planted = (Bug, fn() -> Scene, fn(&mut Session), &'static str);
 
-const PLANTED: [Planted; 14] = [
+const PLANTED: [Planted; 15] = [
     (Bug::AsksTwice, first, nothing, "I1"),
     (Bug::SnapshotsAnotherDisk, first, nothing, "I5"),
     (Bug::TakesEveryPoolForManual, first, rolling_pool, "I7"),
@@ -120,6 +131,7 @@ const PLANTED: [Planted; 14] = [
     (Bug::CopiesOverTheDonor, first, nothing, "donor"),
     (Bug::ForgetsTheRunTag, first, nothing, "end"),
     (Bug::IgnoresRetryAfter, first, throttled, "throttle"),
+    (Bug::OverlooksOtherPools, later, used_next_door, "I9"),
 ];
 
 /// Planted under the journal, in the test below.
