@@ -1,6 +1,6 @@
 //! Going on where the Python tool (kamino) has been: never beside it, above its versions, and leaving what is its own.
 #![cfg(feature = "sim")]
-#![expect(clippy::expect_used, clippy::panic, reason = "a test says what should have held")]
+#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use kamino_wf::{
     cloud::{Tags, Version},

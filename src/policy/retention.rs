@@ -268,7 +268,7 @@ pub(super) mod tests {
         let open = vec![KnownRun { id: run(), standing: Standing::Open }];
         let (known, open, nobody) = (Runs::Known(&ended), Runs::Known(&open), Runs::Known(&[]));
         let unpublished: Change = |it, _| it.excluded_from_latest = true;
-        let used: Change = |it, uses| uses.note(it.id.clone(), "instance pool1/0");
+        let taken: Change = |it, uses| uses.note(it.id.clone(), "instance pool1/0");
         let kaminos: Change = |it, _| (it.run, it.tags) = (None, tagged(KAMINO));
         let rows: &[(Change, Runs<'_>, Rules, bool, Because, &str)] = &[
             (|_, _| {}, known, DAY, true, Because::Excess, "older than the versions that are kept"),
@@ -285,7 +285,7 @@ pub(super) mod tests {
                 Because::Pinned,
                 "pinned (ann, 2026-09-02)",
             ),
-            (used, known, DAY, false, Because::InUse, "instance pool1/0 uses it"),
+            (taken, known, DAY, false, Because::InUse, "instance pool1/0 uses it"),
             (
                 |it, _| it.provisioning = Provisioning::Running,
                 known,

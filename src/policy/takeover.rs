@@ -246,26 +246,28 @@ mod tests {
     /// Every state in which it can leave a node (killed before or after each of its commands), and those that are not its own.
     #[test]
     fn each_state_of_a_node_has_its_finding_and_its_way_back() {
-        let hold = (HOLD, "true");
-        let rows: [(&str, bool, &[(&str, &str)], Power, Option<Kind>, &[&str]); 11] = [
+        type Row =
+            (&'static str, bool, &'static [(&'static str, &'static str)], Power, Option<Kind>, &'static [&'static str]);
+        const HELD: (&str, &str) = (HOLD, "true");
+        let rows: [Row; 11] = [
             ("as it should be", false, &[], Power::Running, None, &[]),
-            ("after annotate", false, &[hold], Power::Running, Some(Kind::Held), &["annotate node pool1-vmss000003"]),
-            ("after cordon, drain", true, &[hold], Power::Running, Some(Kind::Cordoned), &["uncordon", "annotate"]),
+            ("after annotate", false, &[HELD], Power::Running, Some(Kind::Held), &["annotate node pool1-vmss000003"]),
+            ("after cordon, drain", true, &[HELD], Power::Running, Some(Kind::Cordoned), &["uncordon", "annotate"]),
             (
                 "after stop",
                 true,
-                &[hold],
+                &[HELD],
                 Power::Stopped,
                 Some(Kind::PoweredOff),
                 &["az vmss start -g k8s-euw -n pool1 --instance-ids 3", "kubectl wait", "uncordon", "annotate"],
             ),
-            ("after deallocate", true, &[hold], Power::Deallocated, Some(Kind::PoweredOff), &["az vmss start"]),
-            ("uncordoned while it is off", false, &[hold], Power::Stopped, Some(Kind::PoweredOff), &["az vmss start"]),
+            ("after deallocate", true, &[HELD], Power::Deallocated, Some(Kind::PoweredOff), &["az vmss start"]),
+            ("uncordoned while it is off", false, &[HELD], Power::Stopped, Some(Kind::PoweredOff), &["az vmss start"]),
             ("all marks gone, still off", false, &[], Power::Stopped, Some(Kind::PoweredOff), &["az vmss start"]),
-            ("on its way", true, &[hold], Power::Starting, Some(Kind::Cordoned), &["uncordon"]),
+            ("on its way", true, &[HELD], Power::Starting, Some(Kind::Cordoned), &["uncordon"]),
             ("cordoned by a person", true, &[], Power::Running, None, &[]),
             ("held off", false, &[(HOLD, "false")], Power::Running, None, &[]),
-            ("ours", true, &[hold, (CLAIM, "{}")], Power::Stopped, None, &[]),
+            ("ours", true, &[HELD, (CLAIM, "{}")], Power::Stopped, None, &[]),
         ];
         for (what, cordoned, annotations, power, kind, words) in rows {
             let powers = [Powered { id: instance(3), power }];

@@ -112,11 +112,11 @@ async fn machines(
 }
 
 /// One that was made from the definition and does not say from which version may be of any.
-fn note(uses: &mut Uses, image: ImageRef, definition: &DefinitionId, user: String) {
+fn note(seen: &mut Uses, image: ImageRef, definition: &DefinitionId, user: String) {
     match image {
-        ImageRef::Version(id) => uses.note(id, user),
+        ImageRef::Version(id) => seen.note(id, user),
         ImageRef::Definition(id) if id == *definition => {
-            uses.unseen.insert(format!("{user} does not say which version it was made from"));
+            seen.unseen.insert(format!("{user} does not say which version it was made from"));
         }
         ImageRef::Definition(_) | ImageRef::Other(_) => {}
     }

@@ -171,7 +171,7 @@ pub async fn prune<E>(
         let fresh = verdicts(ports, &subscriptions, &ask.definition, Runs::Known(&known), ask.rules).await;
         let fresh = match fresh {
             Ok(fresh) => fresh,
-            Err(error) => return Ok(broken_off(report, ports, error)),
+            Err(error) => return Ok(broken_off(report, ports, &error)),
         };
         let version = id.name().to_owned();
         let Some(verdict) = fresh.into_iter().find(|verdict| verdict.version == *id) else {
@@ -194,14 +194,14 @@ pub async fn prune<E>(
             Err(error) if matches!(error.class, Class::Denied | Class::Refused | Class::Busy) => {
                 report.stay.push(Told { version, text: error.text });
             }
-            Err(error) => return Ok(broken_off(report, ports, error)),
+            Err(error) => return Ok(broken_off(report, ports, &error)),
         }
     }
     report.left = 0;
     Ok(report)
 }
 
-fn broken_off(mut report: PruneReport, ports: Ports<'_>, error: StepError) -> PruneReport {
+fn broken_off(mut report: PruneReport, ports: Ports<'_>, error: &StepError) -> PruneReport {
     if let Class::Throttled { retry_after } = error.class {
         report.not_before = ports.clock.now().checked_add(retry_after).ok();
     }

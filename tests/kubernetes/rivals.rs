@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     core::v1::Node,
 };
 use kamino_wf::{
+    clock::{Clock, SystemClock},
     cloud::{Power, Powered},
     cluster::{Cluster, Rival},
     model::InstanceId,
@@ -61,7 +62,7 @@ async fn it_is_found_in_any_namespace_and_said_whether_it_will_go_on() {
     unlabelled["metadata"]["labels"] = json!({});
     create(&jobs, unlabelled).await;
     // No kubelet runs it here: its end is told as the job controller does.
-    let now = jiff::Timestamp::now().to_string();
+    let now = SystemClock.now().to_string();
     let failed = json!({ "status": { "startTime": now, "conditions": [
         { "type": "FailureTarget", "status": "True", "reason": "x", "message": "x" },
         { "type": "Failed", "status": "True", "reason": "x", "message": "x" }] } });
