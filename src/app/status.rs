@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Reach, cluster};
 use crate::{
     clock::{Clock as _, SystemClock},
-    cloud::{Cloud, ImageRef, Instance, Provisioning, ScaleSet, Version},
+    cloud::{Cloud, ImageRef, Instance, Orchestration, Provisioning, ScaleSet, Version},
     cluster::{Cluster, Node},
     config::{Config, Pool},
     model::{Class, DefinitionId, ScaleSetId},
@@ -164,10 +164,20 @@ async fn of_pool(
     let mut troubles = Vec::new();
     let set = noted(&mut troubles, "scale set", cloud.scale_set(&pool.scale_set).await).flatten();
     let versions = versions(cloud, &definition, &mut troubles).await;
-    let instances = noted(&mut troubles, "instances", cloud.instances(&pool.scale_set).await).unwrap_or_default();
+    // Those of a Flexible one are in no such list.
+    let uniform = set.as_ref().is_some_and(|set| set.orchestration == Orchestration::Uniform);
+    let (instances, powers) = if uniform {
+        let instances = cloud.instances(&pool.scale_set).await;
+        let powers = cloud.powers(&pool.scale_set).await;
+        (noted(&mut troubles, "instances", instances), noted(&mut troubles, "power of instances", powers))
+    } else {
+        (None, None)
+    };
+    let (instances, powers) = (instances.unwrap_or_default(), powers.unwrap_or_default());
     let newest = versions.as_deref().and_then(newest);
     let of_set = |summary: &&Summary| summary.scale_set == pool.scale_set;
-    let kamino = findings(cloud, pool, &definition, nodes, &mut troubles).await;
+    let mut kamino = takeover::machines(&pool.scale_set, nodes, &powers);
+    kamino.extend(findings(cloud, pool, &definition, &mut troubles).await);
     Ok(PoolStatus {
         pool: pool.name.clone(),
         scale_set: pool.scale_set.clone(),
@@ -199,16 +209,14 @@ async fn versions(cloud: &dyn Cloud, of: &DefinitionId, troubles: &mut Vec<Strin
     }
 }
 
-/// What the Python tool has left of a pool.
+/// What the Python tool has left of a pool in Azure, its machines apart.
 async fn findings(
     cloud: &dyn Cloud,
     pool: &Pool,
     definition: &DefinitionId,
-    nodes: &[Node],
     troubles: &mut Vec<String>,
 ) -> Vec<Finding> {
-    let powers = noted(troubles, "power of instances", cloud.powers(&pool.scale_set).await).unwrap_or_default();
-    let mut found = takeover::machines(&pool.scale_set, nodes, &powers);
+    let mut found = Vec::new();
     // A name that Azure would not take is the name of nothing that it has left.
     let Ok(names) = Names::of(&pool.scale_set) else { return found };
     if let Some(left) = noted(troubles, "kamino's snapshot", cloud.snapshot(&names.snapshot).await).flatten() {
