@@ -173,8 +173,8 @@ impl Scene {
                 let tags: Tags = match run {
                     Some(run) => [("kamino-wf-run".to_owned(), run.0.to_string())].into(),
                     None => [
-                        ("BuiltFrom".to_owned(), "pool1-vmss000000".to_owned()),
-                        ("BuiltAt".to_owned(), "2026-04-01 17:13:16.747072".to_owned()),
+                        ("builtfrom".to_owned(), "pool1-vmss000000".to_owned()),
+                        ("builtat".to_owned(), "2026-04-01 17:13:16.747072".to_owned()),
                     ]
                     .into(),
                 };

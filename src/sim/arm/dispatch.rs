@@ -273,7 +273,10 @@ impl State {
             let path = asked.path_and_query.split('?').next().unwrap_or_default();
             let version = asked.query.get("api-version").map_or("", String::as_str);
             let next = skip + self.page_size;
-            body["nextLink"] = json!(format!("{}{path}?api-version={version}&%24skiptoken={next}", self.base));
+            // The next page is of the same question.
+            let expand = asked.query.get("$expand").map_or_else(String::new, |it| format!("&%24expand={it}"));
+            let next = format!("{}{path}?api-version={version}{expand}&%24skiptoken={next}", self.base);
+            body["nextLink"] = json!(next);
         }
         Answer::ok(body)
     }
