@@ -73,7 +73,8 @@ pub(super) struct PruneArgs {
 #[derive(Debug, Args)]
 pub(super) struct PinArgs {
     /// The version, as in 2026.11.24000, or its full id.
-    version: String,
+    #[arg(value_name = "VERSION")]
+    image: String,
     /// The pool, where several have a version of that name.
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
@@ -91,7 +92,8 @@ pub(super) struct PinArgs {
 #[derive(Debug, Args)]
 pub(super) struct LineageArgs {
     /// The version, as in 2026.11.24000, or its full id; the newest published one of each pool by default.
-    version: Option<String>,
+    #[arg(value_name = "VERSION")]
+    image: Option<String>,
     /// Only of this pool.
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
@@ -184,7 +186,7 @@ fn meant(all: &[Images], given: &str) -> Result<VersionId> {
 
 async fn pin(config: &Config, args: &PinArgs, by: &str) -> Result<Code> {
     let all = read(config, args.pool.as_deref(), false).await?;
-    let version = meant(&all, &args.version)?;
+    let version = meant(&all, &args.image)?;
     let why = (!args.remove).then(|| {
         let why = args.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
         let text = format!("by {by} at {:.0}{why}", SystemClock.now());
@@ -208,7 +210,7 @@ async fn pin(config: &Config, args: &PinArgs, by: &str) -> Result<Code> {
 
 async fn show_lineage(config: &Config, args: &LineageArgs) -> Result<Code> {
     let all = read(config, args.pool.as_deref(), false).await?;
-    let of: Vec<VersionId> = match &args.version {
+    let of: Vec<VersionId> = match &args.image {
         Some(given) => vec![meant(&all, given)?],
         None => all.iter().filter_map(Images::newest).collect(),
     };
