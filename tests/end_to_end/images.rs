@@ -1,14 +1,17 @@
 //! `images` and `status`: the real binary, alone and beside a daemon that holds the store.
 
+use std::sync::Arc;
+
 use kamino_wf::{
-    cloud::{Power, Provisioning, Snapshot},
-    model::{InstanceId, SnapshotId},
-    sim::Resource,
+    cloud::{Cloud as _, Power, Provisioning, Snapshot},
+    model::{InstanceId, SnapshotId, VersionName},
+    sim::{Resource, SimCloud, spec},
 };
 use serde_json::{Value, json};
 
 use crate::support::{
     cluster::shared,
+    installed::until,
     world::{Plan, Site},
 };
 
@@ -23,16 +26,13 @@ fn verdicts(list: &Value) -> Vec<(&str, &str)> {
     images.iter().map(|it| (text(&it["from"]["version"]), text(&it["because"]))).collect()
 }
 
-/// Waits until Azure has done what it was asked for.
+/// Waits until Azure has done what it was asked for: nothing comes to its end before somebody has looked at it.
 async fn settled(site: &Site, gone: &str) {
-    for _ in 0..200 {
-        // Somebody has to look.
-        drop(site.binary.run(&["images", "list", "-o", "json"]).await);
-        if !versions(site).iter().any(|name| name == gone) {
-            return;
-        }
-    }
-    panic!("{gone} is still there: {:#?}", site.world.world().log);
+    let spec = spec(&site.scene);
+    let definition = spec.gallery.definition(&spec.definition).expect("a definition");
+    let id = definition.version(&VersionName::parse(gone).expect("a version"));
+    let cloud = SimCloud::new(Arc::clone(&site.world), Arc::default());
+    until("the version to be gone", async || cloud.version(&id).await.expect("a look").is_none()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,7 +72,7 @@ async fn versions_are_listed_pinned_and_pruned_and_their_descent_is_shown() {
     let audit = run(&["list", "--audit", "-o", "json"]).await.assert(0, &[]).json();
     let verbs: Vec<&str> =
         audit["entries"].as_array().expect("entries").iter().filter_map(|it| it["verb"].as_str()).collect();
-    assert_eq!(verbs, ["pin", "prune"], "{audit:#}");
+    assert_eq!(verbs, ["pin", "pin", "prune"], "{audit:#}");
     assert!(audit["entries"][0]["subject"].as_str().is_some_and(|it| it.contains("2026.08.01000")), "{audit:#}");
 
     run(&["start", "--pool", "pool1", "--wait"]).await.assert(0, &[]);
@@ -96,12 +96,7 @@ async fn a_daemon_prunes_and_pins_in_the_commands_stead() {
     let site = Site::new(cluster, Plan { adopted: true, ..Plan::default() }).await;
     site.configure(|settings| settings["serve"] = json!({ "listen": "127.0.0.1:0", "sweepEvery": "0s" }));
     let daemon = site.binary.start(&["serve"]);
-    for _ in 0..300 {
-        if site.store.join("control.sock").exists() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    until("the control socket", async || site.store.join("control.sock").exists()).await;
     let run = async |arguments: &[&str]| site.binary.run(arguments).await;
     run(&["images", "pin", "2026.07.01000"]).await.assert(0, &["now pinned"]);
     run(&["images", "prune", "--yes"]).await.assert(0, &["version 2026.08.01000 is being deleted"]);

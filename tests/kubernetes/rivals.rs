@@ -7,7 +7,6 @@ use k8s_openapi::api::{
     core::v1::Node,
 };
 use kamino_wf::{
-    clock::{Clock, SystemClock},
     cloud::{Power, Powered},
     cluster::{Cluster, Rival},
     model::InstanceId,
@@ -55,19 +54,19 @@ async fn it_is_found_in_any_namespace_and_said_whether_it_will_go_on() {
     let jobs: Api<Job> = Api::namespaced(admin.clone(), &namespace);
     create(&cron_jobs, cron_job("live", false, &pod(IMAGE, &[]))).await;
     create(&cron_jobs, cron_job("suspended", true, &pod("tools:1", &["/usr/bin/vmss-prototype"]))).await;
-    create(&cron_jobs, cron_job("somebodys", false, &pod("tools:1", &["sh", "-c", "vmss-prototype"]))).await;
+    create(
+        &cron_jobs,
+        cron_job("somebodys", false, &pod("registry.example/not-vmss-prototype:1", &["sh", "-c", "true"])),
+    )
+    .await;
     create(&jobs, job("runs")).await;
-    create(&jobs, job("ended")).await;
+    // No kubelet runs it here: the job controller ends it when its second is over.
+    let mut ended = job("ended");
+    ended["spec"]["activeDeadlineSeconds"] = json!(1);
+    create(&jobs, ended).await;
     let mut unlabelled = job("unlabelled");
     unlabelled["metadata"]["labels"] = json!({});
     create(&jobs, unlabelled).await;
-    // No kubelet runs it here: its end is told as the job controller does.
-    let now = SystemClock.now().to_string();
-    let failed = json!({ "status": { "startTime": now, "conditions": [
-        { "type": "FailureTarget", "status": "True", "reason": "x", "message": "x" },
-        { "type": "Failed", "status": "True", "reason": "x", "message": "x" }] } });
-    jobs.patch_status("ended", &PatchParams::default(), &Patch::Merge(&failed)).await.expect("a status");
-
     let mut found: BTreeMap<String, Rival> = BTreeMap::new();
     until("all four to be found", async || {
         let all = port.rivals().await.expect("a look");
