@@ -2,9 +2,11 @@
 
 mod auto;
 mod doctor;
+mod images;
 mod plan;
 mod remote;
 mod serve;
+mod status;
 
 use std::{
     path::{Path, PathBuf},
@@ -38,9 +40,11 @@ use crate::{
 
 pub use auto::auto;
 pub use doctor::doctor;
+pub use images::{ImageView, Images, NoSuchImage, images, pin, prune};
 pub use plan::{Plan, plan};
 pub use remote::{Ran, Whereabouts, in_the_pod};
 pub use serve::serve;
+pub use status::{ImageCount, PoolStatus, Status, status};
 
 /// This release.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");

@@ -1,5 +1,6 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
+mod history;
 mod ranking;
 mod schedules;
 
@@ -17,7 +18,7 @@ use crate::{
     cloud::azure::{AzureSettings, Credential, Timeouts},
     cluster::kubernetes::Access,
     model::{Capture, GalleryId, Profile, Region, ScaleSetId},
-    policy::{ranking::Rules, schedule::Schedule},
+    policy::{history::History, ranking::Rules, schedule::Schedule},
     workflow::Pace,
 };
 
@@ -92,6 +93,8 @@ struct File {
     cleaning: CleaningFile,
     #[serde(default)]
     serve: ServeFile,
+    #[serde(default)]
+    history: history::HistoryFile,
     #[serde(default)]
     pools: Vec<PoolFile>,
 }
@@ -250,6 +253,8 @@ pub struct Config {
     pub clean_image: Option<String>,
     /// How the daemon serves.
     pub serve: Serve,
+    /// How long finished runs are kept.
+    pub history: History,
     /// The Lease's name, in the own namespace.
     pub lease: String,
     /// Where this process runs.
@@ -293,7 +298,7 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Self::parse(&path, "{}")?,
             Err(error) => return Err(ConfigError::Unreadable { path, detail: error.to_string() }),
         };
-        let File { store: file_store, azure, kubernetes, polling, cleaning, serve, pools } = file;
+        let File { store: file_store, azure, kubernetes, polling, cleaning, serve, history, pools } = file;
         let CleaningFile { namespace, image } = cleaning;
         let KubernetesFile { kubeconfig: file_kubeconfig, context: file_context, lease } = kubernetes;
         let path = kubeconfig.or(file_kubeconfig);
@@ -312,6 +317,7 @@ impl Config {
             clean_namespace: namespace.unwrap_or_else(|| "kamino-wf-clean".into()),
             clean_image: image,
             serve: checked_serve(serve)?,
+            history: history::checked(history)?,
             lease: lease.unwrap_or_else(|| "kamino-wf".into()),
             place: Place { namespace: said("KAMINO_NAMESPACE"), pod: said("KAMINO_POD"), node: said("KAMINO_NODE") },
             pools: checked_pools(pools)?,
@@ -625,6 +631,9 @@ pools:
             ),
             ("serve: { listen: everywhere }", "serve.listen is \"everywhere\""),
             ("serve: { runsAtOnce: 0 }", "serve.runsAtOnce is 0: expected 1 to 100"),
+            ("history: { keepRuns: 0 }", "history.keepRuns is 0: expected 1 to 10000"),
+            ("history: { keepFor: ever }", "history.keepFor is \"ever\": expected a duration"),
+            ("history: { keepFor: 9y }", "history.keepFor is \"9y\""),
         ];
         for (text, expected) in cases {
             let error = load(text).expect_err(text).to_string();

@@ -47,6 +47,7 @@ pub struct ClusterRight {
 
 const CORE: &str = "";
 const COORDINATION: &str = "coordination.k8s.io";
+const BATCH: &str = "batch";
 
 /// Shortens the list below to what differs.
 const fn live(
@@ -66,6 +67,8 @@ const LOOK_AT_NODE: &[&str] = &["CanaryNode"];
 const DAEMON: &[&str] = &["the daemon"];
 /// No step: what `serve` does every hour about what is left of runs.
 const JANITOR: &[&str] = &["the janitor"];
+
+const TAKEOVER: &[&str] = &["Preflight", "status"];
 
 /// The Lease's name, unless settings give it another: the roles have to follow them then.
 pub const LEASE: &str = "kamino-wf";
@@ -159,6 +162,13 @@ pub const KUBERNETES: &[ClusterRight] = &[
         MAKING,
         "say why a pod does not start: an attachment that fails is told in events only",
     ),
+    live(
+        (BATCH, "cronjobs", "list"),
+        ClusterScope::Cluster,
+        TAKEOVER,
+        "refuse a run while the Python tool (kamino) would update the same pools; it may be in any namespace",
+    ),
+    live((BATCH, "jobs", "list"), ClusterScope::Cluster, TAKEOVER, "the same, for its Jobs, by their label"),
     live((COORDINATION, "leases", "create"), ClusterScope::Own, DAEMON, "make the Lease that one of us holds"),
     ClusterRight {
         names: LEASE_NAMES,
@@ -215,14 +225,28 @@ const fn azure(
 }
 
 const SWITCH: &[&str] = &["PatchModel"];
+const PRUNE: &[&str] = &["PlanPrune", "PruneVersions", "images"];
 
 /// The rights in Azure. Checked against documents and issues, not against a subscription yet (`docs/ASSUMPTIONS.md`).
 pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Subscription,
         "Microsoft.Compute/virtualMachineScaleSets/read",
-        &["Preflight", "PublishVersion", "ReadModel", "PatchModel", "PlanPrune"],
+        &["Preflight", "PublishVersion", "ReadModel", "PatchModel", "PlanPrune", "PruneVersions"],
         "read the model, and every other scale set that follows the same image definition",
+    ),
+    azure(
+        AzureScope::Subscription,
+        "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/read",
+        PRUNE,
+        "see which version each instance was made from; while some may not be read, no version is deleted",
+    ),
+    azure(
+        AzureScope::Subscription,
+        "Microsoft.Compute/virtualMachines/read",
+        PRUNE,
+        "the same, for machines of Flexible scale sets and those that stand alone; not needed where no Flexible scale set \
+         follows the definition",
     ),
     azure(
         AzureScope::Subscription,
@@ -331,8 +355,14 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Gallery,
         "Microsoft.Compute/galleries/images/versions/delete",
-        &["CreateVersion", "PruneVersions"],
+        &["CreateVersion", "PruneVersions", "images", "the janitor"],
         "remove versions of ours that nothing uses, or that a run took back",
+    ),
+    azure(
+        AzureScope::Gallery,
+        "Microsoft.Resources/tags/write",
+        &["images"],
+        "set or remove the one tag that pins a version; not needed without `images pin`",
     ),
     azure(
         AzureScope::Linked,

@@ -12,7 +12,7 @@ use kamino_wf::{
 /// Steps of the design that no plan has yet.
 const TO_COME: [&str; 1] = ["CanaryNode"];
 /// What is no step and needs rights all the same.
-const NO_STEPS: [&str; 2] = ["the daemon", "the janitor"];
+const NO_STEPS: [&str; 4] = ["the daemon", "the janitor", "images", "status"];
 
 #[test]
 fn rights_are_for_steps_that_there_are() {

@@ -46,6 +46,7 @@ pub async fn auto(config: &Config, observer: Observer) -> Result<(Drove, Vec<Sum
             begin(config, &engine, cluster.as_ref()).await?;
             ours.extend(open(&engine).await?);
             Driver::new(Arc::clone(&engine)).run_to_rest().await?;
+            engine.age_out(config.history).await?;
             Ok::<_, anyhow::Error>(())
         };
         let leading = leading(leadership.as_ref());

@@ -17,12 +17,12 @@ use super::{OpenStore, RELEASE, Reach, close, cluster, engine, open_store, pool_
 use crate::{
     clock::{Clock as _, SystemClock},
     cluster::Cluster,
-    config::{Config, Place, Serve},
+    config::{Config, Place, Pool, Serve},
     http::{self, Metrics, Vitals},
     model::DonorChoice,
     policy::{lease::Candidate, leftovers::Patience},
     store::Journal,
-    workflow::{Authority, Driver, Engine, EngineError, Leadership, LostLease, Scheduled, follow},
+    workflow::{Authority, Driver, Engine, EngineError, Leadership, LostLease, Scheduled, SweepReport, follow},
 };
 
 /// For turns that have begun, after a signal: a request that is under way gets its answer, and that is recorded. Less than
@@ -196,6 +196,7 @@ async fn sweep(
     loop {
         let groups: Vec<_> = config.pools.iter().map(|pool| pool.scale_set.group()).collect();
         let report = engine.sweep(groups, &config.clean_namespace, patience).await?;
+        let report = tidied(config, engine, patience, report).await?;
         let told = report.not_before.map(|until| until.duration_since(engine.clock().now()));
         let told = told.and_then(|pause| Duration::try_from(pause).ok());
         sleep(told.or(report.again_in).unwrap_or(every).max(SWEEPS_APART)).await;
@@ -209,6 +210,26 @@ async fn watch_boots(config: &Config, engine: &Engine) -> Result<Infallible, Eng
         engine.remember_boots(&sets).await?;
         sleep(BOOTS_APART).await;
     }
+}
+
+/// What a sweep takes besides: versions that failed runs have left, and finished runs that are old.
+pub(super) async fn tidied(
+    config: &Config,
+    engine: &Engine,
+    patience: Patience,
+    mut report: SweepReport,
+) -> Result<SweepReport, EngineError> {
+    let place = |pool: &Pool| {
+        let definition = pool.gallery.definition(&pool.definition).ok()?;
+        Some((definition, pool.scale_set.subscription().to_owned()))
+    };
+    if report.not_before.is_none() {
+        let versions = engine.sweep_versions(&config.pools.iter().filter_map(place).collect(), patience).await?;
+        report.not_before = versions.not_before;
+        report.again_in = report.again_in.or(versions.again_in);
+    }
+    engine.age_out(config.history).await?;
+    Ok(report)
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use super::exit;
+use super::{exit, images::ImagesCommand, status::StatusArgs};
 use crate::{clean::cli::CleanArgs, config::Overrides, model::NodeName};
 
 /// Keeps the node image of self-managed Kubernetes pools on Azure VM scale sets fresh.
@@ -56,6 +56,8 @@ impl Cli {
             | Command::Clean(_)
             | Command::Doctor(_)
             | Command::Plan(_)
+            | Command::Images(_)
+            | Command::Status(_)
             | Command::Store(_)
             | Command::Version(_) => "warn",
         };
@@ -124,6 +126,13 @@ pub(super) enum Command {
     ///
     /// Changes nothing. Ends with 0 when nothing is wrong, also with warnings, and with 1 when something is.
     Doctor(OutputArgs),
+    /// Show each pool: its scale set, its image, who runs which, its runs, and what the Python tool (kamino) has left.
+    ///
+    /// Changes nothing. Ends with 0 when all could be read, and with 1 otherwise: what could not is said for each pool.
+    Status(StatusArgs),
+    /// Look at image versions, and decide which stay.
+    #[command(subcommand)]
+    Images(ImagesCommand),
     /// Look after the store.
     #[command(subcommand)]
     Store(StoreCommand),

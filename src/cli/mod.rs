@@ -2,12 +2,14 @@
 
 mod args;
 mod exit;
+mod images;
 mod plan;
 mod plugin;
 mod render;
 mod run;
 #[cfg(feature = "sim")]
 mod simulate;
+mod status;
 mod watch;
 
 pub use args::Cli;

@@ -107,7 +107,7 @@ pub(super) fn doctor(report: &Report) -> String {
     lines.join("\n")
 }
 
-fn cut(text: &str, most: usize) -> String {
+pub(super) fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }

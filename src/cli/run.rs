@@ -13,11 +13,11 @@ use super::{
         AutoArgs, Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand,
     },
     exit::Code,
-    plugin, render,
+    images, plugin, render, status,
     watch::{self, Interrupts, Lines},
 };
 use crate::{
-    app::{self, Drove, NoCredential, NoSuchNode, UnusableAccess},
+    app::{self, Drove, NoCredential, NoSuchImage, NoSuchNode, UnusableAccess},
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, check_variables},
     http::{
@@ -26,7 +26,7 @@ use crate::{
     },
     model::{BadName, RunId},
     store::{Journal, Revision, StoreError, check_dir},
-    workflow::{Engine, Event, Observer, Rejected, Run, Summary, describe, find_run, summaries},
+    workflow::{Engine, Event, ImageError, Observer, Rejected, Run, Summary, describe, find_run, summaries},
 };
 
 /// Parses, runs, and says how it ended.
@@ -74,6 +74,16 @@ pub(super) fn code_of(error: &anyhow::Error) -> Code {
         let setting = cause.is::<ConfigError>() || cause.is::<UnusableAccess>() || cause.is::<NoCredential>();
         if setting || cause.is::<BadName>() {
             return Code::Usage;
+        }
+        if cause.is::<NoSuchImage>() {
+            return Code::NotFound;
+        }
+        if let Some(error) = cause.downcast_ref::<ImageError>() {
+            return match error {
+                ImageError::NoSuchVersion(_) => Code::NotFound,
+                ImageError::NoAuthority | ImageError::Foreign(_) | ImageError::Busy(_) => Code::Conflict,
+                ImageError::Engine(_) | ImageError::Call(_) => Code::Failed,
+            };
         }
         if let Some(rejected) = cause.downcast_ref::<Rejected>() {
             return match rejected {
@@ -137,6 +147,8 @@ fn dispatch(cli: Cli) -> Result<Code> {
             Ok(if report.good() { Code::Ok } else { Code::Failed })
         }
         Command::Plan(args) => super::plan::run(&config()?, &args),
+        Command::Status(args) => runtime()?.block_on(status::run(&config()?, &args)),
+        Command::Images(command) => runtime()?.block_on(images::run(&config()?, &command, &by)),
         Command::Store(StoreCommand::Check(args)) => check(&config()?.store, args.output),
         Command::Auto(AutoArgs { once: _ }) => runtime()?.block_on(auto(&config()?)),
         Command::Serve(args) => {
@@ -191,7 +203,7 @@ async fn reading<T>(store: &Path, read: impl AsyncFnOnce(&Journal) -> Result<T>)
     Ok(result)
 }
 
-async fn all_runs(config: &Config) -> Result<Vec<Summary>> {
+pub(super) async fn all_runs(config: &Config) -> Result<Vec<Summary>> {
     if let Some(client) = Client::connect(&config.store).await? {
         return Ok(client.list().await?);
     }
@@ -410,7 +422,7 @@ fn check(store: &Path, output: Output) -> Result<Code> {
 }
 
 /// Tells a person on stderr what happens to runs, a line each.
-fn talking() -> Observer {
+pub(super) fn talking() -> Observer {
     Box::new(|run: &Run, event: &Event| {
         if let Some(line) = render::progress(run, event) {
             eprintln!("{line}");

@@ -7,6 +7,7 @@ pub mod azure;
 mod error;
 mod granted;
 mod limiter;
+mod machine;
 mod meter;
 mod model_change;
 mod port;
@@ -14,10 +15,11 @@ mod port;
 pub use error::CloudError;
 pub use granted::Granted;
 pub use limiter::{Bucket, CallKind, Limiter};
+pub use machine::{Machine, MachinePower, Power, Powered};
 pub use meter::Meter;
 pub use model_change::{Fingerprint, ModelChange};
 pub use port::{
     Accepted, Architecture, Cloud, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Extension, Gallery, ImageRef,
-    Instance, Leftovers, NewVersion, Operation, OperationState, Orchestration, Plan, Power, PowerState, Provisioning,
-    Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
+    Instance, Leftovers, NewVersion, Operation, OperationState, Orchestration, Plan, Provisioning, Replication,
+    ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
 };

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{CloudError, Fingerprint, ModelChange};
+use super::{CloudError, Fingerprint, Machine, MachinePower, ModelChange, Powered};
 use crate::model::{
     DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId, VersionId,
 };
@@ -202,35 +202,6 @@ pub struct Instance {
     pub data_disks: usize,
     /// The exact version it was made from, where Azure says.
     pub image: ImageRef,
-}
-
-/// What a machine's power is, in its instance view.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PowerState {
-    /// `PowerState/running`.
-    Running,
-    /// `PowerState/starting`.
-    Starting,
-    /// `PowerState/stopping`.
-    Stopping,
-    /// `PowerState/stopped`: off, and its host is kept for it.
-    Stopped,
-    /// `PowerState/deallocating`.
-    Deallocating,
-    /// `PowerState/deallocated`: off, and its host is another's.
-    Deallocated,
-    /// A word we don't know, or none.
-    Unknown(String),
-}
-
-/// Whether a machine is on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Power {
-    /// `vmId`: which machine by that number.
-    pub vm_id: String,
-    /// Its power.
-    pub state: PowerState,
 }
 
 /// The instruction set of a disk or an image.
@@ -477,7 +448,11 @@ pub trait Cloud: Send + Sync {
     /// All instances of a scale set.
     async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError>;
     /// Whether an instance's machine is on.
-    async fn power(&self, id: &InstanceId) -> Result<Option<Power>, CloudError>;
+    async fn power(&self, id: &InstanceId) -> Result<Option<MachinePower>, CloudError>;
+    /// All virtual machines of the subscription that we may see and that are no instances of a Uniform scale set.
+    async fn machines(&self, subscription: &str) -> Result<Vec<Machine>, CloudError>;
+    /// The instances of a Uniform scale set, and which of them run.
+    async fn powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError>;
     /// A disk.
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError>;
     /// A snapshot.
@@ -520,6 +495,8 @@ pub trait Cloud: Send + Sync {
     async fn begin_publish(&self, id: &VersionId, published: bool) -> Result<Accepted, CloudError>;
     /// Asks for the deletion of a version.
     async fn begin_delete_version(&self, id: &VersionId) -> Result<Accepted, CloudError>;
+    /// Asks for one tag of a version to be set, or to go. Every other tag, and all else of the version, stays as it is.
+    async fn begin_tag_version(&self, id: &VersionId, tag: &str, value: Option<&str>) -> Result<Accepted, CloudError>;
     /// Asks for the change of a scale set's model: one PATCH, built from a fresh read under its etag.
     async fn begin_model_change(&self, want: &ModelChange) -> Result<Accepted, CloudError>;
 }

@@ -3,9 +3,11 @@
 mod error;
 pub mod kubernetes;
 mod port;
+mod rival;
 
 pub use error::ClusterError;
 pub use port::{
     CleaningPod, CleaningSpec, CleaningView, Cluster, DonorCleaning, Lease, LeaseClaim, Leftover, Node, NodeChange,
     Owned, PodPhase, Remains,
 };
+pub use rival::Rival;

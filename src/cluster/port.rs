@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::ClusterError;
+use super::{ClusterError, Rival};
 use crate::model::{DiskId, NodeName, Profile, Region, RunId};
 
 /// A node, as far as ranking needs it.
@@ -235,6 +235,9 @@ pub trait Cluster: Send + Sync {
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError>;
     /// Pod, claim and volume of that name.
     async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError>;
+
+    /// What of the Python tool (kamino's `vmss-prototype`) is installed: its `CronJobs` and Jobs, in all namespaces.
+    async fn rivals(&self) -> Result<Vec<Rival>, ClusterError>;
 
     /// Pods and claims of a namespace that carry a run's label, and the volumes for such claims.
     async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError>;

@@ -12,9 +12,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::images::{PinRequest, PruneRequest};
 use crate::{
     model::RunId,
-    workflow::{Description, RunSpec, Summary},
+    workflow::{Description, PinReport, PruneReport, RunSpec, Summary},
 };
 
 /// Of the API and of JSON output: what is said under it never changes its meaning. New fields may come.
@@ -82,6 +83,10 @@ pub(super) const AUDIT: Endpoint<(), AuditList> = Endpoint::new(Method::GET, "/v
 
 /// What steps remember beyond their runs.
 pub(super) const MEMORY: Endpoint<(), Memory> = Endpoint::new(Method::GET, "/v1/memory", "Memory");
+/// Deletes old versions that a person has seen and let go.
+pub(super) const PRUNE: Endpoint<PruneRequest, PruneReport> = Endpoint::new(Method::POST, "/v1/images/prune", "Pruned");
+/// Pins a version, or takes the pin away.
+pub(super) const PIN: Endpoint<PinRequest, PinReport> = Endpoint::new(Method::POST, "/v1/images/pin", "Pinned");
 
 /// Nothing in a name can become another path.
 fn escaped(text: &str) -> String {
@@ -198,6 +203,18 @@ pub struct Peer {
     pub pid: Option<i32>,
 }
 
+impl Peer {
+    /// This process itself, where it asks on its own behalf.
+    #[must_use]
+    pub fn this() -> Self {
+        Self {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            pid: i32::try_from(std::process::id()).ok(),
+        }
+    }
+}
+
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -208,6 +225,12 @@ pub enum Verb {
     Cancel,
     /// Go on.
     Resume,
+    /// Delete old image versions.
+    Prune,
+    /// Keep an image version whatever the rules say.
+    Pin,
+    /// No longer.
+    Unpin,
 }
 
 impl Verb {
@@ -218,6 +241,9 @@ impl Verb {
             Self::Start => "start",
             Self::Cancel => "cancel",
             Self::Resume => "resume",
+            Self::Prune => "prune",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
         }
     }
 }
@@ -261,6 +287,9 @@ pub struct AuditEntry {
     pub verb: Verb,
     /// The run; as it was given where there is none such.
     pub run: String,
+    /// What it is about, where that is no run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// The scale set of a start.
     pub scale_set: Option<String>,
     /// The run's revision before it, if it was done.

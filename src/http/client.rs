@@ -24,11 +24,14 @@ use super::{
         RunList, RunView, Start, VERSION, socket_path,
     },
     follow::Follow,
+    images::{PinRequest, PruneRequest},
 };
-use crate::workflow::{RunSpec, Summary};
+use crate::workflow::{PinReport, PruneReport, RunSpec, Summary};
 
 /// An answer comes from memory and the disk under the store.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// One that costs looks at every scale set of a subscription, a handful of times.
+const SLOW: Duration = Duration::from_mins(10);
 /// A run's description with all its events.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Before a change is asked for again whose answer was lost: for a holder that was just replaced.
@@ -123,6 +126,30 @@ impl Client {
         self.change(&api::RESUME, run, &By { by: terms.by.clone() }, terms).await
     }
 
+    /// Deletes old versions. Each costs whoever holds the store a look at all scale sets.
+    pub async fn prune(&self, prune: &PruneRequest) -> Result<PruneReport, CallError> {
+        self.post_slowly(&api::PRUNE, prune).await
+    }
+
+    /// Pins a version, or takes the pin away.
+    pub async fn pin(&self, pin: &PinRequest) -> Result<PinReport, CallError> {
+        self.post_slowly(&api::PIN, pin).await
+    }
+
+    /// Asks for what is answered only after a talk with Azure.
+    async fn post_slowly<Ask: Serialize, Say: DeserializeOwned>(
+        &self,
+        endpoint: &Endpoint<Ask, Say>,
+        ask: &Ask,
+    ) -> Result<Say, CallError> {
+        let body = Bytes::from(serde_json::to_vec(ask).map_err(|error| self.broken(&error))?);
+        let request = Request::builder()
+            .method(endpoint.method.clone())
+            .uri(endpoint.path)
+            .header(header::CONTENT_TYPE, "application/json");
+        self.call_within(SLOW, request, body).await
+    }
+
     /// A run's events after the one with this number, as they come.
     pub async fn follow(&self, run: &str, after: u64) -> Result<Follow, CallError> {
         let request = Request::builder()
@@ -177,11 +204,20 @@ impl Client {
         request: http::request::Builder,
         body: Bytes,
     ) -> Result<Say, CallError> {
+        self.call_within(PATIENCE, request, body).await
+    }
+
+    async fn call_within<Say: DeserializeOwned>(
+        &self,
+        patience: Duration,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Say, CallError> {
         let exchange = async {
             let (response, driving) = self.exchange(request, body).await?;
             self.collected(response, driving).await
         };
-        let (status, bytes) = self.patiently(exchange).await?;
+        let (status, bytes) = self.within(patience, exchange).await?;
         if !status.is_success() {
             return Err(self.refusal(status, &bytes));
         }
@@ -234,9 +270,17 @@ impl Client {
     }
 
     async fn patiently<T>(&self, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
-        match timeout(PATIENCE, work).await {
+        self.within(PATIENCE, work).await
+    }
+
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        match timeout(patience, work).await {
             Ok(done) => done,
-            Err(_) => Err(self.broken(&format!("no answer within {} s", PATIENCE.as_secs()))),
+            Err(_) => Err(self.broken(&format!("no answer within {} s", patience.as_secs()))),
         }
     }
 

@@ -29,6 +29,7 @@ use super::{
     },
     events,
     failure::Failure,
+    images,
     mutations::{Asked, Done, Mutations, What, audit_entries, audit_prefix, fingerprint},
 };
 use crate::{
@@ -37,9 +38,9 @@ use crate::{
 };
 
 #[derive(Debug, Clone)]
-struct Served {
+pub(super) struct Served {
     engine: Arc<Engine>,
-    mutations: Arc<Mutations>,
+    pub(super) mutations: Arc<Mutations>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -69,6 +70,8 @@ pub fn router(engine: Arc<Engine>, shutdown: watch::Receiver<bool>) -> Router {
         .route(api::RESUME.path, post(resume))
         .route(api::AUDIT.path, get(audit))
         .route(api::MEMORY.path, get(memory))
+        .route(api::PRUNE.path, post(images::prune))
+        .route(api::PIN.path, post(images::pin))
         .fallback(async |uri: Uri| Failure::no_such_path(uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             Failure::no_such_method(method.as_str(), uri.path())
@@ -89,8 +92,8 @@ impl Connected<IncomingStream<'_, UnixListener>> for Caller {
 }
 
 /// What a change says about itself beside its body.
-struct Heads {
-    peer: Option<Peer>,
+pub(super) struct Heads {
+    pub(super) peer: Option<Peer>,
     key: Option<String>,
     expected: Option<Revision>,
     path: String,
@@ -142,19 +145,19 @@ fn revision(given: &str) -> Result<Option<Revision>, Failure> {
 }
 
 type Run = Result<UrlPath<String>, PathRejection>;
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 fn run(path: Run) -> Result<String, Failure> {
     path.map(|UrlPath(run)| run).map_err(|_| Failure::bad_request("the run in the path is no text in UTF-8"))
 }
 
 /// The body as what is expected here, in words where it is not.
-fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+pub(super) fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(body)
         .map_err(|error| Failure::bad_request(format!("the body is not what is expected here: {error}")))
 }
 
-fn answered<Ask, Say: Serialize>(endpoint: &Endpoint<Ask, Say>, say: Say) -> Response {
+pub(super) fn answered<Ask, Say: Serialize>(endpoint: &Endpoint<Ask, Say>, say: Say) -> Response {
     Json(endpoint.answer(say)).into_response()
 }
 
@@ -229,14 +232,20 @@ async fn resume(State(served): State<Served>, path: Run, heads: Heads, body: Bod
     change(&served, &heads, by, What::Resume(run(path)?), &body).await
 }
 
-fn bytes(body: Body) -> Result<Bytes, Failure> {
+pub(super) fn bytes(body: Body) -> Result<Bytes, Failure> {
     body.map_err(|error| Failure::body(error.status(), &error.body_text()))
 }
 
-async fn change(served: &Served, heads: &Heads, by: String, what: What, body: &[u8]) -> Result<Response, Failure> {
+/// Who asks, in a form that can be put on record.
+pub(super) fn checked_by(by: &str) -> Result<(), Failure> {
     if by.is_empty() || by.chars().count() > BY_CHARS_MAX || by.chars().any(char::is_control) {
         return Err(Failure::bad_request(format!("by: expected 1 to {BY_CHARS_MAX} characters that say who asks")));
     }
+    Ok(())
+}
+
+async fn change(served: &Served, heads: &Heads, by: String, what: What, body: &[u8]) -> Result<Response, Failure> {
+    checked_by(&by)?;
     let asked = Asked {
         by,
         peer: heads.peer,

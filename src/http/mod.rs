@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod follow;
 mod health;
+mod images;
 mod metrics;
 mod mutations;
 
@@ -20,5 +21,6 @@ pub use client::{CallError, Client, Terms};
 pub use control::{router, serve};
 pub use follow::{Follow, Heard};
 pub use health::{Vitals, probes};
+pub use images::{PinRequest, PruneRequest};
 pub use metrics::Metrics;
 pub use mutations::{Mutations, What, audit_entries, audit_prefix};

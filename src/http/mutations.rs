@@ -87,9 +87,9 @@ pub(super) struct Done {
 /// The one way from a request to a change.
 #[derive(Debug)]
 pub struct Mutations {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     /// Two requests with one key are one after the other, and numbers are given once.
-    one_at_a_time: tokio::sync::Mutex<()>,
+    pub(super) one_at_a_time: tokio::sync::Mutex<()>,
 }
 
 /// The same request has the same fingerprint, in every process.
@@ -117,11 +117,7 @@ impl Mutations {
         expected: Option<Revision>,
         what: What,
     ) -> Result<Result<Changed, Rejected>, EngineError> {
-        let peer = Peer {
-            uid: rustix::process::getuid().as_raw(),
-            gid: rustix::process::getgid().as_raw(),
-            pid: i32::try_from(std::process::id()).ok(),
-        };
+        let peer = Peer::this();
         let fingerprint = String::new();
         let asked = Asked { by: by.to_owned(), peer: Some(peer), key: None, expected, fingerprint };
         Ok(self.ask(asked, what).await?.map(|done| done.answer))
@@ -168,7 +164,7 @@ impl Mutations {
         Ok(changed.map_err(|rejected| (Some(id.short()), rejected)))
     }
 
-    async fn next_seq(&self) -> Result<u64, EngineError> {
+    pub(super) async fn next_seq(&self) -> Result<u64, EngineError> {
         let facts = self.engine.facts(AUDIT).await?;
         let newest = facts.last().and_then(|(key, _)| key.strip_prefix(AUDIT)?.parse::<u64>().ok());
         Ok(newest.map_or(1, |newest| newest + 1))
@@ -230,6 +226,7 @@ impl Records {
             peer: self.asked.peer,
             verb: self.what.verb(),
             run,
+            subject: None,
             scale_set,
             before: None,
             after: None,
@@ -273,7 +270,7 @@ impl Records {
 }
 
 /// The entry, and that the oldest goes.
-fn audit_facts(entry: &AuditEntry) -> Vec<Fact> {
+pub(super) fn audit_facts(entry: &AuditEntry) -> Vec<Fact> {
     tracing::info!(
         target: "audit", by = entry.by, peer = ?entry.peer, verb = entry.verb.as_str(), run = entry.run,
         verdict = entry.verdict.as_str(), before = entry.before, after = entry.after, why = entry.why, "asked"

@@ -132,7 +132,7 @@ async fn look(ports: Ports<'_>, spec: &RunSpec, known: &Known, plan: &mut PoolPl
     plan.deletes = temporaries(spec, &names);
     if !missing.definition {
         let coming = coming(&names, started);
-        plan.versions = plan_prune::verdicts(ports, spec, &found.definition, Some(coming)).await?;
+        plan.versions = plan_prune::preview(ports, spec, &found.definition, coming).await?;
         plan.versions.retain(|verdict| verdict.version != names.version);
     }
     Ok(())

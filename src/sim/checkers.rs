@@ -10,7 +10,7 @@ use super::{
     world::{Deletion, Kind, Object, World, name},
 };
 use crate::{
-    cloud::PowerState,
+    cloud::Power,
     model::{Capture, RunId, VersionId},
     policy::obligations::{CLAIM, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
     workflow::{Event, Outcome, Run, RunState},
@@ -156,7 +156,7 @@ fn donor_back(view: &View<'_>, found: &mut Found) {
     for machine in view.world.machines.values() {
         let node = view.world.nodes.iter().find(|node| node.name == machine.node);
         let Some(node) = node.map(|node| view.world.shown(node)) else { continue };
-        found.check(machine.power == PowerState::Running, || format!("{} is {:?}", node.name, machine.power));
+        found.check(machine.power == Power::Running, || format!("{} is {:?}", node.name, machine.power));
         found.check(node.ready && machine.silent.is_none(), || format!("{} is not Ready", node.name));
         found.check(!node.unschedulable, || format!("{} is cordoned", node.name));
         let ours = [CLAIM, SCALE_DOWN_DISABLED];

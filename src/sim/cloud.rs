@@ -12,8 +12,8 @@ use super::world::{Accepted as Entry, Effect, Kind, Resource, Shared, World, nam
 use crate::{
     cloud::{
         Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Gallery,
-        Instance, Leftovers, Limiter, ModelChange, NewVersion, Operation, OperationState, Power, PowerState,
-        Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Version, azure::scale_set_from_json,
+        Instance, Leftovers, Limiter, Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Power,
+        Powered, Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Version, azure::scale_set_from_json,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId,
@@ -119,7 +119,12 @@ impl SimCloud {
             if let Err(error) = arrived {
                 (Err(error), false)
             } else {
-                let answer = act(&mut world);
+                let answer = if world.forbidden.contains(&(verb, key.clone())) {
+                    let (code, message) = ("AuthorizationFailed".into(), "no role assignment allows it".into());
+                    Err(CloudError::Denied { what: what.clone(), code, message })
+                } else {
+                    act(&mut world)
+                };
                 if mutates {
                     let outcome = answer.as_ref().map_or_else(ToString::to_string, |_| "accepted".to_owned());
                     world.note(format!("azure {what}: {outcome}"));
@@ -192,6 +197,11 @@ impl SimCloud {
             };
             if !exists {
                 return Ok(Accepted::default());
+            }
+            if let Some(code) = world.locked.get(&key) {
+                let message =
+                    format!("the scope '{key}' cannot perform delete operation because following scope(s) are locked");
+                return Err(CloudError::Denied { what: what.clone(), code: (*code).to_owned(), message });
             }
             if running {
                 return Err(busy("another operation is in progress"));
@@ -451,12 +461,12 @@ impl Cloud for SimCloud {
         .await
     }
 
-    async fn power(&self, id: &InstanceId) -> Result<Option<Power>, CloudError> {
+    async fn power(&self, id: &InstanceId) -> Result<Option<MachinePower>, CloudError> {
         let key = id.key();
         self.call(Call::read("power", CallKind::InstanceRead, id.id()), |world| {
             let vm_id = world.instances.get(&key).map(|instance| instance.vm_id.clone());
             let state = world.machines.get(&key).map(|machine| machine.power.clone());
-            Ok(vm_id.zip(state).map(|(vm_id, state)| Power { vm_id, state }))
+            Ok(vm_id.zip(state).map(|(vm_id, state)| MachinePower { vm_id, state }))
         })
         .await
     }
@@ -473,6 +483,31 @@ impl Cloud for SimCloud {
         let key = id.key();
         self.call(Call::write("begin_restart", CallKind::InstanceWrite, id.id()), |world| {
             if world.restart(&key) { Ok(Accepted::default()) } else { Err(gone("begin_restart", "ResourceNotFound")) }
+        })
+        .await
+    }
+
+    async fn machines(&self, subscription: &str) -> Result<Vec<Machine>, CloudError> {
+        let call = Call {
+            what: "machines".into(),
+            verb: "machines",
+            kind: CallKind::InstanceRead,
+            key: String::new(),
+            subscription: subscription.to_owned(),
+            mutates: false,
+        };
+        self.call(call, |world| Ok(world.virtual_machines.clone())).await
+    }
+
+    async fn powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError> {
+        self.call(Call::read("powers", CallKind::InstanceRead, id.id()), |world| {
+            let of_set = world.instances.values().filter(|instance| instance.id.scale_set() == *id);
+            let told = |id: &InstanceId| world.off.get(&id.key()).cloned();
+            let power = |id: &InstanceId| {
+                let real = world.machines.get(&id.key()).map(|machine| machine.power.clone());
+                told(id).or(real).unwrap_or(Power::Running)
+            };
+            Ok(of_set.map(|instance| Powered { power: power(&instance.id), id: instance.id.clone() }).collect())
         })
         .await
     }
@@ -582,7 +617,7 @@ impl Cloud for SimCloud {
             };
             world.sources.push((key.clone(), want.source.key()));
             // As clean as its disk is at this moment, if nothing can write to it.
-            let off = world.machines.values().any(|it| it.disk == want.source.key() && it.power == PowerState::Stopped);
+            let off = world.machines.values().any(|it| it.disk == want.source.key() && it.power == Power::Stopped);
             if let Some(nonce) = world.cleaned.get(&want.source.key()).filter(|_| off).cloned() {
                 world.cleaned.insert(key.clone(), nonce);
             }
@@ -767,6 +802,30 @@ impl Cloud for SimCloud {
             world.trespasses.push(line);
         }
         self.delete("begin_delete_version", CallKind::VersionWrite, Kind::Version, id.id()).await
+    }
+
+    async fn begin_tag_version(&self, id: &VersionId, tag: &str, value: Option<&str>) -> Result<Accepted, CloudError> {
+        let key = id.key();
+        let what = format!("begin_tag_version {} {tag}", id.name());
+        let (tag, value) = (tag.to_owned(), value.map(str::to_owned));
+        self.call(Call::write("begin_tag_version", CallKind::VersionWrite, id.id()), |world| {
+            let Some(found) = world.versions.get(&key) else { return Err(gone(&what, "ResourceNotFound")) };
+            if found.operation.is_some() {
+                return Err(CloudError::Busy { what, code: "Conflict".into(), message: "in progress".into() });
+            }
+            // The provider is told of the tag by a PATCH of its own, and says that it is updating meanwhile.
+            let faults = std::mem::replace(&mut world.faults, super::Faults::none());
+            let (number, operation) = world.begin(Kind::Version, &key, Effect::Make, 5..60);
+            world.faults = faults;
+            if let Some(found) = world.versions.get_mut(&key) {
+                found.value.tags.retain(|name, _| !name.eq_ignore_ascii_case(&tag));
+                found.value.tags.extend(value.map(|value| (tag, value)));
+                found.value.provisioning = Provisioning::Running;
+                found.operation = Some(number);
+            }
+            Ok(accepted(operation, Some(5), world.scale))
+        })
+        .await
     }
 
     async fn begin_model_change(&self, want: &ModelChange) -> Result<Accepted, CloudError> {

@@ -12,10 +12,10 @@ use super::{
     world::{Accepted, Object, Pod, Shared, World},
 };
 use crate::{
-    cloud::PowerState,
+    cloud::Power,
     cluster::{
         CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Leftover,
-        Node, NodeChange, Owned, PodPhase, Remains,
+        Node, NodeChange, Owned, PodPhase, Remains, Rival,
     },
     model::{NodeName, RunId},
     policy::obligations::CLAIM,
@@ -23,6 +23,8 @@ use crate::{
 
 /// What a server that is asked too much asks for.
 const PAUSE: Duration = Duration::from_mins(1);
+/// One way of a call that takes as long each time.
+const A_WHILE: Duration = Duration::from_millis(10);
 
 /// One process' way to the world.
 #[derive(Debug, Clone)]
@@ -44,9 +46,21 @@ impl SimCluster {
         mutates: bool,
         act: impl FnOnce(&mut World) -> Result<T, ClusterError> + Send,
     ) -> Result<T, ClusterError> {
+        self.taking(None, verb, name, mutates, act).await
+    }
+
+    /// A call that takes this long each way, or as long as chance says.
+    async fn taking<T>(
+        &self,
+        way: Option<Duration>,
+        verb: &'static str,
+        name: &str,
+        mutates: bool,
+        act: impl FnOnce(&mut World) -> Result<T, ClusterError> + Send,
+    ) -> Result<T, ClusterError> {
         let what = format!("{verb} {name}");
         self.shared.crash.point(&format!("{verb}: before")).await;
-        self.latency().await;
+        self.latency(way).await;
         let (answer, lost) = {
             let mut world = self.shared.world();
             let fault = world.called();
@@ -78,7 +92,7 @@ impl SimCluster {
             (answer, lost)
         };
         self.shared.crash.point(&format!("{verb}: in")).await;
-        self.latency().await;
+        self.latency(way).await;
         self.shared.crash.point(&format!("{verb}: after")).await;
         if lost {
             return Err(ClusterError::Uncertain { what, detail: "connection reset".into() });
@@ -86,11 +100,11 @@ impl SimCluster {
         answer
     }
 
-    async fn latency(&self) {
+    async fn latency(&self, way: Option<Duration>) {
         let span = {
             let mut world = self.shared.world();
-            let millis = world.rng.u64(2..30);
-            Duration::from_millis(millis).mul_f64(world.scale)
+            let way = way.unwrap_or_else(|| Duration::from_millis(world.rng.u64(2..30)));
+            way.mul_f64(world.scale)
         };
         tokio::time::sleep(span).await;
     }
@@ -200,6 +214,11 @@ impl Cluster for SimCluster {
             })
         })
         .await
+    }
+
+    async fn rivals(&self) -> Result<Vec<Rival>, ClusterError> {
+        // Without chance, so that a seed goes on to mean the world that frozen runs of earlier releases know.
+        self.taking(Some(A_WHILE), "rivals", "", false, |world| Ok(world.rivals.clone())).await
     }
 
     async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {
@@ -340,7 +359,7 @@ impl Cluster for SimCluster {
                 return Err(ClusterError::Preempted { what, message });
             }
             let released = want.annotations.get(CLAIM) == Some(&None);
-            let on = world.machines.values().any(|it| it.node == want.name && it.power == PowerState::Running);
+            let on = world.machines.values().any(|it| it.node == want.name && it.power == Power::Running);
             let silent = world.machines.values().any(|it| it.node == want.name && it.silent.is_some());
             if released && (!on || silent || !world.nodes[at].ready) {
                 world.harm.push(("I2", format!("{} was released before it was back", want.name)));

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::world::World;
 use crate::{
-    cloud::PowerState,
+    cloud::Power,
     cluster::{DonorCleaning, Node},
     model::NodeName,
     policy::obligations::SCALE_DOWN_DISABLED,
@@ -29,9 +29,9 @@ pub struct Machine {
     /// Its OS disk.
     pub disk: String,
     /// Its power.
-    pub power: PowerState,
+    pub power: Power,
     /// What its power will be, and when.
-    pub turning: Option<(Timestamp, PowerState)>,
+    pub turning: Option<(Timestamp, Power)>,
     /// Since when its kubelet has been silent.
     pub silent: Option<Timestamp>,
     /// When its kubelet will speak again.
@@ -46,7 +46,7 @@ impl Machine {
     /// A machine that runs.
     #[must_use]
     pub fn running(node: NodeName, disk: String) -> Self {
-        let (power, turning, silent, speaks, unmarked, boots) = (PowerState::Running, None, None, None, None, 1);
+        let (power, turning, silent, speaks, unmarked, boots) = (Power::Running, None, None, None, None, 1);
         Self { node, disk, power, turning, silent, speaks, unmarked, boots }
     }
 }
@@ -74,7 +74,7 @@ impl World {
     /// An order to stop or to start. One that is there already is accepted to no effect, as Azure does it.
     pub fn turn(&mut self, key: &str, on: bool) -> bool {
         let now = self.now();
-        let (busy, span) = if on { (PowerState::Starting, 20..90) } else { (PowerState::Stopping, 10..60) };
+        let (busy, span) = if on { (Power::Starting, 20..90) } else { (Power::Stopping, 10..60) };
         let due = now + self.span(span);
         let chance = self.faults.failures;
         let fails = on && {
@@ -82,11 +82,11 @@ impl World {
             faults.strikes(chance, rng)
         };
         let Some(machine) = self.machines.get_mut(key) else { return false };
-        let there = if on { PowerState::Running } else { PowerState::Stopped };
+        let there = if on { Power::Running } else { Power::Stopped };
         if machine.power != there && machine.power != busy {
             machine.power = busy;
             // No room on its host: it stays off, and the operation says so.
-            machine.turning = Some((due, if fails { PowerState::Stopped } else { there }));
+            machine.turning = Some((due, if fails { Power::Stopped } else { there }));
             if !on {
                 machine.silent.get_or_insert(now);
             }
@@ -99,8 +99,8 @@ impl World {
         let now = self.now();
         let due = now + self.span(10..60);
         let Some(machine) = self.machines.get_mut(key) else { return false };
-        if machine.power == PowerState::Running {
-            machine.turning = Some((due, PowerState::Running));
+        if machine.power == Power::Running {
+            machine.turning = Some((due, Power::Running));
             machine.silent.get_or_insert(now);
         }
         true
@@ -122,7 +122,7 @@ impl World {
             let Some(machine) = self.machines.get_mut(&key) else { continue };
             machine.turning = None;
             machine.power = power;
-            if machine.power == PowerState::Running {
+            if machine.power == Power::Running {
                 machine.boots += 1;
                 (machine.speaks, machine.unmarked) = (Some(speaks), Some(unmarked));
                 // What it writes while it runs is not clean.
@@ -139,7 +139,7 @@ impl World {
                 node.ready = true;
                 node.ready_since = Some(now);
             }
-            let off = machine.power != PowerState::Running;
+            let off = machine.power != Power::Running;
             if machine.silent.is_some_and(|since| since + GRACE <= now) {
                 node.ready = false;
                 mark(node, UNREACHABLE, true);
@@ -176,7 +176,7 @@ impl World {
             let Some(machine) = self.machines.values_mut().find(|machine| machine.node == spec.node) else { continue };
             // In another boot, or on another machine, it does nothing.
             let same = node.boot_id == spec.boot_id && node.uid == spec.node_uid;
-            if machine.power != PowerState::Running || !same {
+            if machine.power != Power::Running || !same {
                 continue;
             }
             machine.silent.get_or_insert(pod.proves_at);

@@ -104,6 +104,11 @@ impl Scene {
             scale_sets: BTreeMap::new(),
             custom_data: BTreeMap::new(),
             instances: BTreeMap::new(),
+            off: BTreeMap::new(),
+            virtual_machines: Vec::new(),
+            locked: BTreeMap::new(),
+            forbidden: std::collections::BTreeSet::new(),
+            rivals: Vec::new(),
             disks: BTreeMap::new(),
             detaching: BTreeMap::new(),
             cleaned: BTreeMap::new(),
@@ -180,7 +185,14 @@ impl Scene {
                 let Ok(name) = VersionName::parse(name) else { continue };
                 let id = definition.version(&name);
                 let run = (number > 1).then(|| RunId(uuid::Uuid::from_u128(number as u128)));
-                let tags: Tags = run.iter().map(|run| ("kamino-wf-run".to_owned(), run.0.to_string())).collect();
+                let tags: Tags = match run {
+                    Some(run) => [("kamino-wf-run".to_owned(), run.0.to_string())].into(),
+                    None => [
+                        ("builtfrom".to_owned(), "pool1-vmss000000".to_owned()),
+                        ("builtat".to_owned(), "2026-04-01 17:13:16.747072".to_owned()),
+                    ]
+                    .into(),
+                };
                 let value = Version {
                     id: id.clone(),
                     provisioning: Provisioning::Succeeded,

@@ -21,10 +21,10 @@ use super::{
 use crate::{
     clock::Clock,
     cloud::{
-        Bucket, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Operation, Provisioning, Replication,
-        Snapshot, Version,
+        Bucket, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Machine, Operation, Power, Provisioning,
+        Replication, Snapshot, Version,
     },
-    cluster::{CleaningSpec, Lease, Node, PodPhase},
+    cluster::{CleaningSpec, Lease, Node, PodPhase, Rival},
     model::{RunId, ScaleSetId},
 };
 
@@ -177,6 +177,16 @@ pub struct World {
     pub custom_data: BTreeMap<String, String>,
     /// Instances by key.
     pub instances: BTreeMap<String, Instance>,
+    /// Instances that do not run, by key.
+    pub off: BTreeMap<String, Power>,
+    /// Machines that are no instances of a Uniform scale set.
+    pub virtual_machines: Vec<Machine>,
+    /// Keys of what a lock or a policy keeps from being deleted, and Azure's code for it.
+    pub locked: BTreeMap<String, &'static str>,
+    /// Calls to Azure that we have no right to, by verb and key.
+    pub forbidden: BTreeSet<(&'static str, String)>,
+    /// The Python tool's workloads in the cluster.
+    pub rivals: Vec<Rival>,
     /// Disks.
     pub disks: BTreeMap<String, Resource<Disk>>,
     /// When a disk stops saying that it is attached.
@@ -491,7 +501,11 @@ impl World {
                 set.value.pointer("/properties/virtualMachineProfile/storageProfile/imageReference/id")?.as_str()?;
             Some(id.to_ascii_lowercase())
         });
-        instances.chain(sets).collect()
+        let machines = self.virtual_machines.iter().filter_map(|machine| match &machine.image {
+            ImageRef::Version(id) => Some(id.key()),
+            ImageRef::Definition(_) | ImageRef::Other(_) => None,
+        });
+        instances.chain(sets).chain(machines).collect()
     }
 
     /// The raw model of a scale set.

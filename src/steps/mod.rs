@@ -11,6 +11,7 @@ mod detach_copy;
 mod ensure_definition;
 mod ensure_gallery;
 mod hold_node;
+pub(crate) mod image_use;
 mod patch_model;
 pub(crate) mod plan_prune;
 pub(crate) mod preflight;

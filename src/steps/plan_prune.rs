@@ -1,15 +1,16 @@
 //! Plan which old versions go. Decided once and stored; each is looked at again before it is deleted.
 
-use std::{collections::BTreeSet, time::Duration};
-
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Preflight, Preflighted};
+use super::{
+    Preflight, Preflighted,
+    image_use::{foreseen, subscriptions, verdicts},
+};
 use crate::{
-    cloud::{ImageRef, Version},
-    model::{DefinitionId, VersionId},
-    policy::retention::{Verdict, plan},
+    cloud::Version,
+    model::DefinitionId,
+    policy::retention::{Rules, Runs, Verdict},
     workflow::{Context, Decide, Ports, RunSpec, StepError},
 };
 
@@ -24,40 +25,20 @@ pub struct PrunePlan {
     pub verdicts: Vec<Verdict>,
 }
 
-/// Versions that a scale set's model or an instance refers to, among those of one definition.
-pub(super) async fn in_use(
-    ports: Ports<'_>,
-    subscription: &str,
-    definition: &DefinitionId,
-) -> Result<BTreeSet<VersionId>, StepError> {
-    let mut used = BTreeSet::new();
-    for set in ports.cloud.scale_sets(subscription).await? {
-        if let ImageRef::Version(id) = &set.image {
-            used.insert(id.clone());
-        }
-        if set.image.definition().as_ref() == Some(definition) {
-            for instance in ports.cloud.instances(&set.id).await? {
-                if let ImageRef::Version(id) = instance.image {
-                    used.insert(id);
-                }
-            }
-        }
-    }
-    Ok(used)
+/// What a run lets stay. Kamino's versions go at a person's word only.
+pub(crate) fn rules(spec: &RunSpec) -> Rules {
+    Rules { keep: spec.keep_versions, min_age_seconds: spec.keep_seconds, kamino: false }
 }
 
-/// A verdict on every version of a definition, with one that is still to come (`kamino-wf plan`).
-pub(crate) async fn verdicts(
+/// What the plan of a run would be, with the version that is still to come (`kamino-wf plan`).
+pub(crate) async fn preview(
     ports: Ports<'_>,
     spec: &RunSpec,
     definition: &DefinitionId,
-    coming: Option<Version>,
+    coming: Version,
 ) -> Result<Vec<Verdict>, StepError> {
-    let mut versions = ports.cloud.versions(definition).await?;
-    versions.extend(coming);
-    let used = in_use(ports, spec.scale_set.subscription(), definition).await?;
-    let min_age = Duration::from_secs(spec.keep_seconds);
-    Ok(plan(versions, &used, spec.keep_versions, min_age, ports.clock.now()))
+    let subscriptions = subscriptions(spec.scale_set.subscription(), definition);
+    foreseen(ports, &subscriptions, definition, coming, rules(spec)).await
 }
 
 #[async_trait]
@@ -66,8 +47,12 @@ impl Decide for PlanPrune {
     type Output = PrunePlan;
 
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Result<PrunePlan, StepError> {
+        let spec = context.spec;
         let Preflighted { definition, .. } = context.output(Preflight::NAME)?;
-        Ok(PrunePlan { verdicts: bounded(verdicts(ports, context.spec, &definition, None).await?) })
+        let subscriptions = subscriptions(spec.scale_set.subscription(), &definition);
+        // Of other runs a step knows nothing: what is not published is left to those who do.
+        let verdicts = verdicts(ports, &subscriptions, &definition, Runs::Unknown, rules(spec)).await?;
+        Ok(PrunePlan { verdicts: bounded(verdicts) })
     }
 }
 
@@ -96,7 +81,7 @@ fn bounded(verdicts: Vec<Verdict>) -> Vec<Verdict> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::VersionName;
+    use crate::model::{DefinitionId, VersionName};
 
     #[test]
     fn a_definition_of_thousands_of_versions_makes_a_small_record() {
@@ -108,6 +93,7 @@ mod tests {
                 version: definition.version(&VersionName::parse(&format!("2026.1.{number}")).expect("a version")),
                 delete: number < 2000,
                 reason: "because".into(),
+                because: None,
             })
             .collect();
         let bounded = bounded(verdicts);

@@ -12,6 +12,7 @@ use crate::{
     policy::{
         preflight::{CLAUSES, Refusal, bootstrapping, elsewhere, owned_by_aks, refusals, would_roll},
         ranking::Boots,
+        takeover,
     },
     workflow::{Context, Decide, Ports, RunSpec, StepError},
 };
@@ -111,6 +112,7 @@ pub(crate) async fn examine(ports: Ports<'_>, spec: &RunSpec) -> Result<Examined
     if !reasons.iter().any(|reason| reason.code == "KW0211") {
         reasons.extend(owned_by_aks(&nodes, &spec.scale_set));
     }
+    reasons.extend(takeover::refusals(&ports.cluster.rivals().await?));
     reasons.dedup();
     Ok(Examined { set, definition, refusals: reasons, nodes })
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ChooseNames, Names, RankNodes, Ranked, StopVm, take_away};
 use crate::{
-    cloud::{Accepted, PowerState, Provisioning, SnapshotSpec},
+    cloud::{Accepted, Power, Provisioning, SnapshotSpec},
     model::{InstanceId, RunId},
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
@@ -129,7 +129,6 @@ impl Effect for SnapshotDisk {
 /// The machine is off, and is the one that was chosen.
 async fn off(ports: Ports<'_>, want: &Input) -> Result<bool, StepError> {
     let power = ports.cloud.power(&want.instance).await?;
-    Ok(power.is_some_and(|power| {
-        power.vm_id == want.vm_id && matches!(power.state, PowerState::Stopped | PowerState::Deallocated)
-    }))
+    Ok(power
+        .is_some_and(|power| power.vm_id == want.vm_id && matches!(power.state, Power::Stopped | Power::Deallocated)))
 }

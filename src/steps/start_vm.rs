@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CleanDisk, NodeBefore, ReadNode};
 use crate::{
-    cloud::{Accepted, PowerState},
+    cloud::{Accepted, Power},
     model::{InstanceId, NodeName},
     policy::obligations::Duty,
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
@@ -67,8 +67,8 @@ impl Effect for StartVm {
         let Some(power) = power else { return Ok(Seen::Present(Started { lost: true })) };
         let name = want.instance.name();
         Ok(match (power.state, &want.boot_before) {
-            (PowerState::Running, None) => Seen::Present(Started { lost: false }),
-            (PowerState::Running, Some(before)) => {
+            (Power::Running, None) => Seen::Present(Started { lost: false }),
+            (Power::Running, Some(before)) => {
                 let node = ports.cluster.node(&want.node).await?.filter(|node| node.uid == want.node_uid);
                 match node {
                     None => Seen::Present(Started { lost: true }),
@@ -77,12 +77,10 @@ impl Effect for StartVm {
                     Some(_) => Seen::Absent,
                 }
             }
-            (PowerState::Starting, _) => Seen::Underway(format!("instance {name} is starting")),
+            (Power::Starting, _) => Seen::Underway(format!("instance {name} is starting")),
             // An order to stop that is under way would overtake ours.
-            (PowerState::Stopping | PowerState::Deallocating, _) => {
-                Seen::Underway(format!("instance {name} is stopping"))
-            }
-            (PowerState::Stopped | PowerState::Deallocated | PowerState::Unknown(_), _) => {
+            (Power::Stopping | Power::Deallocating, _) => Seen::Underway(format!("instance {name} is stopping")),
+            (Power::Stopped | Power::Deallocated | Power::Other(_), _) => {
                 Seen::Partly(format!("instance {name} is off"))
             }
         })
@@ -90,7 +88,7 @@ impl Effect for StartVm {
 
     async fn act(&self, ports: Ports<'_>, want: &Input) -> Result<Accepted, StepError> {
         let power = ports.cloud.power(&want.instance).await?;
-        if want.boot_before.is_some() && power.is_some_and(|power| power.state == PowerState::Running) {
+        if want.boot_before.is_some() && power.is_some_and(|power| power.state == Power::Running) {
             return Ok(ports.cloud.begin_restart(&want.instance).await?);
         }
         Ok(ports.cloud.begin_start(&want.instance).await?)

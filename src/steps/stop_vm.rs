@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{NodeBefore, ReadNode, take_away};
 use crate::{
-    cloud::{Accepted, PowerState},
+    cloud::{Accepted, Power},
     model::RunId,
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
@@ -50,7 +50,7 @@ impl Effect for StopVm {
             return Err(StepError::gone("KW0233", text));
         };
         Ok(match power.state {
-            PowerState::Stopped | PowerState::Deallocated => {
+            Power::Stopped | Power::Deallocated => {
                 let view = ports.cluster.cleaning(&before.cleaning_namespace, &before.cleaning).await?;
                 match view.pod {
                     // A kubelet that comes up finds no pod of ours to run again.
@@ -60,18 +60,18 @@ impl Effect for StopVm {
                     Some(_) | None => Seen::Present(()),
                 }
             }
-            PowerState::Stopping | PowerState::Deallocating => {
+            Power::Stopping | Power::Deallocating => {
                 Seen::Underway(format!("instance {} is stopping", before.instance.name()))
             }
-            PowerState::Starting => Seen::Underway(format!("instance {} is starting", before.instance.name())),
-            PowerState::Running | PowerState::Unknown(_) => Seen::Absent,
+            Power::Starting => Seen::Underway(format!("instance {} is starting", before.instance.name())),
+            Power::Running | Power::Other(_) => Seen::Absent,
         })
     }
 
     async fn act(&self, ports: Ports<'_>, want: &Input) -> Result<Accepted, StepError> {
         let before = &want.before;
         let power = ports.cloud.power(&before.instance).await?;
-        if power.is_some_and(|power| matches!(power.state, PowerState::Stopped | PowerState::Deallocated)) {
+        if power.is_some_and(|power| matches!(power.state, Power::Stopped | Power::Deallocated)) {
             let (namespace, name) = (&before.cleaning_namespace, &before.cleaning);
             take_away::cleaning(ports, namespace, name, &want.run.short()).await?;
             return Ok(Accepted::default());

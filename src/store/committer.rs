@@ -69,6 +69,14 @@ impl Committer {
                     let staged = self.ledger.stage_facts(fence, facts);
                     answers.push(answer(reply, self.apply(staged, &mut failure)));
                 }
+                Request::Remove { run, expected, fence, reply } => {
+                    let outcome = match self.ledger.stage_removal(run, expected, fence) {
+                        Ok(Some(staged)) => self.apply(Ok(staged), &mut failure),
+                        Ok(None) => Ok(()),
+                        Err(error) => Err(error),
+                    };
+                    answers.push(answer(reply, outcome));
+                }
                 read @ (Request::Load { .. }
                 | Request::Heads { .. }
                 | Request::Facts { .. }
@@ -149,7 +157,7 @@ impl Committer {
                 let _ = reply.send(Ok(self.ledger.totals.fence));
                 Ok(())
             }
-            write @ (Request::Commit { .. } | Request::PutFacts { .. }) => {
+            write @ (Request::Commit { .. } | Request::PutFacts { .. } | Request::Remove { .. }) => {
                 // `serve` sorts them out; said here so that a new kind of request cannot be forgotten.
                 write.refuse("a write among the reads");
                 Err("a write among the reads".into())

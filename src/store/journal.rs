@@ -82,6 +82,12 @@ pub(super) enum Request {
         facts: Vec<Fact>,
         reply: Reply<()>,
     },
+    Remove {
+        run: Uuid,
+        expected: Revision,
+        fence: Fence,
+        reply: Reply<()>,
+    },
     Load {
         run: Uuid,
         reply: Reply<Option<(Head, Vec<StoredRecord>)>>,
@@ -201,7 +207,7 @@ impl Journal {
         self.ask(|reply| Request::SeenFence { reply }).await
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         if self.requests.send(request(reply)).await.is_err() {
             return Err(self.gone());
@@ -221,7 +227,7 @@ impl Request {
         }
         match self {
             Self::Commit { reply, .. } => send(reply, why),
-            Self::PutFacts { reply, .. } => send(reply, why),
+            Self::PutFacts { reply, .. } | Self::Remove { reply, .. } => send(reply, why),
             Self::Load { reply, .. } => send(reply, why),
             Self::Heads { reply } => send(reply, why),
             Self::Facts { reply, .. } => send(reply, why),

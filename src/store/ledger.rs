@@ -109,7 +109,15 @@ pub(super) struct Staged {
     pub(super) batch: Batch,
     totals: Totals,
     head: Option<(Uuid, HeadEntry)>,
+    gone: Option<Uuid>,
     facts: Vec<(String, Option<FactEntry>)>,
+}
+
+impl Staged {
+    /// A run that goes.
+    pub(super) fn removal(batch: Batch, totals: Totals, run: Uuid) -> Self {
+        Self { batch, totals, head: None, gone: Some(run), facts: Vec::new() }
+    }
 }
 
 impl Ledger {
@@ -169,7 +177,7 @@ impl Ledger {
         let facts = self.change_facts(facts, &mut totals, &mut batch)?;
         batch.puts.push((keys::TOTALS.to_vec(), totals.encode()));
         let head = HeadEntry { revision: Revision(seq), digest, summary, leaf };
-        Ok(Staged { batch, totals, head: Some((run, head)), facts })
+        Ok(Staged { batch, totals, head: Some((run, head)), gone: None, facts })
     }
 
     pub(super) fn stage_facts(&self, fence: Fence, facts: Vec<(String, Option<Value>)>) -> Result<Staged, StoreError> {
@@ -177,7 +185,7 @@ impl Ledger {
         let mut batch = Batch::default();
         let facts = self.change_facts(facts, &mut totals, &mut batch)?;
         batch.puts.push((keys::TOTALS.to_vec(), totals.encode()));
-        Ok(Staged { batch, totals, head: None, facts })
+        Ok(Staged { batch, totals, head: None, gone: None, facts })
     }
 
     /// Puts changed facts into a batch and its totals.
@@ -227,9 +235,12 @@ impl Ledger {
 
     /// After the tree took the batch.
     pub(super) fn adopt(&mut self, staged: Staged) {
-        let Staged { batch: _, totals, head, facts } = staged;
+        let Staged { batch: _, totals, head, gone, facts } = staged;
         self.totals = totals;
         self.heads.extend(head);
+        if let Some(run) = gone {
+            self.heads.remove(&run);
+        }
         for (name, entry) in facts {
             match entry {
                 Some(entry) => self.facts.insert(name, entry),
@@ -238,7 +249,7 @@ impl Ledger {
         }
     }
 
-    fn next_totals(&self, given: Fence) -> Result<Totals, StoreError> {
+    pub(super) fn next_totals(&self, given: Fence) -> Result<Totals, StoreError> {
         let seen = self.totals.fence;
         if given < seen {
             return Err(StoreError::Fenced { given, seen });

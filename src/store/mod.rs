@@ -22,6 +22,7 @@
 mod check;
 mod committer;
 mod error;
+mod forget;
 mod frame;
 mod journal;
 mod keys;

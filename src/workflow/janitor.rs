@@ -98,7 +98,9 @@ impl Engine {
     }
 }
 
-fn known(run: &Summary) -> KnownRun {
+/// What is known of a run, for who decides about what it has made.
+#[must_use]
+pub fn known(run: &Summary) -> KnownRun {
     let standing = if run.open() { Standing::Open } else { Standing::Ended(run.moved) };
     KnownRun { id: run.id, standing }
 }

@@ -5,6 +5,7 @@
 //! So a crash between any two lines lands on a look. What is promised: at most one surviving effect per intent, and every
 //! run ends, or says what it waits for. What is not: that a request is sent only once when its answer was lost.
 
+mod age_out;
 mod authority;
 mod boots;
 mod delay;
@@ -12,7 +13,9 @@ mod describe;
 mod driver;
 mod engine;
 mod gate;
+mod images;
 mod janitor;
+mod janitor_versions;
 mod leadership;
 mod memory;
 mod pay;
@@ -32,14 +35,16 @@ pub use delay::Pace;
 pub use describe::{Description, StepView};
 pub use driver::Driver;
 pub use engine::{Engine, EngineError, Next, Observer, Parts};
-pub use janitor::{Held, SweepReport, Swept, Trouble, sweep};
+pub use images::{ImageError, Known, PinAsk, PinReport, PruneAsk, PruneReport, Told, going, pin, prune};
+pub use janitor::{Held, SweepReport, Swept, Trouble, known, sweep};
+pub use janitor_versions::{Place, failed_runs, sweep_versions};
 pub use leadership::{Leadership, LostLease};
 pub use memory::{memory_of, memory_prefix};
 pub use plan::{LIVE, OnFailure, STOP, Stage, find, plan, stages};
 pub use reads::{News, describe, events, find_run, load, summaries};
 pub use requests::{Change, Note, Rejected};
 pub use run::{Event, IllegalEvent, Outcome, Paying, Phase, PlannedStep, Position, Run, RunState};
-pub use scheduler::{Followed, Scheduled, follow, follow_once};
+pub use scheduler::{Followed, Scheduled, follow, follow_once, next_run};
 pub use spec::RunSpec;
 pub use step::{Affects, AnyStep, Context, Decide, Decides, Effect, Ports, Seen, StepError, Undone};
 pub use summary::{Summary, needless};

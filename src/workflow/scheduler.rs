@@ -79,9 +79,7 @@ pub async fn follow_once(engine: &Engine, scheduled: &Scheduled) -> Result<Follo
         return Ok(Followed::Done);
     };
     let done = serde_json::from_value::<Timestamp>(done["done"].clone()).unwrap_or(now);
-    // By name, so that a pool keeps its moment whatever other pools there are.
-    let seed = u64::from(crc32fast::hash(pool.as_bytes())) << 8;
-    let due = match schedule.due(done, now, seed) {
+    let due = match schedule.due(done, now, seed_of(pool)) {
         Due::NotBefore(until) => return Ok(Followed::NotBefore(until)),
         Due::Missed(due) => {
             warn!(pool, %due, "a scheduled run was missed and is left out; the next one comes as planned");
@@ -102,6 +100,20 @@ pub async fn follow_once(engine: &Engine, scheduled: &Scheduled) -> Result<Follo
     }
     remember(engine, pool, due).await?;
     Ok(Followed::Done)
+}
+
+/// What spreads pools: by name, so that a pool keeps its moment whatever other pools there are.
+fn seed_of(pool: &str) -> u64 {
+    u64::from(crc32fast::hash(pool.as_bytes())) << 8
+}
+
+/// When the next run of a pool will begin by itself, if its newest time has been dealt with.
+#[must_use]
+pub fn next_run(pool: &str, schedule: &Schedule, now: Timestamp) -> Option<Timestamp> {
+    match schedule.due(now, now, seed_of(pool)) {
+        Due::NotBefore(at) | Due::Now(at) => Some(at).filter(|at| *at < Timestamp::MAX),
+        Due::Missed(_) => None,
+    }
 }
 
 async fn remember(engine: &Engine, pool: &str, done: Timestamp) -> Result<(), EngineError> {

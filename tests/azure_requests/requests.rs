@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
 use kamino_wf::{
-    cloud::{Cloud as _, Granted, Leftovers, OperationState, Provisioning},
-    model::{Class, Region, VersionName},
+    cloud::{Cloud as _, Granted, ImageRef, Leftovers, Machine, OperationState, Power, Powered, Provisioning},
+    model::{Class, DiskId, Region, ResourceId, VersionName},
     permissions::AZURE,
+    policy::provenance::PINNED,
     sim::{
         Scene, Shared,
         arm::{ArmFace, ArmOptions, Effect, Fault, Injection, Logged, run as run_face},
@@ -71,6 +72,8 @@ async fn what_each_call_sends() {
     golden!(stage, "scale_sets", azure.scale_sets(stage.scale_set().subscription()));
     golden!(stage, "instance", azure.instance(&stage.instance()));
     golden!(stage, "instances", azure.instances(&stage.scale_set()));
+    golden!(stage, "machines", azure.machines(stage.scale_set().subscription()));
+    golden!(stage, "powers", azure.powers(&stage.scale_set()));
     golden!(stage, "disk", azure.disk(&stage.donor_disk()));
     golden!(stage, "snapshot", azure.snapshot(&stage.snapshot().id));
     golden!(stage, "gallery", azure.gallery(&spec(&stage.scene).gallery));
@@ -100,6 +103,15 @@ async fn what_each_call_sends() {
         .await;
     golden!(stage, "begin_version", azure.begin_version(&stage.version()));
     golden!(stage, "begin_publish", azure.begin_publish(&old, false));
+    let tagged = stage.definition().version(&VersionName::parse("2026.08.01000").expect("a version"));
+    golden!(stage, "begin_tag_version", azure.begin_tag_version(&tagged, PINNED, Some("by ann")));
+    stage
+        .until("the tag", async || {
+            let found = azure.version(&tagged).await.expect("a look")?;
+            (found.provisioning == Provisioning::Succeeded).then_some(())
+        })
+        .await;
+    golden!(stage, "begin_untag_version", azure.begin_tag_version(&tagged, PINNED, None));
     golden!(stage, "begin_model_change", azure.begin_model_change(&stage.model_change()));
     golden!(stage, "leftovers", azure.leftovers(&stage.scale_set().group()));
     golden!(stage, "permissions_of_a_group", azure.granted_in(&stage.scale_set().group()));
@@ -137,6 +149,65 @@ async fn the_adapter_reads_what_the_world_holds() {
     assert_eq!(versions.len(), 6, "three pages of two");
     let id = versions[5].id.clone();
     assert_eq!(azure.version(&id).await.expect("a look"), direct.version(&id).await.expect("a look"));
+}
+
+/// Machines of other kinds, and who is off, over several pages.
+#[tokio::test]
+async fn machines_and_their_power_are_read_as_the_world_holds_them() {
+    let stage = Stage::new().await;
+    let (azure, direct) = (&stage.azure, stage.direct());
+    let old = stage.definition().version(&VersionName::parse("2026.08.01000").expect("a version"));
+    {
+        let mut world = stage.shared.world();
+        for number in 0..5 {
+            let id: DiskId = stage.named("disks", &format!("m{number}"));
+            let id = ResourceId::parse(&id.to_string().replace("/disks/", "/virtualMachines/")).expect("an id");
+            let image = if number == 3 { ImageRef::Version(old.clone()) } else { ImageRef::Other("Canonical".into()) };
+            world.virtual_machines.push(Machine { id, image });
+        }
+        world.off.insert(stage.instance().key(), Power::Deallocated);
+    }
+    let subscription = stage.scale_set().subscription().to_owned();
+    let machines = azure.machines(&subscription).await.expect("a look");
+    assert_eq!(machines, direct.machines(&subscription).await.expect("a look"));
+    assert_eq!(machines[3].image, ImageRef::Version(old));
+    let id = stage.scale_set();
+    let powers = azure.powers(&id).await.expect("a look");
+    assert_eq!(powers, direct.powers(&id).await.expect("a look"));
+    let off: Vec<&Powered> = powers.iter().filter(|powered| powered.power.is_off()).collect();
+    assert!(off.len() == 1 && off[0].id == stage.instance(), "{powers:?}");
+}
+
+/// One tag comes and goes, and nothing else of the version moves: neither its other tags nor whether it is published.
+#[tokio::test]
+async fn one_tag_of_a_version_is_changed_and_nothing_else() {
+    let stage = Stage::new().await;
+    let azure = &stage.azure;
+    let id = stage.definition().version(&VersionName::parse("2026.08.01000").expect("a version"));
+    let settled = async |pinned: bool| {
+        stage
+            .until("the tag", async || {
+                let found = azure.version(&id).await.expect("a look")?;
+                let there = found.tags.contains_key(PINNED) == pinned;
+                (found.provisioning == Provisioning::Succeeded && there).then_some(found)
+            })
+            .await
+    };
+    let before = settled(false).await;
+    azure.begin_tag_version(&id, PINNED, Some("by ann: \"weekend\"")).await.expect("accepted");
+    let mut after = settled(true).await;
+    assert_eq!(after.tags.remove(PINNED).as_deref(), Some("by ann: \"weekend\""));
+    assert_eq!(after, before);
+    azure.begin_tag_version(&id, PINNED, None).await.expect("accepted");
+    assert_eq!(settled(false).await, before);
+    // Again, and of what is not there: nothing is sent that changes anything.
+    let writes = || stage.face.requests().iter().filter(|it| it.effect != Effect::Read).count();
+    let count = writes();
+    azure.begin_tag_version(&id, PINNED, None).await.expect("no tag, no request");
+    azure.begin_tag_version(&stage.version().id, PINNED, None).await.expect("no version, no request");
+    assert_eq!(writes(), count);
+    let error = azure.begin_tag_version(&stage.version().id, PINNED, Some("x")).await.expect_err("no such version");
+    assert_eq!(error.class(), Class::Gone);
 }
 
 /// With everything else that is in the group, over several pages.

@@ -13,6 +13,7 @@ mod leftovers;
 mod nodes;
 mod plugin;
 mod rights;
+mod rivals;
 mod stand_in;
 
 use std::{

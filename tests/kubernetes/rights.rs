@@ -48,6 +48,7 @@ async fn call(
         ("persistentvolumes" | "persistentvolumeclaims" | "pods", "list", _) => {
             port.leftovers(namespace).await.map(drop)
         }
+        ("cronjobs" | "jobs", "list", _) => port.rivals().await.map(drop),
         ("persistentvolumes", "create", _) => port.create_volume(want).await,
         ("persistentvolumes", "delete", _) => port.delete_volume(name, "uid").await,
         ("persistentvolumeclaims", "create", _) => port.create_claim(want).await,
@@ -168,6 +169,8 @@ each_right! {
     denied_without_create_pods: "pods", "create", Cleaning;
     denied_without_delete_pods: "pods", "delete", Cleaning;
     denied_without_list_events: "events", "list", Cleaning;
+    denied_without_list_cronjobs: "cronjobs", "list", Everywhere;
+    denied_without_list_jobs: "jobs", "list", Everywhere;
     denied_without_create_our_lease: "leases", "create", Own;
     denied_without_get_our_lease: "leases", "get", Own;
     denied_without_update_our_lease: "leases", "update", Own;

@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use kamino_wf::{
     cloud::{
         Accepted, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance, Leftovers, Limiter,
-        ModelChange, NewVersion, Operation, OperationState, Power, PowerState, Provisioning, Replication, ScaleSet,
-        Snapshot, SnapshotSpec, UpgradeMode, Version,
+        Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Power, Powered, Provisioning,
+        Replication, ScaleSet, Snapshot, SnapshotSpec, UpgradeMode, Version,
     },
     cluster::{
         CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node, NodeChange,
-        PodPhase, Remains,
+        PodPhase, Remains, Rival,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, NodeName, Region, ScaleSetId, SnapshotId, VersionId,
@@ -67,6 +67,8 @@ pub(crate) enum Bug {
     ForgetsHowItWas,
     /// Given back as soon as it was told to start.
     ReleasesTooEarly,
+    /// Only the pool's own instances are asked which version they use.
+    OverlooksOtherPools,
 }
 
 /// Azure, seen through a bug.
@@ -125,13 +127,16 @@ impl Cloud for BentCloud {
     }
 
     async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError> {
+        if self.bug == Bug::OverlooksOtherPools && id.name() != "pool1" {
+            return Ok(Vec::new());
+        }
         self.inner.instances(id).await
     }
 
-    async fn power(&self, id: &InstanceId) -> Result<Option<Power>, CloudError> {
+    async fn power(&self, id: &InstanceId) -> Result<Option<MachinePower>, CloudError> {
         let power = self.inner.power(id).await?;
-        let told = |power: &Power| self.bug == Bug::ReleasesTooEarly && power.state == PowerState::Starting;
-        Ok(power.map(|power| if told(&power) { Power { state: PowerState::Running, ..power } } else { power }))
+        let told = |power: &MachinePower| self.bug == Bug::ReleasesTooEarly && power.state == Power::Starting;
+        Ok(power.map(|power| if told(&power) { MachinePower { state: Power::Running, ..power } } else { power }))
     }
 
     async fn begin_power_off(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
@@ -149,6 +154,18 @@ impl Cloud for BentCloud {
 
     async fn begin_restart(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
         self.inner.begin_restart(id).await
+    }
+
+    async fn machines(&self, subscription: &str) -> Result<Vec<Machine>, CloudError> {
+        self.inner.machines(subscription).await
+    }
+
+    async fn powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError> {
+        self.inner.powers(id).await
+    }
+
+    async fn begin_tag_version(&self, id: &VersionId, tag: &str, value: Option<&str>) -> Result<Accepted, CloudError> {
+        self.inner.begin_tag_version(id, tag, value).await
     }
 
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {
@@ -361,6 +378,10 @@ impl Cluster for BentCluster {
             pod.phase = PodPhase::Succeeded;
         }
         Ok(view)
+    }
+
+    async fn rivals(&self) -> Result<Vec<Rival>, ClusterError> {
+        self.inner.rivals().await
     }
 
     async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {

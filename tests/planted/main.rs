@@ -11,9 +11,9 @@ use std::{
 
 use bent::{BentCloud, BentCluster, Bug, NeverSynced, phantom};
 use kamino_wf::{
-    cloud::Cloud,
+    cloud::{Cloud, ImageRef, Instance},
     cluster::Cluster,
-    model::Capture,
+    model::{Capture, InstanceId},
     sim::{Fault, Layers, Line, Outcome, Resource, Scene, Session, Stop, checkers, spec},
     store::ByteTree,
     workflow::{EngineError, Event},
@@ -107,10 +107,20 @@ fn throttled(session: &mut Session) {
     session.shared.world().script.insert(3, Fault::Throttled);
 }
 
+/// An instance of a pool that does not follow the definition was made from the oldest version of ours.
+fn used_next_door(session: &mut Session) {
+    let mut world = session.shared.world();
+    let like = world.instances.values().next().expect("an instance").clone();
+    let id = InstanceId::parse(&like.id.to_string().replace("/pool1/", "/xpool1/")).expect("an id");
+    let used = world.versions.values().map(|found| found.value.id.clone()).find(|id| id.name() == "2026.07.01000");
+    let value = Instance { id: id.clone(), image: ImageRef::Version(used.expect("the oldest")), ..like };
+    world.instances.insert(id.key(), value);
+}
+
 /// What is planted, where, what is done there, and who has to see it.
 type Planted = (Bug, fn() -> Scene, fn(&mut Session), &'static str);
 
-const PLANTED: [Planted; 18] = [
+const PLANTED: [Planted; 19] = [
     (Bug::AsksTwice, first, nothing, "I1"),
     (Bug::SnapshotsAnotherDisk, first, nothing, "I5"),
     (Bug::StopsANeighbourToo, stopped, nothing, "I2"),
@@ -129,6 +139,7 @@ const PLANTED: [Planted; 18] = [
     (Bug::CopiesOverTheDonor, first, nothing, "donor"),
     (Bug::ForgetsTheRunTag, first, nothing, "end"),
     (Bug::IgnoresRetryAfter, first, throttled, "throttle"),
+    (Bug::OverlooksOtherPools, later, used_next_door, "I9"),
 ];
 
 /// Planted under the journal, in the test below.

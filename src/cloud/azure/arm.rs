@@ -108,6 +108,14 @@ impl Arm {
         self.send(&token, ticket, Request::builder().method(Method::GET).uri(url.clone()), Bytes::new()).await
     }
 
+    /// Asks for a token, then sends a PATCH to a URL of ours, for what the generated client does not know.
+    pub(super) async fn patch(&self, url: &Uri, ticket: &Ticket) -> Result<Reply, NoReply> {
+        let token = self.tokens.token().await?;
+        let body = ticket.body.as_ref().map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let request = Request::builder().method(Method::PATCH).uri(url.clone());
+        self.send(&token, ticket, request.header(CONTENT_TYPE, "application/json"), body).await
+    }
+
     /// Asks for a token, and that is all.
     pub(super) async fn credential(&self) -> Result<(), NoReply> {
         self.tokens.token().await?;

@@ -79,6 +79,8 @@ impl<'a> Call<'a> {
 pub(super) enum How<'a> {
     Generated(Generated<'a>),
     Url(&'a Uri),
+    /// A PATCH to a URL of ours.
+    Patch(&'a Uri),
 }
 
 impl AzureCloud {
@@ -130,6 +132,7 @@ impl AzureCloud {
         let answer = match how {
             How::Generated(send) => self.arm.generated(ticket, send).await,
             How::Url(url) => self.arm.get(url, &ticket).await,
+            How::Patch(url) => self.arm.patch(url, &ticket).await,
         };
         self.meter.count(call.kind(), answer.as_ref().map_or(0, |reply| reply.status.as_u16()));
         let reply = answer.map_err(|error| classify::silence(&call.what, &call.bucket, error))?;
@@ -195,7 +198,12 @@ impl AzureCloud {
 
     /// Asks once for a change.
     pub(super) async fn begin(&self, call: Call<'_>, send: Generated<'_>) -> Result<Accepted, CloudError> {
-        let reply = self.exchange(&call, How::Generated(send)).await?;
+        self.begin_as(call, How::Generated(send)).await
+    }
+
+    /// As [`AzureCloud::begin`], whichever way it is sent.
+    pub(super) async fn begin_as(&self, call: Call<'_>, how: How<'_>) -> Result<Accepted, CloudError> {
+        let reply = self.exchange(&call, how).await?;
         // What Azure's support asks for.
         let azure_request_id = header(&reply.headers, "x-ms-request-id").unwrap_or_default();
         tracing::info!(what = %call.what, status = reply.status.as_u16(), azure_request_id, "accepted by Azure");

@@ -15,12 +15,14 @@ mod bodies;
 mod classify;
 mod client;
 mod credential;
+mod machines;
 mod operation;
 mod project;
 mod redact;
 mod requests;
 mod rights;
 mod settings;
+mod tags;
 mod transport;
 
 pub use client::AzureCloud;
@@ -43,6 +45,8 @@ mod tests {
             include_str!("arm.rs"),
             include_str!("operation.rs"),
             include_str!("credential.rs"),
+            include_str!("machines.rs"),
+            include_str!("tags.rs"),
         ] {
             assert!(!other.contains("_client()"), "generated builders are for requests.rs");
         }

@@ -8,8 +8,7 @@ use uuid::Uuid;
 use crate::{
     cloud::{
         Architecture, Definition, DefinitionSpec, Disk, DiskState, Extension, Fingerprint, Gallery, ImageRef, Instance,
-        Orchestration, Plan, Power, PowerState, Provisioning, Replication, ScaleSet, Snapshot, Tags, UpgradeMode,
-        Version,
+        Orchestration, Plan, Provisioning, Replication, ScaleSet, Snapshot, Tags, UpgradeMode, Version,
     },
     model::{BadName, DefinitionId, DiskId, GalleryId, Region, RunId, VersionId, VersionName},
 };
@@ -77,29 +76,6 @@ pub(super) fn instance(json: &Value) -> Result<Instance, Unreadable> {
         os_disk: storage.pointer("/osDisk/managedDisk/id").and_then(Value::as_str).map(DiskId::parse).transpose()?,
         data_disks: storage["dataDisks"].as_array().map_or(0, Vec::len),
         image: exact(&storage["imageReference"]),
-    })
-}
-
-/// With `$expand=instanceView`. The codes are as in `PowerState/running`; others stand beside them.
-pub(super) fn power(json: &Value) -> Result<Power, Unreadable> {
-    let statuses = json["properties"]["instanceView"]["statuses"].as_array();
-    let code = statuses.into_iter().flatten().find_map(|status| {
-        let code = status["code"].as_str()?;
-        let (kind, word) = code.split_once('/')?;
-        kind.eq_ignore_ascii_case("PowerState").then(|| word.to_ascii_lowercase())
-    });
-    Ok(Power {
-        vm_id: needed(json, "/properties/vmId")?.to_owned(),
-        state: match code.as_deref() {
-            Some("running") => PowerState::Running,
-            Some("starting") => PowerState::Starting,
-            Some("stopping") => PowerState::Stopping,
-            Some("stopped") => PowerState::Stopped,
-            Some("deallocating") => PowerState::Deallocating,
-            Some("deallocated") => PowerState::Deallocated,
-            Some(word) => PowerState::Unknown(word.to_owned()),
-            None => PowerState::Unknown("nothing".to_owned()),
-        },
     })
 }
 
@@ -204,7 +180,7 @@ pub(super) fn page<T>(
     Ok((items.iter().map(item).collect::<Result<_, _>>()?, next))
 }
 
-fn needed<'a>(json: &'a Value, pointer: &'static str) -> Result<&'a str, Unreadable> {
+pub(super) fn needed<'a>(json: &'a Value, pointer: &'static str) -> Result<&'a str, Unreadable> {
     json.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).ok_or(Unreadable::Missing(pointer))
 }
 
@@ -296,7 +272,7 @@ fn image(json: &Value) -> ImageRef {
 }
 
 /// As [`image`], but to the version where Azure says which it took.
-fn exact(json: &Value) -> ImageRef {
+pub(super) fn exact(json: &Value) -> ImageRef {
     match image(json) {
         ImageRef::Definition(definition) => match json["exactVersion"].as_str().map(VersionName::parse) {
             Some(Ok(version)) => ImageRef::Version(definition.version(&version)),

@@ -9,13 +9,14 @@ use super::{
     arm::Generated,
     bodies,
     client::{AzureCloud, Call, How, unreadable},
-    operation, project,
+    machines, operation, project,
+    tags::Change,
 };
 use crate::{
     cloud::{
         Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance,
-        Leftovers, ModelChange, NewVersion, Operation, OperationState, Power, ScaleSet, Snapshot, SnapshotSpec,
-        Version,
+        Leftovers, Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Powered, ScaleSet,
+        Snapshot, SnapshotSpec, Version,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, ScaleSetId, SnapshotId, VersionId,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// What the generated client asks for; lists have no `.send()` there, so they say it themselves.
-const SCALE_SETS_API: &str = "2024-07-01";
+pub(super) const SCALE_SETS_API: &str = "2024-07-01";
 const GALLERIES_API: &str = "2023-07-03";
 const DISKS_API: &str = "2024-03-02";
 
@@ -129,7 +130,7 @@ impl Cloud for AzureCloud {
         self.list(call, &path, project::instance).await
     }
 
-    async fn power(&self, id: &InstanceId) -> Result<Option<Power>, CloudError> {
+    async fn power(&self, id: &InstanceId) -> Result<Option<MachinePower>, CloudError> {
         let (subscription, group, instance) = plain(id);
         let [set, _] = parents(id);
         let call = Call::new("GET", "power of instance", id, CallKind::InstanceRead);
@@ -137,7 +138,7 @@ impl Cloud for AzureCloud {
             .virtual_machine_scale_set_v_ms_client()
             .get(&group, &set, &instance, &subscription)
             .expand("instanceView"));
-        self.read_as(call, send, project::power).await
+        self.read_as(call, send, machines::machine_power).await
     }
 
     async fn begin_power_off(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
@@ -167,6 +168,14 @@ impl Cloud for AzureCloud {
         let send: Generated<'_> =
             sent!(|it| it.virtual_machine_scale_set_v_ms_client().restart(&group, &set, &instance, &subscription));
         self.begin(call, send).await
+    }
+
+    async fn machines(&self, subscription: &str) -> Result<Vec<Machine>, CloudError> {
+        self.list_machines(subscription).await
+    }
+
+    async fn powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError> {
+        self.list_powers(id).await
     }
 
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {
@@ -345,6 +354,19 @@ impl Cloud for AzureCloud {
         let send: Generated<'_> =
             sent!(|it| it.gallery_image_versions_client().delete(&subscription, &group, &gallery, &image, &version));
         self.begin_delete(call, send).await
+    }
+
+    async fn begin_tag_version(&self, id: &VersionId, tag: &str, value: Option<&str>) -> Result<Accepted, CloudError> {
+        if let Some(value) = value {
+            return self.tag(id, CallKind::VersionWrite, Change::Set(tag, value)).await;
+        }
+        let Some(live) = self.raw_version(id).await? else { return Ok(Accepted::default()) };
+        let tags = live["tags"].as_object().into_iter().flatten();
+        let found = tags.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(tag));
+        let Some((name, value)) = found.and_then(|(name, value)| Some((name, value.as_str()?))) else {
+            return Ok(Accepted::default());
+        };
+        self.tag(id, CallKind::VersionWrite, Change::Remove(name, value)).await
     }
 
     async fn begin_model_change(&self, want: &ModelChange) -> Result<Accepted, CloudError> {

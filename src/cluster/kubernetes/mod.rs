@@ -12,6 +12,7 @@ mod node;
 mod objects;
 mod port;
 mod remote;
+mod rivals;
 mod self_check;
 mod view;
 

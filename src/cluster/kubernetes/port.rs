@@ -18,7 +18,7 @@ use super::{KubernetesCluster, donor, lease, node, objects, view};
 use crate::{
     cluster::{
         CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node,
-        NodeChange, PodPhase, Remains,
+        NodeChange, PodPhase, Remains, Rival,
     },
     model::{NodeName, RunId},
 };
@@ -92,6 +92,10 @@ impl Cluster for KubernetesCluster {
             claim: claim.map(|claim| view::owned(&claim.metadata)),
             pod,
         })
+    }
+
+    async fn rivals(&self) -> Result<Vec<Rival>, ClusterError> {
+        self.list_rivals().await
     }
 
     async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {

@@ -47,8 +47,19 @@ impl State {
             }
             Target::Instance(id) => self.port().instance(id).await?.as_ref().map(render::instance),
             Target::Instances(id) => {
-                let all = self.port().instances(id).await?;
-                return Ok(self.page(asked, all.iter().map(render::instance).collect()));
+                let mut all: Vec<Value> = self.port().instances(id).await?.iter().map(render::instance).collect();
+                let expanded = asked.query.get("$expand").is_some_and(|it| it.eq_ignore_ascii_case("instanceView"));
+                if expanded {
+                    let powers = self.port().powers(id).await?;
+                    for (instance, powered) in all.iter_mut().zip(&powers) {
+                        instance["properties"]["instanceView"] = render::view(&powered.power);
+                    }
+                }
+                return Ok(self.page(asked, all));
+            }
+            Target::Machines(subscription) => {
+                let all = self.port().machines(subscription).await?;
+                return Ok(self.page(asked, all.iter().map(render::machine).collect()));
             }
             Target::Disk(id) => self.port().disk(id).await?.as_ref().map(render::disk),
             Target::Disks(group) => {
@@ -71,6 +82,7 @@ impl State {
                 let all = self.port().versions(id).await?;
                 return Ok(self.page(asked, all.iter().map(|it| render::version(it, false)).collect()));
             }
+            Target::Tags(_) => return Ok(not_simulated()),
             Target::Operation(guid) => return self.operation(asked, guid).await,
             Target::Permissions(scope) => {
                 if let Ok(gallery) = GalleryId::parse(scope)
@@ -112,9 +124,11 @@ impl State {
             | Target::ScaleSets(_)
             | Target::Instance(_)
             | Target::Instances(_)
+            | Target::Machines(_)
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
+            | Target::Tags(_)
             | Target::Operation(_)
             | Target::Permissions(_) => return Ok(not_simulated()),
         };
@@ -136,9 +150,17 @@ impl State {
                 Ok(published) => self.port().begin_publish(id, published).await?,
                 Err(field) => return Ok(invalid(&field)),
             },
+            Target::Tags(id) => {
+                let (tag, value) = match read::tag_change(&asked.body) {
+                    Ok(change) => change,
+                    Err(field) => return Ok(invalid(&field)),
+                };
+                self.port().begin_tag_version(id, &tag, value.as_deref()).await?
+            }
             Target::ScaleSets(_)
             | Target::Instance(_)
             | Target::Instances(_)
+            | Target::Machines(_)
             | Target::Disk(_)
             | Target::Snapshot(_)
             | Target::Gallery(_)
@@ -155,6 +177,7 @@ impl State {
             Target::ScaleSets(_)
             | Target::Instance(_)
             | Target::Instances(_)
+            | Target::Machines(_)
             | Target::Disk(_)
             | Target::Snapshot(_)
             | Target::Gallery(_)
@@ -163,6 +186,7 @@ impl State {
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
+            | Target::Tags(_)
             | Target::Operation(_)
             | Target::Permissions(_) => json!({ "properties": { "provisioningState": "Updating" } }),
         };
@@ -178,11 +202,13 @@ impl State {
             | Target::ScaleSets(_)
             | Target::Instance(_)
             | Target::Instances(_)
+            | Target::Machines(_)
             | Target::Gallery(_)
             | Target::Definition(_)
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
+            | Target::Tags(_)
             | Target::Operation(_)
             | Target::Permissions(_) => return Ok(not_simulated()),
         };
@@ -247,7 +273,10 @@ impl State {
             let path = asked.path_and_query.split('?').next().unwrap_or_default();
             let version = asked.query.get("api-version").map_or("", String::as_str);
             let next = skip + self.page_size;
-            body["nextLink"] = json!(format!("{}{path}?api-version={version}&%24skiptoken={next}", self.base));
+            // The next page is of the same question.
+            let expand = asked.query.get("$expand").map_or_else(String::new, |it| format!("&%24expand={it}"));
+            let next = format!("{}{path}?api-version={version}{expand}&%24skiptoken={next}", self.base);
+            body["nextLink"] = json!(next);
         }
         Answer::ok(body)
     }

@@ -32,11 +32,14 @@ impl Operations {
     pub(super) fn give(&self, base: &str, subscription: &str, target: &Target, world: Operation, guid: Uuid) -> Urls {
         let family = match target {
             Target::Disk(_) | Target::Disks(_) | Target::Snapshot(_) | Target::Snapshots(_) => "DiskOperations",
-            Target::Gallery(_) | Target::Definition(_) | Target::Version(_) | Target::Versions(_) => "capsOperations",
+            Target::Gallery(_) | Target::Definition(_) | Target::Version(_) | Target::Versions(_) | Target::Tags(_) => {
+                "capsOperations"
+            }
             Target::ScaleSet(_)
             | Target::ScaleSets(_)
             | Target::Instance(_)
             | Target::Instances(_)
+            | Target::Machines(_)
             | Target::Operation(_)
             | Target::Permissions(_) => "operations",
         };

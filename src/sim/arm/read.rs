@@ -120,6 +120,19 @@ pub(super) fn version(name: VersionId, body: &Value) -> Result<NewVersion, BadFi
 }
 
 /// What a version's PATCH asks for: to be published, or not to be.
+/// The one tag that a request of the tags API is about, and its value or that it goes.
+pub(super) fn tag_change(body: &Value) -> Result<(String, Option<String>), BadField> {
+    let tags = body["properties"]["tags"].as_object().filter(|tags| tags.len() == 1);
+    let (name, value) = tags.and_then(|tags| tags.iter().next()).ok_or(BadField("/properties/tags"))?;
+    let value = value.as_str().ok_or(BadField("/properties/tags"))?.to_owned();
+    match body["operation"].as_str() {
+        Some("Merge") => Ok((name.clone(), Some(value))),
+        Some("Delete") => Ok((name.clone(), None)),
+        // `Replace` would take all the others away.
+        Some(_) | None => Err(BadField("/operation")),
+    }
+}
+
 pub(super) fn published(body: &Value) -> Result<bool, BadField> {
     let pointer = "/properties/publishingProfile/excludeFromLatest";
     body.pointer(pointer).and_then(Value::as_bool).map(|excluded| !excluded).ok_or(BadField(pointer))

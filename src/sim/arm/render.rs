@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cloud::{
-        Architecture, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Plan, Provisioning, Replication,
-        Snapshot, Version,
+        Architecture, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Machine, Plan, Power, Provisioning,
+        Replication, Snapshot, Version,
     },
     model::{Region, ResourceId, RunId},
 };
@@ -110,6 +110,31 @@ pub(super) fn instance(it: &Instance) -> Value {
             },
         },
     })))
+}
+
+/// A machine of its own, as the list of a subscription has it.
+pub(super) fn machine(it: &Machine) -> Value {
+    of_a_later_year(json!({
+        "id": shouted(&it.id),
+        "name": it.id.name(),
+        "location": "westus",
+        "properties": { "provisioningState": "Succeeded", "storageProfile": { "imageReference": image(&it.image) } },
+    }))
+}
+
+/// What `$expand=instanceView` adds to an instance.
+pub(super) fn view(power: &Power) -> Value {
+    let word = match power {
+        Power::Running => "running",
+        Power::Starting => "starting",
+        Power::Stopping => "stopping",
+        Power::Stopped => "stopped",
+        Power::Deallocating => "deallocating",
+        Power::Deallocated => "deallocated",
+        Power::Other(word) => word,
+    };
+    json!({ "statuses": [{ "code": "ProvisioningState/succeeded", "level": "Info" },
+                         { "code": format!("PowerState/{word}"), "level": "Info" }] })
 }
 
 pub(super) fn disk(it: &Disk) -> Value {

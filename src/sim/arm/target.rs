@@ -9,6 +9,8 @@ pub(super) enum Target {
     ScaleSets(String),
     Instance(InstanceId),
     Instances(ScaleSetId),
+    /// Machines of a subscription that are no instances of a Uniform scale set.
+    Machines(String),
     Disk(DiskId),
     Disks(GroupId),
     Snapshot(SnapshotId),
@@ -19,10 +21,13 @@ pub(super) enum Target {
     Versions(DefinitionId),
     /// By its guid.
     Operation(String),
+    /// The tags of a version.
+    Tags(VersionId),
     /// What the caller may do in a resource group or with a gallery, by its path.
     Permissions(String),
 }
 
+const TAGS: &str = "/providers/microsoft.resources/tags/default";
 const PERMISSIONS: &str = "/providers/microsoft.authorization/permissions";
 
 impl Target {
@@ -30,11 +35,15 @@ impl Target {
         if path.to_ascii_lowercase().ends_with(PERMISSIONS) {
             return Some(Self::Permissions(path[..path.len() - PERMISSIONS.len()].to_owned()));
         }
+        if path.to_ascii_lowercase().ends_with(TAGS) {
+            return VersionId::parse(&path[..path.len() - TAGS.len()]).ok().map(Self::Tags);
+        }
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let is = |at: usize, word: &str| parts.get(at).is_some_and(|part| part.eq_ignore_ascii_case(word));
         if is(0, "subscriptions") && is(2, "providers") && is(3, "microsoft.compute") {
             return match parts.len() {
                 5 if is(4, "virtualmachinescalesets") => Some(Self::ScaleSets(parts[1].to_owned())),
+                5 if is(4, "virtualmachines") => Some(Self::Machines(parts[1].to_owned())),
                 8 if is(4, "locations") => Some(Self::Operation(parts[7].to_owned())),
                 _ => None,
             };
@@ -70,9 +79,12 @@ impl Target {
     /// The API version that this kind of resource is asked with; any will do for operations.
     pub(super) fn api_version(&self) -> Option<&'static str> {
         match self {
-            Self::ScaleSet(_) | Self::ScaleSets(_) | Self::Instance(_) | Self::Instances(_) => Some("2024-07-01"),
+            Self::ScaleSet(_) | Self::ScaleSets(_) | Self::Instance(_) | Self::Instances(_) | Self::Machines(_) => {
+                Some("2024-07-01")
+            }
             Self::Disk(_) | Self::Disks(_) | Self::Snapshot(_) | Self::Snapshots(_) => Some("2024-03-02"),
             Self::Gallery(_) | Self::Definition(_) | Self::Version(_) | Self::Versions(_) => Some("2023-07-03"),
+            Self::Tags(_) => Some("2021-04-01"),
             Self::Permissions(_) => Some("2022-04-01"),
             Self::Operation(_) => None,
         }
@@ -91,6 +103,11 @@ mod tests {
             (format!("{group}/virtualMachineScaleSets/p"), "ScaleSet("),
             (format!("{group}/virtualMachineScaleSets/p/virtualMachines"), "Instances("),
             (format!("{group}/virtualMachineScaleSets/p/virtualmachines/0"), "Instance("),
+            (format!("{sub}/virtualMachines"), "Machines("),
+            (
+                format!("{group}/galleries/g/images/d/versions/1.2.3/providers/Microsoft.Resources/tags/default"),
+                "Tags(",
+            ),
             (format!("{group}/disks/d"), "Disk("),
             (format!("{group}/disks"), "Disks("),
             (format!("{group}/snapshots/s"), "Snapshot("),

@@ -361,7 +361,7 @@ pub(super) const ROWS: &[Row] = &[
             instance.image = ImageRef::Version(known.pruned());
         },
         end: "done",
-        says: &["PruneVersions", "KW0250", "came into use after the plan"],
+        says: &["PruneVersions", "KW0250", "stays after all: instance pool1/0 uses it"],
         left: |world, known| world.versions.contains_key(&known.pruned().key()),
     },
     Row {
