@@ -46,7 +46,7 @@ pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no Azure credential is set: run with workload identity (AZURE_FEDERATED_TOKEN_FILE), or set azure.credential to \
-     client-secret with azure.secretFile or KAMINO_AZURE_CLIENT_SECRET"
+     managed-identity, azure-cli, azure-json, or client-secret with azure.secretFile or KAMINO_AZURE_CLIENT_SECRET"
 )]
 pub struct NoCredential;
 

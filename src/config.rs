@@ -1,5 +1,7 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
+mod azure;
+mod node_file;
 mod schedules;
 
 use std::{
@@ -9,11 +11,10 @@ use std::{
 };
 
 use jiff::{Span, SpanRelativeTo};
-use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::{
-    cloud::azure::{AzureSettings, Credential, Timeouts},
+    cloud::azure::AzureSettings,
     cluster::kubernetes::Access,
     model::{GalleryId, Profile, Region, ScaleSetId},
     policy::schedule::Schedule,
@@ -82,7 +83,7 @@ pub const VARIABLES: [&str; 10] = [
 struct File {
     store: Option<PathBuf>,
     #[serde(default)]
-    azure: AzureFile,
+    azure: azure::AzureFile,
     #[serde(default)]
     kubernetes: KubernetesFile,
     #[serde(default)]
@@ -93,27 +94,6 @@ struct File {
     serve: ServeFile,
     #[serde(default)]
     pools: Vec<PoolFile>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct AzureFile {
-    resource_manager: Option<String>,
-    authority: Option<String>,
-    audience: Option<String>,
-    ca_bundle: Option<PathBuf>,
-    credential: Option<CredentialKind>,
-    tenant: Option<String>,
-    client: Option<String>,
-    token_file: Option<PathBuf>,
-    secret_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum CredentialKind {
-    WorkloadIdentity,
-    ClientSecret,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -294,7 +274,7 @@ impl Config {
         let said = |name: &str| env(name).filter(|value| !value.is_empty());
         Ok(Self {
             store: store.or(file_store).unwrap_or_else(|| DEFAULT_STORE.into()),
-            azure: azure_settings(azure, env)?,
+            azure: azure::settings(azure, env)?,
             kubernetes: if path.is_none() && context.is_none() && in_pod {
                 Access::InCluster
             } else {
@@ -458,65 +438,9 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
     Ok(pools)
 }
 
-/// `None` when nothing says who we are in Azure.
-fn azure_settings(file: AzureFile, env: Environment<'_>) -> Result<Option<AzureSettings>, ConfigError> {
-    let AzureFile {
-        resource_manager,
-        authority,
-        audience,
-        ca_bundle,
-        credential,
-        tenant,
-        client,
-        token_file,
-        secret_file,
-    } = file;
-    let token_file = token_file.or_else(|| env("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from));
-    let secret = match &secret_file {
-        Some(path) => Some(
-            std::fs::read_to_string(path)
-                .map_err(|error| bad("azure.secretFile", path, format!("it can't be read ({error})")))?,
-        ),
-        None => env("KAMINO_AZURE_CLIENT_SECRET"),
-    };
-    let kind = match (credential, &token_file, &secret) {
-        (Some(kind), _, _) => kind,
-        (None, Some(_), _) => CredentialKind::WorkloadIdentity,
-        (None, None, Some(_)) => CredentialKind::ClientSecret,
-        (None, None, None) => return Ok(None),
-    };
-    let needed = |setting: &str, value: Option<String>, variable: &str| {
-        value
-            .or_else(|| env(variable))
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| unset(&format!("azure.{setting}"), variable))
-    };
-    let tenant = needed("tenant", tenant, "AZURE_TENANT_ID")?;
-    let client = needed("client", client, "AZURE_CLIENT_ID")?;
-    let credential = match kind {
-        CredentialKind::WorkloadIdentity => {
-            let token_file = token_file.ok_or_else(|| unset("azure.tokenFile", "AZURE_FEDERATED_TOKEN_FILE"))?;
-            Credential::WorkloadIdentity { tenant, client, token_file }
-        }
-        CredentialKind::ClientSecret => {
-            let secret = secret
-                .map(|text| text.trim_end().to_owned())
-                .filter(|text| !text.is_empty())
-                .ok_or_else(|| unset("azure.secretFile", "KAMINO_AZURE_CLIENT_SECRET"))?;
-            Credential::ClientSecret { tenant, client, secret: SecretString::from(secret) }
-        }
-    };
-    let public = AzureSettings::public(credential);
-    let resource_manager = resource_manager.unwrap_or(public.resource_manager);
-    Ok(Some(AzureSettings {
-        audience: audience.unwrap_or_else(|| resource_manager.clone()),
-        resource_manager,
-        authority: authority.or_else(|| env("AZURE_AUTHORITY_HOST")).unwrap_or(public.authority),
-        ca_bundle,
-        credential: public.credential,
-        timeouts: Timeouts::default(),
-    }))
-}
+#[cfg(test)]
+#[path = "config/azure_tests.rs"]
+mod azure_tests;
 
 #[cfg(test)]
 mod tests {

@@ -90,7 +90,7 @@ const WORDS: &[Words] = &[
     Words {
         layer: "config",
         from: "cloud::azure",
-        only: Some(&["AzureSettings", "Credential", "Timeouts"]),
+        only: Some(&["AzureSettings", "Credential", "Endpoints", "KnownCloud", "MachineIdentity"]),
         never: &[],
         why: SETTINGS,
     },

@@ -19,6 +19,7 @@ use super::{
     faults::{Faults, Injection},
     handle::State,
     identity::Identity,
+    metadata::{Machine, MetadataService},
     operations::Operations,
     request_log::{Logged, RequestLog},
     tls,
@@ -141,6 +142,17 @@ impl ArmFace {
     /// From now on, its answers are dated by a clock that is ahead of this machine's.
     pub fn set_clock_ahead(&self, by: SignedDuration) {
         *self.state.ahead.lock().unwrap_or_else(PoisonError::into_inner) = by;
+    }
+
+    /// A token that is good, as somebody else's login would have it.
+    #[must_use]
+    pub fn token(&self) -> String {
+        self.state.identity.mint(self.state.clock.new_id(), self.state.clock.now())
+    }
+
+    /// The metadata service of a machine that has these identities; its tokens are good here, and say that they are for so long.
+    pub async fn metadata(&self, machine: Machine, lifetime: Duration) -> io::Result<MetadataService> {
+        MetadataService::serve(Arc::clone(&self.state), machine, lifetime).await
     }
 
     /// From now on, tokens given so far answer 401.

@@ -8,6 +8,7 @@ mod face;
 mod faults;
 mod handle;
 mod identity;
+mod metadata;
 mod operations;
 mod read;
 mod render;
@@ -17,4 +18,5 @@ mod tls;
 
 pub use face::{ArmFace, ArmOptions, run};
 pub use faults::{Fault, Injection};
+pub use metadata::{Machine, MetadataService};
 pub use request_log::{Effect, Logged};
