@@ -1,10 +1,12 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
 mod azure;
+mod image;
 mod node_file;
 mod schedules;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -139,7 +141,13 @@ struct PoolFile {
     #[serde(default)]
     regions: Vec<String>,
     replicas: Option<u32>,
+    #[serde(default)]
+    region_replicas: BTreeMap<String, u32>,
     storage: Option<String>,
+    #[serde(default)]
+    snapshot: image::SnapshotKind,
+    #[serde(default)]
+    scale_out: u32,
     min_ready: Option<String>,
     keep: Option<u32>,
     keep_for: Option<String>,
@@ -167,8 +175,14 @@ pub struct Pool {
     pub regions: Vec<Region>,
     /// Copies of a version in each region; 1 by default.
     pub replicas: u32,
+    /// Copies in regions that have another number of them, by the region's key.
+    pub replicas_in: BTreeMap<String, u32>,
     /// `Standard_LRS` by default.
     pub storage: String,
+    /// The snapshot is incremental; a full one by default.
+    pub incremental: bool,
+    /// By how many instances the scale set grows after an update; none by default.
+    pub scale_out: u32,
     /// How long a donor must have been ready; an hour by default, so that a node that comes up badly shows it first.
     pub min_ready: Duration,
     /// How many published versions stay; 3 by default, at least 2.
@@ -387,7 +401,10 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             definition,
             regions,
             replicas,
+            region_replicas,
             storage,
+            snapshot,
+            scale_out,
             min_ready,
             keep,
             keep_for,
@@ -427,7 +444,10 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             definition,
             regions: regions.into_iter().map(Region).collect(),
             replicas,
+            replicas_in: image::replicas(&at, region_replicas)?,
             storage,
+            incremental: snapshot == image::SnapshotKind::Incremental,
+            scale_out: image::scale_out(&at, scale_out)?,
             min_ready: duration(&at("minReady"), min_ready.as_ref(), Duration::from_hours(1), Duration::ZERO)?,
             keep,
             keep_for: duration(&at("keepFor"), keep_for.as_ref(), Duration::from_hours(24), Duration::ZERO)?,
@@ -492,6 +512,10 @@ pools:
             (&POOL.replace("virtualMachineScaleSets", "disks"), "pools[0].scaleSet"),
             (&format!("{POOL}  keep: 1\n"), "pools[0].keep is 1: expected 2 to 1000"),
             (&format!("{POOL}  storage: Fast\n"), "pools[0].storage is \"Fast\""),
+            (&format!("{POOL}  snapshot: quick\n"), "quick"),
+            (&format!("{POOL}  scaleOut: 101\n"), "pools[0].scaleOut is 101: expected 0 to 100"),
+            (&format!("{POOL}  regionReplicas: {{ westus: 0 }}\n"), "pools[0].regionReplicas.westus is 0"),
+            (&format!("{POOL}  regionReplicas: {{ westus: 1, 'West US': 2 }}\n"), "pools[0].regionReplicas is"),
             (&format!("{POOL}  colour: red\n"), "colour"),
             (
                 &format!("{POOL}  schedule: {{ cron: weekly }}\n"),

@@ -214,14 +214,14 @@ const fn azure(
     AzureRight { action, scope, capture: Capture::Live, steps, why }
 }
 
-const SWITCH: &[&str] = &["PatchModel"];
+const SWITCH: &[&str] = &["PatchModel", "ScaleOut"];
 
 /// The rights in Azure. Checked against documents and issues, not against a subscription yet (`docs/ASSUMPTIONS.md`).
 pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Subscription,
         "Microsoft.Compute/virtualMachineScaleSets/read",
-        &["Preflight", "PublishVersion", "ReadModel", "PatchModel", "PlanPrune"],
+        &["Preflight", "PublishVersion", "ReadModel", "PatchModel", "PlanPrune", "PlanScaleOut", "ScaleOut"],
         "read the model, and every other scale set that follows the same image definition",
     ),
     azure(
@@ -241,6 +241,12 @@ pub const AZURE: &[AzureRight] = &[
         "Microsoft.Compute/locations/capsOperations/read",
         &["EnsureGallery", "EnsureDefinition", "CreateVersion", "PublishVersion", "PruneVersions"],
         "the same, for galleries",
+    ),
+    azure(
+        AzureScope::Subscription,
+        "Microsoft.Insights/autoscaleSettings/read",
+        &["PlanScaleOut"],
+        "see whether Azure Monitor scales the scale set that is to grow (scaleOut); without it, that is not looked at",
     ),
     azure(
         AzureScope::ScaleSets,
@@ -289,7 +295,7 @@ pub const AZURE: &[AzureRight] = &[
         AzureScope::Temporaries,
         "Microsoft.Compute/disks/write",
         &["CopyDisk", "CreateVersion"],
-        "make the copy; Azure also wants it of whoever makes a version from a disk",
+        "make the copy, and note on it what was learnt of its region; Azure also wants it of whoever makes a version from a disk",
     ),
     azure(
         AzureScope::Temporaries,

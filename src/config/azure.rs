@@ -137,7 +137,7 @@ pub(super) fn settings(file: AzureFile, env: Environment<'_>) -> Result<Option<A
             credential
         }
     };
-    let endpoints = endpoints(&file, said("AZURE_AUTHORITY_HOST"), found)?;
+    let endpoints = endpoints(&file, said("AZURE_AUTHORITY_HOST"), found.as_ref())?;
     Ok(Some(AzureSettings { ca_bundle: file.ca_bundle, ..AzureSettings::at(endpoints, credential) }))
 }
 
@@ -238,10 +238,10 @@ fn same(one: &str, other: &str) -> bool {
 fn endpoints(
     file: &AzureFile,
     authority_variable: Option<String>,
-    node: Option<(PathBuf, node_file::NodeCloud)>,
+    node: Option<&(PathBuf, node_file::NodeCloud)>,
 ) -> Result<Endpoints, ConfigError> {
     let cloud = file.cloud.map(CloudName::known);
-    let base = match (&cloud, &node) {
+    let base = match (&cloud, node) {
         (Some(cloud), Some((path, node_file::NodeCloud::Known(found)))) if cloud != found => {
             let remedy = format!("{} says that the node is in {}: leave it out", path.display(), found.as_str());
             return Err(bad("azure.cloud", cloud.as_str(), remedy));

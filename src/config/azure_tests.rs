@@ -10,6 +10,8 @@ use crate::cloud::azure::{AzureSettings, Credential, MachineIdentity};
 const IDENTITY: &str =
     "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/kamino";
 
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 /// Settings with these under `azure`, and what these variables say.
 fn load(azure: &str, variables: &[(&str, &str)]) -> Result<Option<AzureSettings>, ConfigError> {
     let dir = tempfile::tempdir().expect("a directory");
@@ -23,6 +25,12 @@ fn good(azure: &str, variables: &[(&str, &str)]) -> AzureSettings {
     load(azure, variables).expect(azure).expect("a credential")
 }
 
+/// Which identity, and where its service is.
+fn managed(settings: AzureSettings) -> (MachineIdentity, String) {
+    let Credential::ManagedIdentity { identity, service } = settings.credential else { panic!("{settings:?}") };
+    (identity, service)
+}
+
 fn node(dir: &Path, text: &str) -> String {
     let path = dir.join("azure.json");
     std::fs::write(&path, text).expect("a file");
@@ -31,10 +39,7 @@ fn node(dir: &Path, text: &str) -> String {
 
 #[test]
 fn a_managed_identity_is_the_systems_or_one_that_is_named() {
-    let identity = |azure: &str, variables: &[(&str, &str)]| match good(azure, variables).credential {
-        Credential::ManagedIdentity { identity, service } => (identity, service),
-        other => panic!("{other:?}"),
-    };
+    let identity = |azure: &str, variables: &[(&str, &str)]| managed(good(azure, variables));
     let usual = "http://169.254.169.254".to_owned();
     // The webhook's variable is about another credential.
     let webhook = [("AZURE_CLIENT_ID", "another")];
@@ -96,10 +101,7 @@ fn a_cloud_is_all_of_its_endpoints() {
 fn the_nodes_file_says_cloud_and_identity() {
     let dir = tempfile::tempdir().expect("a directory");
     let of = |text: &str| good(&node(dir.path(), text), &[]);
-    let managed = |text: &str| match of(text).credential {
-        Credential::ManagedIdentity { identity, .. } => identity,
-        other => panic!("{other:?}"),
-    };
+    let managed = |text: &str| managed(of(text)).0;
     // AKS Engine's, with the fields of next year.
     let text = r#"{"cloud":"AzurePublicCloud","aadClientId":"msi","aadClientSecret":"msi","newField":{"a":1},
                    "useManagedIdentityExtension":true,"userAssignedIdentityID":"abc"}"#;
@@ -136,10 +138,8 @@ fn the_nodes_secret_is_taken_only_when_somebody_says_so() {
     assert!(error.contains("azure.acceptNodeSecret: true") && !error.contains("hush"), "{error}");
     let found = good(&format!("{azure}, acceptNodeSecret: true"), &[]);
     assert!(!format!("{found:?}").contains("hush"), "{found:?}");
-    match found.credential {
-        Credential::ClientSecret { secret, .. } => assert_eq!(secret.expose_secret(), "hush-hush"),
-        other => panic!("{other:?}"),
-    }
+    let Credential::ClientSecret { secret, .. } = found.credential else { panic!("{found:?}") };
+    assert_eq!(secret.expose_secret(), "hush-hush");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn what_does_not_fit_together_is_refused_by_name() {
     let government = [("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.us/")];
     let cli = "credential: azure-cli";
     let managed = "credential: managed-identity";
-    let rows: Vec<(String, &[(&str, &str)], &str)> = vec![
+    let rows: Vec<(String, Variables<'_>, &str)> = vec![
         (format!("{cli}, cloud: mars"), &[], "mars"),
         (
             format!("{cli}, cloud: china, resourceManager: 'https://management.azure.com'"),

@@ -12,10 +12,9 @@ use super::{ConfigError, azure::is_identity, bad};
 use crate::cloud::azure::{Credential, Endpoints, KnownCloud, MachineIdentity};
 
 /// What the file says, as far as we read it.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct File {
+struct Written {
     cloud: String,
     tenant_id: String,
     aad_client_id: String,
@@ -50,12 +49,12 @@ pub(super) enum NodeCloud {
 /// The node's settings.
 pub(super) struct Node {
     pub(super) cloud: NodeCloud,
-    file: File,
+    file: Written,
 }
 
 /// Reads `azure.json`, and for Azure Stack the environment beside it.
 pub(super) fn read(path: &Path, environment: Option<PathBuf>) -> Result<Node, ConfigError> {
-    let file: File = parse("azure.azureJson", path)?;
+    let file: Written = parse("azure.azureJson", path)?;
     if file.identity_system.eq_ignore_ascii_case("adfs") || file.tenant_id.eq_ignore_ascii_case("adfs") {
         return Err(bad("azure.azureJson", path, "its identitySystem is adfs: AD FS is not supported, only Entra"));
     }

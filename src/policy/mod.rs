@@ -5,5 +5,6 @@ pub mod leftovers;
 pub mod preflight;
 pub mod ranking;
 pub mod retention;
+pub mod scale_out;
 pub mod schedule;
 pub mod window;

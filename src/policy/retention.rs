@@ -79,6 +79,7 @@ mod tests {
             replication: Replication::Completed,
             excluded_from_latest: false,
             regions: vec![],
+            storage: None,
             source: None,
             size_gib: Some(30),
             created: Some("2026-01-01T00:00:00Z".parse().expect("a time")),

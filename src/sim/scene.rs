@@ -49,6 +49,10 @@ pub struct Scene {
     pub adopted: bool,
     /// Which manifest applies.
     pub profile: Profile,
+    /// Versions are asked for in zone-redundant storage.
+    pub zone_redundant: bool,
+    /// There is such storage in the regions.
+    pub zones: bool,
     /// When it begins.
     pub start: Timestamp,
 }
@@ -65,6 +69,8 @@ impl Scene {
             scale: 1.0,
             adopted: rng.bool(),
             profile: if rng.bool() { Profile::Kubeadm } else { Profile::AksEngine },
+            zone_redundant: false,
+            zones: true,
             start: start(),
         }
     }
@@ -79,6 +85,8 @@ impl Scene {
             scale: 1.0,
             adopted: false,
             profile: Profile::Kubeadm,
+            zone_redundant: false,
+            zones: true,
             start: start(),
         }
     }
@@ -127,6 +135,8 @@ impl Scene {
             log: Vec::new(),
             exercised: BTreeMap::new(),
             untouchable: std::collections::BTreeSet::new(),
+            zrs: self.zones,
+            autoscale: Vec::new(),
         };
         let spec = spec(self);
         if let Ok(definition) = spec.gallery.definition(&spec.definition) {
@@ -172,6 +182,7 @@ impl Scene {
                     replication: Replication::Completed,
                     excluded_from_latest: false,
                     regions: vec![Region("West Europe".into())],
+                    storage: Some("Standard_LRS".into()),
                     source: None,
                     size_gib: Some(64),
                     created: Some(
@@ -236,8 +247,11 @@ impl Scene {
             generation: "V2".into(),
             architecture: Architecture::X64,
             security_type: None,
+            controllers: Some("SCSI, NVMe".into()),
+            plan: None,
             source: None,
             created: Some(self.start - SignedDuration::from_hours(1000)),
+            version_storage: None,
             run: None,
             cluster: None,
         };
@@ -285,7 +299,10 @@ pub fn spec(scene: &Scene) -> RunSpec {
         definition: POOL.into(),
         regions: vec![Region("northeurope".into())],
         replicas: 1,
-        storage: "Standard_LRS".into(),
+        replicas_in: BTreeMap::new(),
+        storage: if scene.zone_redundant { "Standard_ZRS".into() } else { "Standard_LRS".into() },
+        incremental: scene.adopted,
+        scale_out: u32::from(scene.adopted),
         adopt: !scene.adopted,
         min_ready_seconds: 3600,
         keep_versions: 3,

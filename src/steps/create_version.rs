@@ -3,17 +3,23 @@
 //! Effect: one version, under a name of this run, replicated to all target regions. A repeat is safe: the same PUT changes
 //! nothing, and a failed one is deleted before it is asked for again. Undo: delete it, unless it was published. Never
 //! touched: a version by that name that another made.
+//!
+//! Not every region has zone-redundant storage, and Azure says so only when the version has failed, after minutes or hours. Then
+//! it is made again in `Standard_LRS`, under the same name. What was learnt is written on our own copy before the failed version
+//! goes, so that it is not forgotten in between, and remembered beyond the run, so that it isn't tried every time.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{ChooseNames, Copied, CopyDisk, EnsureDefinition, EnsureGallery, Names, ensure_gallery};
 use crate::{
-    cloud::{Accepted, DefinitionSpec, NewVersion, Provisioning, Replication},
+    cloud::{Accepted, DefinitionSpec, NewVersion, Provisioning, Replication, Version},
     model::{Region, RunId},
-    workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
+    workflow::{Context, Decide, Effect, Ports, RunSpec, Seen, StepError, Undone},
 };
 
 /// The step.
@@ -34,6 +40,56 @@ pub struct Input {
 pub struct Output {
     /// The image's size.
     pub size_gib: Option<u32>,
+    /// It is in this storage, since Azure refused the one that was asked for.
+    #[serde(default)]
+    pub fell_back: Option<String>,
+}
+
+/// Copies in three zones.
+const ZONE_REDUNDANT: &str = "Standard_ZRS";
+/// Copies in one place: to be had everywhere.
+const LOCAL: &str = "Standard_LRS";
+/// The tag of the copy that says in which storage its version is to be made.
+const STORAGE_TAG: &str = "kamino-wf-storage";
+/// For how long it is remembered that there is no zone-redundant storage: Azure builds.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Where it is remembered that not all of these regions have zone-redundant storage.
+pub(super) fn no_zones_key(subscription: &str, regions: &[Region]) -> String {
+    let mut keys: Vec<String> = regions.iter().map(Region::key).collect();
+    keys.sort();
+    format!("no-zrs/{subscription}/{}", keys.join(",")).to_ascii_lowercase()
+}
+
+/// The target regions: the gallery's own first.
+pub(super) fn regions(spec: &RunSpec, gallery: &Region) -> Vec<Region> {
+    let mut regions = vec![gallery.clone()];
+    for region in &spec.regions {
+        if !regions.contains(region) {
+            regions.push(region.clone());
+        }
+    }
+    regions
+}
+
+/// What is asked for, unless it was found not long ago that there is none.
+fn storage(context: Context<'_>, regions: &[Region], subscription: &str) -> String {
+    let asked = &context.spec.storage;
+    let since = context.memory.get(&no_zones_key(subscription, regions)).and_then(Value::as_str);
+    let since = since.and_then(|text| text.parse::<Timestamp>().ok());
+    let still = since.is_some_and(|since| context.started.duration_since(since) < REMEMBERED);
+    if asked == ZONE_REDUNDANT && still { LOCAL.into() } else { asked.clone() }
+}
+
+/// A failed version of ours in zone-redundant storage that says nothing else of why.
+fn lacks_zones(found: &Version) -> bool {
+    let says = match &found.replication {
+        Replication::Failed(why) => why.to_ascii_lowercase().contains("zrs"),
+        // The reason is with the operation, which nobody may have seen.
+        Replication::Unknown => found.provisioning == Provisioning::Failed,
+        Replication::InProgress(_) | Replication::Completed => false,
+    };
+    says && found.storage.as_deref() == Some(ZONE_REDUNDANT)
 }
 
 #[async_trait]
@@ -50,20 +106,16 @@ impl Effect for CreateVersion {
         let copy: Copied = context.output(CopyDisk::NAME)?;
         let ensure_gallery::Output { location } = context.output(EnsureGallery::NAME)?;
         let _: DefinitionSpec = context.output(EnsureDefinition::NAME)?;
-        let mut regions = vec![location.clone()];
-        for region in &context.spec.regions {
-            if !regions.contains(region) {
-                regions.push(Region(region.0.clone()));
-            }
-        }
+        let regions = regions(context.spec, &location);
         Ok(Input {
             run: context.run,
             version: NewVersion {
+                storage: storage(context, &regions, names.version.subscription()),
                 id: names.version,
                 location,
                 regions,
                 replicas: context.spec.replicas,
-                storage: context.spec.storage.clone(),
+                replicas_in: context.spec.replicas_in.clone(),
                 source: copy.disk,
                 tags: names.tags,
             },
@@ -79,11 +131,19 @@ impl Effect for CreateVersion {
         if !found.source.as_deref().is_some_and(|source| source.eq_ignore_ascii_case(want.version.source.as_str())) {
             return Ok(Seen::Foreign(format!("version {name} was made from something else")));
         }
+        if lacks_zones(&found) {
+            return Ok(Seen::Partly(format!(
+                "version {name} failed in {ZONE_REDUNDANT}, which not every target region has: {LOCAL} is next"
+            )));
+        }
         Ok(match (found.provisioning, found.replication) {
             (Provisioning::Failed, _) => Seen::Broken(format!("making version {name} failed")),
             (_, Replication::Failed(why)) => Seen::Broken(format!("replicating version {name} failed: {why}")),
             (Provisioning::Running, _) => Seen::Underway(format!("version {name} is being made")),
-            (Provisioning::Succeeded, Replication::Completed) => Seen::Present(Output { size_gib: found.size_gib }),
+            (Provisioning::Succeeded, Replication::Completed) => {
+                let fell_back = found.storage.filter(|storage| *storage != want.version.storage);
+                Seen::Present(Output { size_gib: found.size_gib, fell_back })
+            }
             (Provisioning::Succeeded, Replication::InProgress(percent)) => {
                 Seen::Underway(format!("version {name} is being replicated, {percent} %"))
             }
@@ -94,7 +154,22 @@ impl Effect for CreateVersion {
     }
 
     async fn act(&self, ports: Ports<'_>, want: &Input) -> Result<Accepted, StepError> {
-        Ok(ports.cloud.begin_version(&want.version).await?)
+        let want = &want.version;
+        if want.storage != ZONE_REDUNDANT {
+            return Ok(ports.cloud.begin_version(want).await?);
+        }
+        let learnt = ports.cloud.disk(&want.source).await?.and_then(|disk| disk.version_storage);
+        let failed = ports.cloud.version(&want.id).await?.is_some_and(|found| lacks_zones(&found));
+        Ok(match (failed, learnt) {
+            (true, None) => {
+                let mut tags = want.tags.clone();
+                tags.insert(STORAGE_TAG.into(), LOCAL.into());
+                ports.cloud.begin_tag_disk(&want.source, &tags).await?
+            }
+            (true, Some(_)) => ports.cloud.begin_delete_version(&want.id).await?,
+            (false, Some(storage)) => ports.cloud.begin_version(&NewVersion { storage, ..want.clone() }).await?,
+            (false, None) => ports.cloud.begin_version(want).await?,
+        })
     }
 
     async fn undo(&self, ports: Ports<'_>, want: &Input) -> Result<Undone, StepError> {

@@ -11,11 +11,13 @@ mod ensure_definition;
 mod ensure_gallery;
 mod patch_model;
 mod plan_prune;
+mod plan_scale_out;
 pub(crate) mod preflight;
 mod prune_versions;
 mod publish_version;
 mod rank_nodes;
 mod read_model;
+mod scale_out;
 mod snapshot_disk;
 pub(crate) mod take_away;
 mod verify_version;
@@ -26,6 +28,9 @@ mod laws;
 #[cfg(feature = "sim")]
 #[cfg(test)]
 mod starts;
+#[cfg(feature = "sim")]
+#[cfg(test)]
+mod zones;
 
 pub use choose_names::{ChooseNames, Names};
 pub use clean_copy::{CleanCopy, Cleaned};
@@ -37,10 +42,12 @@ pub use ensure_definition::EnsureDefinition;
 pub use ensure_gallery::EnsureGallery;
 pub use patch_model::PatchModel;
 pub use plan_prune::{PlanPrune, PrunePlan};
+pub use plan_scale_out::{PlanScaleOut, ScaleOutPlan};
 pub use preflight::{Preflight, Preflighted};
 pub use prune_versions::PruneVersions;
 pub use publish_version::PublishVersion;
 pub use rank_nodes::{Donor, RankNodes, Ranked};
 pub use read_model::{ModelBefore, ReadModel};
+pub use scale_out::ScaleOut;
 pub use snapshot_disk::{SnapshotDisk, Snapshotted};
 pub use verify_version::{Verified, VerifyVersion};

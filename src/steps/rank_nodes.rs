@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cloud::Architecture,
+    cloud::{Architecture, Plan},
     model::{DiskId, InstanceId, NodeName, Region},
     policy::ranking::{Verdict, rank},
     workflow::{Context, Decide, Ports, StepError},
@@ -51,6 +51,12 @@ pub struct Donor {
     pub architecture: Architecture,
     /// As the disk says.
     pub security_type: Option<String>,
+    /// As the disk says.
+    #[serde(default)]
+    pub controllers: Option<String>,
+    /// As the disk says.
+    #[serde(default)]
+    pub plan: Option<Plan>,
 }
 
 /// The choice and its reasons.
@@ -115,6 +121,8 @@ impl Decide for RankNodes {
             generation: disk.generation,
             architecture: disk.architecture,
             security_type: disk.security_type,
+            controllers: disk.controllers,
+            plan: disk.plan,
         };
         ranking.verdicts.truncate(VERDICTS_MAX);
         Ok(Ranked { donor, verdicts: ranking.verdicts })

@@ -1,9 +1,14 @@
 //! Prove the version before anybody can take it: it is what was asked for, from the cleaned disk, in every region.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{ChooseNames, CleanCopy, Cleaned, Copied, CopyDisk, CreateVersion, Names, create_version};
+use super::{
+    ChooseNames, CleanCopy, Cleaned, Copied, CopyDisk, CreateVersion, EnsureGallery, Names, create_version,
+    ensure_gallery,
+};
 use crate::{
     cloud::{Provisioning, Replication},
     model::VersionId,
@@ -21,6 +26,9 @@ pub struct Verified {
     pub version: VersionId,
     /// What was looked at, each with what was found.
     pub checks: Vec<String>,
+    /// Its regions have no zone-redundant storage: the fact's key, and when it was found.
+    #[serde(default)]
+    pub no_zones: Option<(String, Timestamp)>,
 }
 
 #[async_trait]
@@ -32,7 +40,7 @@ impl Decide for VerifyVersion {
         let names: Names = context.output(ChooseNames::NAME)?;
         let copy: Copied = context.output(CopyDisk::NAME)?;
         let cleaned: Cleaned = context.output(CleanCopy::NAME)?;
-        let create_version::Output { .. } = context.output(CreateVersion::NAME)?;
+        let create_version::Output { fell_back, .. } = context.output(CreateVersion::NAME)?;
         let found = ports.cloud.version(&names.version).await?.ok_or_else(|| {
             StepError::gone("KW0242", format!("version {} was deleted by somebody before it was proved", names.version))
         })?;
@@ -56,6 +64,21 @@ impl Decide for VerifyVersion {
                 format!("version {} is not proved: not true that {wrong}", names.version),
             ));
         }
-        Ok(Verified { version: names.version, checks: checks.iter().map(|(text, _)| (*text).to_owned()).collect() })
+        let mut checks: Vec<String> = checks.iter().map(|(text, _)| (*text).to_owned()).collect();
+        let no_zones = match fell_back {
+            None => None,
+            Some(storage) => {
+                let ensure_gallery::Output { location } = context.output(EnsureGallery::NAME)?;
+                checks.push(format!("it is in {storage}: not every target region has {}", context.spec.storage));
+                let regions = create_version::regions(context.spec, &location);
+                Some((create_version::no_zones_key(names.version.subscription(), &regions), ports.clock.now()))
+            }
+        };
+        Ok(Verified { version: names.version, checks, no_zones })
+    }
+
+    fn remember(&self, verified: &Verified) -> Option<(String, Value)> {
+        let (key, at) = verified.no_zones.as_ref()?;
+        Some((key.clone(), Value::String(at.to_string())))
     }
 }

@@ -7,7 +7,8 @@ use super::{
 use crate::model::Capture;
 use crate::steps::{
     ChooseNames, CleanCopy, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy, EnsureDefinition, EnsureGallery,
-    PatchModel, PlanPrune, Preflight, PruneVersions, PublishVersion, RankNodes, ReadModel, SnapshotDisk, VerifyVersion,
+    PatchModel, PlanPrune, PlanScaleOut, Preflight, PruneVersions, PublishVersion, RankNodes, ReadModel, ScaleOut,
+    SnapshotDisk, VerifyVersion,
 };
 
 /// What a failure in a stage does.
@@ -74,7 +75,13 @@ pub static LIVE: &[Stage] = &[
     Stage {
         name: "tidy",
         on_failure: OnFailure::Report,
-        steps: &[&Affects(DeleteTemporaries), &Decides(PlanPrune), &Affects(PruneVersions)],
+        steps: &[
+            &Affects(DeleteTemporaries),
+            &Decides(PlanPrune),
+            &Affects(PruneVersions),
+            &Decides(PlanScaleOut),
+            &Affects(ScaleOut),
+        ],
     },
 ];
 

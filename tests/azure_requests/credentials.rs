@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, tim
 use kamino_wf::{
     cloud::{
         Cloud as _,
-        azure::{Credential, MachineIdentity},
+        azure::{Credential, KnownCloud, MachineIdentity},
     },
     model::Class,
     sim::arm::{Machine, MetadataService},
@@ -50,6 +50,37 @@ async fn each_identity_of_a_machine_is_asked_for_in_its_own_words() {
     }
     insta::with_settings!({ snapshot_path => "../golden/azure", prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!("managed_identity", asked.join("\n"));
+    });
+}
+
+#[tokio::test]
+async fn the_authority_is_asked_for_the_clouds_audience() {
+    let mut asked = Vec::new();
+    let federated = |stage: &Stage| Credential::WorkloadIdentity {
+        tenant: "tenant.example".into(),
+        client: "client".into(),
+        token_file: stage.token_file.clone(),
+    };
+    let secret = |_: &Stage| Credential::ClientSecret {
+        tenant: "tenant.example".into(),
+        client: "client".into(),
+        secret: "hush-hush".to_owned().into(),
+    };
+    let ways: [&dyn Fn(&Stage) -> Credential; 2] = [&federated, &secret];
+    for way in ways {
+        for cloud in KnownCloud::ALL {
+            let stage = Stage::new().await;
+            let credential = way(&stage);
+            let stage = stage.again(|settings| {
+                settings.credential = credential;
+                settings.audience = cloud.endpoints().audience;
+            });
+            stage.azure.disk(&stage.donor_disk()).await.expect("a look").expect("a disk");
+            asked.extend(stage.face.token_requests());
+        }
+    }
+    insta::with_settings!({ snapshot_path => "../golden/azure", prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("authority", asked.join("\n"));
     });
 }
 
@@ -183,8 +214,8 @@ async fn an_azure_cli_that_is_missing_or_logged_out_says_so() {
     let stage = Stage::new().await;
     let dir = tempfile::tempdir().expect("a directory");
     let (checks, _) = doctor(&stage, dir.path(), &json!({})).await;
-    let (state, seen) = check(&checks, "Azure credential");
-    assert!(state == "wrong" && seen.contains("az not found on PATH"), "{seen}");
+    let (found, seen) = check(&checks, "Azure credential");
+    assert!(found == "wrong" && seen.contains("az not found on PATH"), "{seen}");
 
     let secret = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.planted-canary";
     az(
@@ -192,8 +223,8 @@ async fn an_azure_cli_that_is_missing_or_logged_out_says_so() {
         &format!("echo \"ERROR: Please run 'az login' to setup account. refresh_token={secret}\" >&2; exit 1"),
     );
     let (checks, log) = doctor(&stage, dir.path(), &json!({})).await;
-    let (state, seen) = check(&checks, "Azure credential");
-    assert!(state == "wrong" && seen.contains("az login"), "{seen}");
+    let (found, seen) = check(&checks, "Azure credential");
+    assert!(found == "wrong" && seen.contains("az login"), "{seen}");
     assert!(!seen.contains("canary") && !log.contains("canary"), "{seen}\n{log}");
 }
 

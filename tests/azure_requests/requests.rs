@@ -16,7 +16,7 @@ use kamino_wf::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::stage::{Stage, run};
+use super::stage::{Stage, run, tags};
 
 /// What the face saw, without what differs from day to day.
 fn golden(requests: &[Logged]) -> Value {
@@ -98,9 +98,23 @@ async fn what_each_call_sends() {
             (found.provisioning == Provisioning::Succeeded).then_some(())
         })
         .await;
+    let learnt = tags().into_iter().chain([("kamino-wf-storage".into(), "Standard_LRS".into())]).collect();
+    golden!(stage, "begin_tag_disk", azure.begin_tag_disk(&stage.copy().id, &learnt));
+    let tagged = azure.disk(&stage.copy().id).await.expect("a look").expect("the copy");
+    assert_eq!((tagged.version_storage.as_deref(), tagged.run), (Some("Standard_LRS"), Some(run())));
     golden!(stage, "begin_version", azure.begin_version(&stage.version()));
     golden!(stage, "begin_publish", azure.begin_publish(&old, false));
     golden!(stage, "begin_model_change", azure.begin_model_change(&stage.model_change()));
+    stage
+        .until("the model", async || {
+            let set = azure.scale_set(&stage.scale_set()).await.expect("a look")?;
+            (set.provisioning == Provisioning::Succeeded).then_some(())
+        })
+        .await;
+    golden!(stage, "begin_scale_out", azure.begin_scale_out(&stage.scale_set(), run(), 5));
+    // Only upward: it is looked at, and that is all.
+    golden!(stage, "begin_scale_out_of_a_larger_one", azure.begin_scale_out(&stage.scale_set(), run(), 4));
+    golden!(stage, "autoscale", azure.autoscale(stage.scale_set().subscription()));
     golden!(stage, "leftovers", azure.leftovers(&stage.scale_set().group()));
     golden!(stage, "permissions_of_a_group", azure.granted_in(&stage.scale_set().group()));
     golden!(stage, "permissions_of_a_gallery", azure.granted_on(&spec(&stage.scene).gallery));

@@ -160,6 +160,7 @@ impl Stage {
             source: self.donor_disk(),
             location: Region("westeurope".into()),
             generation: "V2".into(),
+            incremental: false,
             tags: tags(),
         }
     }
@@ -174,6 +175,7 @@ impl Stage {
             generation: "V2".into(),
             architecture: Architecture::X64,
             security_type: Some("TrustedLaunch".into()),
+            controllers: Some("SCSI, NVMe".into()),
             tags: tags(),
         }
     }
@@ -184,6 +186,7 @@ impl Stage {
             location: Region("westeurope".into()),
             regions: vec![Region("westeurope".into()), Region("northeurope".into())],
             replicas: 1,
+            replicas_in: [("northeurope".to_owned(), 2)].into(),
             storage: "Standard_LRS".into(),
             source: self.copy().id,
             tags: tags(),

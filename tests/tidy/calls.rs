@@ -98,7 +98,7 @@ const WORDS: &[Words] = &[
     Words {
         layer: "http",
         from: "cloud",
-        only: Some(&["Meter"]),
+        only: Some(&["Meter", "Remaining"]),
         never: &[],
         why: "it shows what was counted, and asks Azure nothing",
     },

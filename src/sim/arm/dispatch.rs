@@ -71,6 +71,10 @@ impl State {
                 let all = self.port().versions(id).await?;
                 return Ok(self.page(asked, all.iter().map(|it| render::version(it, false)).collect()));
             }
+            Target::Autoscale(subscription) => {
+                let all = self.port().autoscale(subscription).await?;
+                return Ok(self.page(asked, all.iter().map(render::autoscale).collect()));
+            }
             Target::Operation(guid) => return self.operation(asked, guid).await,
             Target::Permissions(scope) => {
                 if let Ok(gallery) = GalleryId::parse(scope)
@@ -115,6 +119,7 @@ impl State {
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
+            | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => return Ok(not_simulated()),
         };
@@ -132,6 +137,7 @@ impl State {
                 let if_match = asked.headers.get("if-match").and_then(|value| value.to_str().ok());
                 self.port().patch_scale_set(id, if_match, &asked.body).await?
             }
+            Target::Disk(id) => self.port().begin_tag_disk(id, &read::disk_tags(&asked.body)).await?,
             Target::Version(id) => match read::published(&asked.body) {
                 Ok(published) => self.port().begin_publish(id, published).await?,
                 Err(field) => return Ok(invalid(&field)),
@@ -139,13 +145,13 @@ impl State {
             Target::ScaleSets(_)
             | Target::Instance(_)
             | Target::Instances(_)
-            | Target::Disk(_)
             | Target::Snapshot(_)
             | Target::Gallery(_)
             | Target::Definition(_)
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
+            | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => return Ok(not_simulated()),
         };
@@ -163,6 +169,7 @@ impl State {
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
+            | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => json!({ "properties": { "provisioningState": "Updating" } }),
         };
@@ -183,6 +190,7 @@ impl State {
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
+            | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => return Ok(not_simulated()),
         };

@@ -21,6 +21,7 @@ use super::{
     identity::Identity,
     metadata::{Machine, MetadataService},
     operations::Operations,
+    ration::Ration,
     request_log::{Logged, RequestLog},
     tls,
 };
@@ -95,6 +96,7 @@ impl ArmFace {
             faults: Faults::default(),
             identity: Identity::new(options.token_lifetime),
             operations: Operations::default(),
+            ration: Ration::default(),
             running: Mutex::default(),
             granted: Mutex::new(all_rights()),
             ahead: Mutex::default(),
@@ -144,6 +146,12 @@ impl ArmFace {
         *self.state.ahead.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
 
+    /// From now on, requests are rationed as Azure's are: a bucket of so many, of which so many are left, filled again within
+    /// three minutes.
+    pub fn ration(&self, capacity: u32, left: u32) {
+        self.state.ration.set(capacity, left);
+    }
+
     /// A token that is good, as somebody else's login would have it.
     #[must_use]
     pub fn token(&self) -> String {
@@ -158,6 +166,12 @@ impl ArmFace {
     /// From now on, tokens given so far answer 401.
     pub fn revoke_tokens(&self) {
         self.state.identity.revoke();
+    }
+
+    /// What was asked of the authority, in order, with what is secret in it left out.
+    #[must_use]
+    pub fn token_requests(&self) -> Vec<String> {
+        self.state.identity.requests()
     }
 
     /// The federated tokens that were handed in, oldest first.

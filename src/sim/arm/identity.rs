@@ -16,6 +16,7 @@ use uuid::Uuid;
 struct Inner {
     tokens: BTreeMap<String, Timestamp>,
     assertions: Vec<String>,
+    requests: Vec<String>,
 }
 
 /// Tokens that were given, and until when each is good.
@@ -48,6 +49,7 @@ impl Identity {
             let issuer = format!("{base}/{tenant}/v2.0");
             return (StatusCode::OK, json!({ "token_endpoint": token_endpoint, "issuer": issuer }));
         }
+        self.note(path, form);
         match self.token(form, new, now) {
             Ok(token) => {
                 let seconds = self.lifetime.as_secs();
@@ -83,6 +85,22 @@ impl Identity {
         }
         drop(inner);
         Ok(self.mint(new, now))
+    }
+
+    /// What was asked, in order, with what is secret in it left out.
+    fn note(&self, path: &str, form: &[u8]) {
+        let secret = ["client_secret", "client_assertion"];
+        let fields = parameters(&String::from_utf8_lossy(form));
+        let fields = fields.iter().map(|(name, value)| {
+            let value = if secret.contains(&name.as_str()) { "[secret]" } else { value.as_str() };
+            format!("{name}={value}")
+        });
+        let line = format!("POST {path} {}", fields.collect::<Vec<_>>().join(" "));
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).requests.push(line);
+    }
+
+    pub(super) fn requests(&self) -> Vec<String> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).requests.clone()
     }
 
     /// A token that is good from now on.

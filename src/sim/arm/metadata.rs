@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -18,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::{handle::Cut, handle::State, identity::parameters};
+use super::{handle::State, identity::parameters};
 
 /// The path of tokens.
 const TOKEN: &str = "/metadata/identity/oauth2/token";
@@ -87,7 +88,10 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
                 let Ok((stream, _)) = accepted else { return };
                 let inner = Arc::clone(&inner);
                 connections.spawn(async move {
-                    let service = service_fn(move |request| answer(Arc::clone(&inner), request));
+                    let service = service_fn(move |request| {
+                        let response = answer(&inner, request);
+                        async move { Ok::<_, Infallible>(response) }
+                    });
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -95,7 +99,7 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
     }
 }
 
-async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Response<Full<bytes::Bytes>>, Cut> {
+fn answer(inner: &Inner, request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {
     let (head, _) = request.into_parts();
     let metadata = head.headers.get("metadata").and_then(|value| value.to_str().ok()).unwrap_or("none");
     let line = format!("{} {} (metadata: {metadata})", head.method, head.uri);
@@ -112,7 +116,7 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Respons
     let mut response = Response::new(Full::new(bytes::Bytes::from(body.to_string())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json; charset=utf-8"));
-    Ok(response)
+    response
 }
 
 impl Inner {

@@ -10,6 +10,7 @@ mod handle;
 mod identity;
 mod metadata;
 mod operations;
+mod ration;
 mod read;
 mod render;
 mod request_log;

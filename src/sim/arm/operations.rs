@@ -37,6 +37,7 @@ impl Operations {
             | Target::ScaleSets(_)
             | Target::Instance(_)
             | Target::Instances(_)
+            | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => "operations",
         };
