@@ -3,7 +3,7 @@
 //! What does not belong together is refused by name: a token sent to another cloud, or an identity other than the one that
 //! was meant, would be found out late and explained badly.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -92,8 +92,15 @@ const NODE_FILE: &str = "/etc/kubernetes/azure.json";
 pub(super) fn settings(file: AzureFile, env: Environment<'_>) -> Result<Option<AzureSettings>, ConfigError> {
     let said = |name: &str| env(name).filter(|value| !value.is_empty());
     let token_file = file.token_file.clone().or_else(|| said("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from));
-    let secret = said("KAMINO_AZURE_CLIENT_SECRET");
-    let kind = match (file.credential, &token_file, file.secret_file.is_some() || secret.is_some()) {
+    // A file that is named has to be there, whether or not its secret is taken.
+    let secret = match file.secret_file.as_deref() {
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .map_err(|error| bad("azure.secretFile", path, format!("it can't be read ({error})")))?,
+        ),
+        None => said("KAMINO_AZURE_CLIENT_SECRET"),
+    };
+    let kind = match (file.credential, &token_file, secret.is_some()) {
         (Some(kind), _, _) => kind,
         (None, Some(_), _) => CredentialKind::WorkloadIdentity,
         (None, None, true) => CredentialKind::ClientSecret,
@@ -121,7 +128,7 @@ pub(super) fn settings(file: AzureFile, env: Environment<'_>) -> Result<Option<A
         CredentialKind::ClientSecret => Credential::ClientSecret {
             tenant: needed("tenant", &file.tenant, "AZURE_TENANT_ID")?,
             client: needed("client", &file.client, "AZURE_CLIENT_ID")?,
-            secret: client_secret(file.secret_file.as_deref(), secret)?,
+            secret: client_secret(secret)?,
         },
         CredentialKind::ManagedIdentity => {
             Credential::ManagedIdentity { identity: machine_identity(&file)?, service: service() }
@@ -181,14 +188,7 @@ fn strays(file: &AzureFile, kind: Option<CredentialKind>) -> Result<(), ConfigEr
     Ok(())
 }
 
-fn client_secret(file: Option<&Path>, variable: Option<String>) -> Result<SecretString, ConfigError> {
-    let text = match file {
-        Some(path) => Some(
-            std::fs::read_to_string(path)
-                .map_err(|error| bad("azure.secretFile", path, format!("it can't be read ({error})")))?,
-        ),
-        None => variable,
-    };
+fn client_secret(text: Option<String>) -> Result<SecretString, ConfigError> {
     let text = text.map(|text| text.trim_end().to_owned()).filter(|text| !text.is_empty());
     Ok(SecretString::from(text.ok_or_else(|| unset("azure.secretFile", "KAMINO_AZURE_CLIENT_SECRET"))?))
 }

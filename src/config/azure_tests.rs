@@ -198,7 +198,12 @@ fn what_does_not_fit_together_is_refused_by_name() {
         (format!("{managed}, client: abc, identity: {IDENTITY}"), &[], "azure.client is \"abc\": azure.identity"),
         (format!("{managed}, identity: abc"), &[], "azure.identity is \"abc\": expected the resource id"),
         (format!("{managed}, tenant: t"), &[], "azure.tenant is \"t\""),
-        (format!("{managed}, secretFile: /s"), &[], "azure.secretFile is \"/s\""),
+        (format!("{managed}, secretFile: /s"), &[], "azure.secretFile is \"/s\": it can't be read"),
+        (
+            format!("{managed}, secretFile: /etc/hostname"),
+            &[],
+            "azure.secretFile is \"/etc/hostname\": azure.credential",
+        ),
         ("acceptNodeSecret: true".into(), &[], "azure.acceptNodeSecret is \"true\": azure.credential is not set"),
         ("credential: client-secret, tenant: t, client: c".into(), &[], "azure.secretFile is not set"),
         ("credential: azure-json, azureJson: /nowhere.json".into(), &[], "/nowhere.json"),

@@ -194,6 +194,14 @@ async fn what_is_granted_is_read_over_all_pages_and_the_clocks_are_compared() {
 #[tokio::test]
 async fn a_list_of_leftovers_does_not_leave_the_resource_managers_host() {
     let stage = Stage::new().await;
+    // A list lags behind: at first it shows nothing, and so has one page.
+    let group = stage.scale_set().group();
+    stage
+        .until("the disks in the list", async || {
+            let listed = stage.direct().disks(&group).await.expect("a look");
+            (listed.len() == 3).then_some(())
+        })
+        .await;
     let fault = Fault::ForeignHost("evil.example".into());
     stage.face.plant(Injection { method: "GET", path_part: "/disks".into(), times: 1, fault });
     let error = stage.azure.leftovers(&stage.scale_set().group()).await.expect_err("not ours");
