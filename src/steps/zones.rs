@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde_json::Value;
 
 use crate::{
-    sim::{Crash, Faults, Outcome, Scene, Session, Stop, spec},
+    cloud::Provisioning,
+    model::VersionId,
+    sim::{Crash, Faults, Outcome, Scene, Session, Stop, World, spec},
     store::Journal,
 };
 
@@ -21,6 +23,17 @@ fn run(scene: &Scene, crash: Option<u64>) -> (Outcome, Session) {
         if let Some(point) = crash {
             session.shared.crash.arm(point);
         }
+        let outcome = session.run(Stop::AtRest).await.expect("the store never fails");
+        (outcome, session)
+    })
+}
+
+/// A run in a world that is changed before it.
+fn run_in(scene: &Scene, change: impl FnOnce(&mut World)) -> (Outcome, Session) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime can be built").block_on(async {
+        let session = Session::new(scene.clone());
+        change(&mut session.shared.world());
         let outcome = session.run(Stop::AtRest).await.expect("the store never fails");
         (outcome, session)
     })
@@ -115,6 +128,33 @@ fn bad_days_without_zones_end_well_too() {
         }
     }
     assert!(fell_back > 20, "{fell_back}");
+}
+
+/// What another left under the next number, failed or not, stays, and the number after it is taken.
+#[test]
+fn a_version_of_somebody_elses_is_left_alone_and_the_next_number_is_taken() {
+    let scene = Scene { adopted: true, ..Scene::nominal() };
+    let (plain, _) = run(&scene, None);
+    let name = |outcome: &Outcome| {
+        let names = &outcome.run.as_ref().expect("a run").outputs["ChooseNames"];
+        VersionId::parse(names["version"].as_str().expect("an id")).expect("an id")
+    };
+    let usual = name(&plain);
+    for provisioning in [Provisioning::Failed, Provisioning::Succeeded, Provisioning::Running] {
+        let (outcome, session) = run_in(&scene, |world| {
+            let mut foreign = world.versions.values().next().expect("a version").clone();
+            foreign.value.id = usual.clone();
+            foreign.value.provisioning = provisioning.clone();
+            foreign.value.excluded_from_latest = true;
+            foreign.value.run = None;
+            world.versions.insert(usual.key(), foreign);
+        });
+        assert_eq!(state(&outcome), "done", "{provisioning:?}: {}", outcome.log.join("\n"));
+        assert!(outcome.violations.is_empty(), "{provisioning:?}: {:#?}", outcome.violations);
+        let (usual_number, ours) = (usual.version().expect("a number"), name(&outcome).version().expect("a number"));
+        assert!(ours > usual_number, "{provisioning:?}: {ours} after {usual_number}");
+        assert!(session.shared.world().versions.contains_key(&usual.key()), "{provisioning:?}: it is left");
+    }
 }
 
 #[test]
