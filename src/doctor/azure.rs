@@ -23,7 +23,8 @@ pub async fn azure(azure: &AzureCloud, groups: &BTreeSet<GroupId>, galleries: &G
     let mut checks = Vec::new();
     if let Err(error) = azure.credential().await {
         let remedy = "see azure.tenant, azure.client and the token file or secret; with workload identity, that the \
-                      service account's name is in the application's federated credential";
+                      service account's name is in the application's federated credential; with a managed identity, that \
+                      it is assigned to this machine and pods may reach the metadata service; with the Azure CLI, `az login`";
         checks.push(Check::wrong("Azure credential", error.to_string(), remedy));
         for name in ["resource manager", "resource manager's clock", RIGHTS] {
             checks.push(Check::skipped(name, "there is no token to ask with"));
