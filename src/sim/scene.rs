@@ -136,6 +136,7 @@ impl Scene {
             exercised: BTreeMap::new(),
             untouchable: std::collections::BTreeSet::new(),
             zrs: self.zones,
+            zrs_silent: false,
             autoscale: Vec::new(),
         };
         let spec = spec(self);

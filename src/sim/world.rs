@@ -237,6 +237,8 @@ pub struct World {
     pub untouchable: BTreeSet<String>,
     /// There is zone-redundant storage here; where there is none, a version in it fails late.
     pub zrs: bool,
+    /// What failed for want of it does not say so; only its operation does.
+    pub zrs_silent: bool,
     /// Azure Monitor's own scaling.
     pub autoscale: Vec<Autoscale>,
 }
@@ -362,7 +364,11 @@ impl World {
             Kind::Version => settle(self.versions.get_mut(key), |version| {
                 version.provisioning = provisioning;
                 if let Some((code, message)) = job.fails.as_ref().filter(|(code, _)| code == NO_ZRS.0) {
-                    version.replication = Replication::Failed(format!("{code}: {message}"));
+                    version.replication = if self.zrs_silent {
+                        Replication::Unknown
+                    } else {
+                        Replication::Failed(format!("{code}: {message}"))
+                    };
                 }
                 if version.provisioning == Provisioning::Succeeded {
                     version.replication = Replication::Completed;

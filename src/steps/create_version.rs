@@ -43,14 +43,19 @@ pub struct Output {
     /// It is in this storage, since Azure refused the one that was asked for.
     #[serde(default)]
     pub fell_back: Option<String>,
+    /// And Azure has said that it is for want of zones.
+    #[serde(default)]
+    pub for_sure: bool,
 }
 
 /// Copies in three zones.
 const ZONE_REDUNDANT: &str = "Standard_ZRS";
 /// Copies in one place: to be had everywhere.
 const LOCAL: &str = "Standard_LRS";
-/// The tag of the copy that says in which storage its version is to be made.
+/// The tag of the copy that says in which storage its version is to be made; with [`GUESSED`] after it where Azure did not say why
+/// the first one failed. Then it is tried, and not remembered.
 const STORAGE_TAG: &str = "kamino-wf-storage";
+const GUESSED: char = '?';
 /// For how long it is remembered that there is no zone-redundant storage: Azure builds.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(30 * 24);
 
@@ -81,15 +86,15 @@ fn storage(context: Context<'_>, regions: &[Region], subscription: &str) -> Stri
     if asked == ZONE_REDUNDANT && still { LOCAL.into() } else { asked.clone() }
 }
 
-/// A failed version of ours in zone-redundant storage that says nothing else of why.
-fn lacks_zones(found: &Version) -> bool {
+/// Whether a failed version of ours lacks zones: none if it does not, false if it may.
+fn lacks_zones(found: &Version) -> Option<bool> {
     let says = match &found.replication {
-        Replication::Failed(why) => why.to_ascii_lowercase().contains("zrs"),
+        Replication::Failed(why) => why.to_ascii_lowercase().contains("zrs").then_some(true),
         // The reason is with the operation, which nobody may have seen.
-        Replication::Unknown => found.provisioning == Provisioning::Failed,
-        Replication::InProgress(_) | Replication::Completed => false,
+        Replication::Unknown => (found.provisioning == Provisioning::Failed).then_some(false),
+        Replication::InProgress(_) | Replication::Completed => None,
     };
-    says && found.storage.as_deref() == Some(ZONE_REDUNDANT)
+    says.filter(|_| found.storage.as_deref() == Some(ZONE_REDUNDANT))
 }
 
 #[async_trait]
@@ -131,7 +136,7 @@ impl Effect for CreateVersion {
         if !found.source.as_deref().is_some_and(|source| source.eq_ignore_ascii_case(want.version.source.as_str())) {
             return Ok(Seen::Foreign(format!("version {name} was made from something else")));
         }
-        if lacks_zones(&found) {
+        if lacks_zones(&found).is_some() {
             return Ok(Seen::Partly(format!(
                 "version {name} failed in {ZONE_REDUNDANT}, which not every target region has: {LOCAL} is next"
             )));
@@ -142,7 +147,12 @@ impl Effect for CreateVersion {
             (Provisioning::Running, _) => Seen::Underway(format!("version {name} is being made")),
             (Provisioning::Succeeded, Replication::Completed) => {
                 let fell_back = found.storage.filter(|storage| *storage != want.version.storage);
-                Seen::Present(Output { size_gib: found.size_gib, fell_back })
+                let learnt = match &fell_back {
+                    Some(_) => ports.cloud.disk(&want.version.source).await?.and_then(|disk| disk.version_storage),
+                    None => None,
+                };
+                let for_sure = learnt.is_some_and(|storage| !storage.ends_with(GUESSED));
+                Seen::Present(Output { size_gib: found.size_gib, fell_back, for_sure })
             }
             (Provisioning::Succeeded, Replication::InProgress(percent)) => {
                 Seen::Underway(format!("version {name} is being replicated, {percent} %"))
@@ -159,16 +169,20 @@ impl Effect for CreateVersion {
             return Ok(ports.cloud.begin_version(want).await?);
         }
         let learnt = ports.cloud.disk(&want.source).await?.and_then(|disk| disk.version_storage);
-        let failed = ports.cloud.version(&want.id).await?.is_some_and(|found| lacks_zones(&found));
+        let failed = ports.cloud.version(&want.id).await?.and_then(|found| lacks_zones(&found));
         Ok(match (failed, learnt) {
-            (true, None) => {
+            (Some(for_sure), None) => {
                 let mut tags = want.tags.clone();
-                tags.insert(STORAGE_TAG.into(), LOCAL.into());
+                let next = if for_sure { LOCAL.into() } else { format!("{LOCAL}{GUESSED}") };
+                tags.insert(STORAGE_TAG.into(), next);
                 ports.cloud.begin_tag_disk(&want.source, &tags).await?
             }
-            (true, Some(_)) => ports.cloud.begin_delete_version(&want.id).await?,
-            (false, Some(storage)) => ports.cloud.begin_version(&NewVersion { storage, ..want.clone() }).await?,
-            (false, None) => ports.cloud.begin_version(want).await?,
+            (Some(_), Some(_)) => ports.cloud.begin_delete_version(&want.id).await?,
+            (None, Some(storage)) => {
+                let storage = storage.trim_end_matches(GUESSED).to_owned();
+                ports.cloud.begin_version(&NewVersion { storage, ..want.clone() }).await?
+            }
+            (None, None) => ports.cloud.begin_version(want).await?,
         })
     }
 

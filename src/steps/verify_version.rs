@@ -40,7 +40,7 @@ impl Decide for VerifyVersion {
         let names: Names = context.output(ChooseNames::NAME)?;
         let copy: Copied = context.output(CopyDisk::NAME)?;
         let cleaned: Cleaned = context.output(CleanCopy::NAME)?;
-        let create_version::Output { fell_back, .. } = context.output(CreateVersion::NAME)?;
+        let create_version::Output { fell_back, for_sure, .. } = context.output(CreateVersion::NAME)?;
         let found = ports.cloud.version(&names.version).await?.ok_or_else(|| {
             StepError::gone("KW0242", format!("version {} was deleted by somebody before it was proved", names.version))
         })?;
@@ -69,9 +69,11 @@ impl Decide for VerifyVersion {
             None => None,
             Some(storage) => {
                 let ensure_gallery::Output { location } = context.output(EnsureGallery::NAME)?;
-                checks.push(format!("it is in {storage}: not every target region has {}", context.spec.storage));
+                let why = if for_sure { "not every target region has it" } else { "and Azure did not say why" };
+                checks.push(format!("it is in {storage}: in {} it failed, {why}", context.spec.storage));
                 let regions = create_version::regions(context.spec, &location);
-                Some((create_version::no_zones_key(names.version.subscription(), &regions), ports.clock.now()))
+                let key = create_version::no_zones_key(names.version.subscription(), &regions);
+                for_sure.then(|| (key, ports.clock.now()))
             }
         };
         Ok(Verified { version: names.version, checks, no_zones })

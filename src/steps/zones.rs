@@ -89,6 +89,19 @@ fn where_there_are_no_zones_the_version_is_made_in_one_place_and_that_is_remembe
     assert_eq!(facts[0].0, format!("memory/no-zrs/{subscription}/northeurope,westeurope"));
 }
 
+/// Azure's reason may be with the operation alone, which a crash may have lost: it is tried, and not believed for a month.
+#[test]
+fn a_failure_without_a_reason_falls_back_too_and_is_not_remembered() {
+    let (outcome, session) = run_in(&scene(), |world| world.zrs_silent = true);
+    assert_eq!(state(&outcome), "done", "{}", outcome.log.join("\n"));
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+    assert_eq!(asked(&session), ["begin_version", "begin_tag_disk", "begin_delete_version", "begin_version"]);
+    assert_eq!(storage(&session, &outcome).as_deref(), Some("Standard_LRS"));
+    let verified = &outcome.run.as_ref().expect("a run").outputs["VerifyVersion"];
+    assert!(verified["checks"].to_string().contains("Azure did not say why"), "{verified}");
+    assert!(facts(&session).is_empty());
+}
+
 #[test]
 fn where_there_are_zones_nothing_falls_back_and_nothing_is_remembered() {
     let (outcome, session) = run(&Scene { zones: true, ..scene() }, None);
