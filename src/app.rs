@@ -53,7 +53,7 @@ pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no Azure credential is set: run with workload identity (AZURE_FEDERATED_TOKEN_FILE), or set azure.credential to \
-     client-secret with azure.secretFile or KAMINO_AZURE_CLIENT_SECRET"
+     managed-identity, azure-cli, azure-json, or client-secret with azure.secretFile or KAMINO_AZURE_CLIENT_SECRET"
 )]
 pub struct NoCredential;
 
@@ -229,7 +229,10 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         definition: pool.definition.clone(),
         regions: pool.regions.clone(),
         replicas: pool.replicas,
+        replicas_in: pool.replicas_in.clone(),
         storage: pool.storage.clone(),
+        incremental: pool.incremental,
+        scale_out: pool.scale_out,
         adopt,
         min_ready_seconds: pool.min_ready.as_secs(),
         ranking: Rules { own_node: own_node(config), ..pool.ranking.clone() },

@@ -1,21 +1,24 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
+mod azure;
 mod history;
+mod image;
+mod node_file;
 mod ranking;
 mod schedules;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use jiff::{Span, SpanRelativeTo};
-use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::{
-    cloud::azure::{AzureSettings, Credential, Timeouts},
+    cloud::azure::AzureSettings,
     cluster::kubernetes::Access,
     model::{Capture, GalleryId, Profile, Region, ScaleSetId},
     policy::{history::History, ranking::Rules, schedule::Schedule},
@@ -84,7 +87,7 @@ pub const VARIABLES: [&str; 10] = [
 struct File {
     store: Option<PathBuf>,
     #[serde(default)]
-    azure: AzureFile,
+    azure: azure::AzureFile,
     #[serde(default)]
     kubernetes: KubernetesFile,
     #[serde(default)]
@@ -97,27 +100,6 @@ struct File {
     history: history::HistoryFile,
     #[serde(default)]
     pools: Vec<PoolFile>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct AzureFile {
-    resource_manager: Option<String>,
-    authority: Option<String>,
-    audience: Option<String>,
-    ca_bundle: Option<PathBuf>,
-    credential: Option<CredentialKind>,
-    tenant: Option<String>,
-    client: Option<String>,
-    token_file: Option<PathBuf>,
-    secret_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum CredentialKind {
-    WorkloadIdentity,
-    ClientSecret,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -164,7 +146,13 @@ struct PoolFile {
     #[serde(default)]
     regions: Vec<String>,
     replicas: Option<u32>,
+    #[serde(default)]
+    region_replicas: BTreeMap<String, u32>,
     storage: Option<String>,
+    #[serde(default)]
+    snapshot: image::SnapshotKind,
+    #[serde(default)]
+    scale_out: u32,
     min_ready: Option<String>,
     #[serde(default)]
     ranking: ranking::RankingFile,
@@ -196,8 +184,14 @@ pub struct Pool {
     pub regions: Vec<Region>,
     /// Copies of a version in each region; 1 by default.
     pub replicas: u32,
+    /// Copies in regions that have another number of them, by the region's key.
+    pub replicas_in: BTreeMap<String, u32>,
     /// `Standard_LRS` by default.
     pub storage: String,
+    /// The snapshot is incremental; a full one by default.
+    pub incremental: bool,
+    /// By how many instances the scale set grows after an update; none by default.
+    pub scale_out: u32,
     /// How long a donor must have been ready; an hour by default, so that a node that comes up badly shows it first.
     pub min_ready: Duration,
     /// How the donor is chosen.
@@ -307,7 +301,7 @@ impl Config {
         let said = |name: &str| env(name).filter(|value| !value.is_empty());
         Ok(Self {
             store: store.or(file_store).unwrap_or_else(|| DEFAULT_STORE.into()),
-            azure: azure_settings(azure, env)?,
+            azure: azure::settings(azure, env)?,
             kubernetes: if path.is_none() && context.is_none() && in_pod {
                 Access::InCluster
             } else {
@@ -435,7 +429,10 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             definition,
             regions,
             replicas,
+            region_replicas,
             storage,
+            snapshot,
+            scale_out,
             min_ready,
             ranking,
             keep,
@@ -477,7 +474,10 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             definition,
             regions: regions.into_iter().map(Region).collect(),
             replicas,
+            replicas_in: image::replicas(&at, region_replicas)?,
             storage,
+            incremental: snapshot == image::SnapshotKind::Incremental,
+            scale_out: image::scale_out(&at, scale_out)?,
             min_ready: duration(&at("minReady"), min_ready.as_ref(), Duration::from_hours(1), Duration::ZERO)?,
             ranking: ranking::checked(&at("ranking"), ranking)?,
             keep,
@@ -489,65 +489,9 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
     Ok(pools)
 }
 
-/// `None` when nothing says who we are in Azure.
-fn azure_settings(file: AzureFile, env: Environment<'_>) -> Result<Option<AzureSettings>, ConfigError> {
-    let AzureFile {
-        resource_manager,
-        authority,
-        audience,
-        ca_bundle,
-        credential,
-        tenant,
-        client,
-        token_file,
-        secret_file,
-    } = file;
-    let token_file = token_file.or_else(|| env("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from));
-    let secret = match &secret_file {
-        Some(path) => Some(
-            std::fs::read_to_string(path)
-                .map_err(|error| bad("azure.secretFile", path, format!("it can't be read ({error})")))?,
-        ),
-        None => env("KAMINO_AZURE_CLIENT_SECRET"),
-    };
-    let kind = match (credential, &token_file, &secret) {
-        (Some(kind), _, _) => kind,
-        (None, Some(_), _) => CredentialKind::WorkloadIdentity,
-        (None, None, Some(_)) => CredentialKind::ClientSecret,
-        (None, None, None) => return Ok(None),
-    };
-    let needed = |setting: &str, value: Option<String>, variable: &str| {
-        value
-            .or_else(|| env(variable))
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| unset(&format!("azure.{setting}"), variable))
-    };
-    let tenant = needed("tenant", tenant, "AZURE_TENANT_ID")?;
-    let client = needed("client", client, "AZURE_CLIENT_ID")?;
-    let credential = match kind {
-        CredentialKind::WorkloadIdentity => {
-            let token_file = token_file.ok_or_else(|| unset("azure.tokenFile", "AZURE_FEDERATED_TOKEN_FILE"))?;
-            Credential::WorkloadIdentity { tenant, client, token_file }
-        }
-        CredentialKind::ClientSecret => {
-            let secret = secret
-                .map(|text| text.trim_end().to_owned())
-                .filter(|text| !text.is_empty())
-                .ok_or_else(|| unset("azure.secretFile", "KAMINO_AZURE_CLIENT_SECRET"))?;
-            Credential::ClientSecret { tenant, client, secret: SecretString::from(secret) }
-        }
-    };
-    let public = AzureSettings::public(credential);
-    let resource_manager = resource_manager.unwrap_or(public.resource_manager);
-    Ok(Some(AzureSettings {
-        audience: audience.unwrap_or_else(|| resource_manager.clone()),
-        resource_manager,
-        authority: authority.or_else(|| env("AZURE_AUTHORITY_HOST")).unwrap_or(public.authority),
-        ca_bundle,
-        credential: public.credential,
-        timeouts: Timeouts::default(),
-    }))
-}
+#[cfg(test)]
+#[path = "config/azure_tests.rs"]
+mod azure_tests;
 
 #[cfg(test)]
 mod tests {
@@ -603,6 +547,10 @@ pools:
             (&POOL.replace("virtualMachineScaleSets", "disks"), "pools[0].scaleSet"),
             (&format!("{POOL}  keep: 1\n"), "pools[0].keep is 1: expected 2 to 1000"),
             (&format!("{POOL}  storage: Fast\n"), "pools[0].storage is \"Fast\""),
+            (&format!("{POOL}  snapshot: quick\n"), "quick"),
+            (&format!("{POOL}  scaleOut: 101\n"), "pools[0].scaleOut is 101: expected 0 to 100"),
+            (&format!("{POOL}  regionReplicas: {{ westus: 0 }}\n"), "pools[0].regionReplicas.westus is 0"),
+            (&format!("{POOL}  regionReplicas: {{ westus: 1, 'West US': 2 }}\n"), "pools[0].regionReplicas is"),
             (&format!("{POOL}  colour: red\n"), "colour"),
             (
                 &format!("{POOL}  schedule: {{ cron: weekly }}\n"),

@@ -224,15 +224,24 @@ const fn azure(
     AzureRight { action, scope, capture: Capture::Live, steps, why }
 }
 
-const SWITCH: &[&str] = &["PatchModel"];
 const PRUNE: &[&str] = &["PlanPrune", "PruneVersions", "images"];
+const SWITCH: &[&str] = &["PatchModel", "ScaleOut"];
 
 /// The rights in Azure. Checked against documents and issues, not against a subscription yet (`docs/ASSUMPTIONS.md`).
 pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Subscription,
         "Microsoft.Compute/virtualMachineScaleSets/read",
-        &["Preflight", "PublishVersion", "ReadModel", "PatchModel", "PlanPrune", "PruneVersions"],
+        &[
+            "Preflight",
+            "PublishVersion",
+            "ReadModel",
+            "PatchModel",
+            "PlanPrune",
+            "PruneVersions",
+            "PlanScaleOut",
+            "ScaleOut",
+        ],
         "read the model, and every other scale set that follows the same image definition",
     ),
     azure(
@@ -265,6 +274,12 @@ pub const AZURE: &[AzureRight] = &[
         "Microsoft.Compute/locations/capsOperations/read",
         &["EnsureGallery", "EnsureDefinition", "CreateVersion", "PublishVersion", "PruneVersions"],
         "the same, for galleries",
+    ),
+    azure(
+        AzureScope::Subscription,
+        "Microsoft.Insights/autoscaleSettings/read",
+        &["PlanScaleOut"],
+        "see whether Azure Monitor scales the scale set that is to grow (scaleOut); without it, that is not looked at",
     ),
     azure(
         AzureScope::ScaleSets,
@@ -313,7 +328,7 @@ pub const AZURE: &[AzureRight] = &[
         AzureScope::Temporaries,
         "Microsoft.Compute/disks/write",
         &["CopyDisk", "CreateVersion"],
-        "make the copy; Azure also wants it of whoever makes a version from a disk",
+        "make the copy, and note on it what was learnt of its region; Azure also wants it of whoever makes a version from a disk",
     ),
     azure(
         AzureScope::Temporaries,

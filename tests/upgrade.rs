@@ -27,9 +27,12 @@ use uuid::Uuid;
 
 const STORE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stores/v1");
 
-/// Every step of the list, with the scene in which it has something to do, and a seed of its own so that its run has too.
+/// Steps that are younger than the store: its runs are done without them.
+const YOUNGER: [&str; 2] = ["PlanScaleOut", "ScaleOut"];
+
+/// Every step of the store's list, with the scene in which it has something to do, and a seed of its own so that its run has too.
 fn left_at() -> Vec<(String, Scene)> {
-    let steps = plan(LIVE).into_iter().map(|step| step.name);
+    let steps = plan(LIVE).into_iter().map(|step| step.name).filter(|step| !YOUNGER.contains(&step.as_str()));
     (1..)
         .zip(steps)
         .map(|(seed, step)| {

@@ -233,6 +233,11 @@ fn found(step: &str, output: &serde_json::Value) -> String {
                 output["verdicts"].as_array().map_or(0, |all| all.iter().filter(|v| v["delete"] == true).count());
             format!("{gone} old versions may go")
         }
+        "PlanScaleOut" => match (output.pointer("/grow/to"), output.pointer("/refused/why")) {
+            (Some(to), _) => format!("the scale set grows to {to} instances"),
+            (None, Some(_)) => "the scale set is not to grow".into(),
+            (None, None) => "nobody asked for more instances".into(),
+        },
         _ => "done".into(),
     }
 }

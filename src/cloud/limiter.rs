@@ -1,4 +1,4 @@
-//! What is known of throttling: no request to a bucket before its time, over restarts too.
+//! What is known of throttling: no request to a bucket before its time, over restarts too; and slower while a ration runs low.
 //!
 //! Each early request re-arms Azure's limit, and the buckets are shared with everybody who uses the subscription, the
 //! cluster's autoscaler among them [Microsoft's "Troubleshoot throttling errors"].
@@ -12,6 +12,8 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::ration::{Left, Rations};
 
 /// The kinds of call that Azure rations apart from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -115,13 +117,14 @@ impl fmt::Display for Bucket {
 #[derive(Debug, Default)]
 pub struct Limiter {
     closed: Mutex<BTreeMap<Bucket, Timestamp>>,
+    rations: Mutex<Rations>,
 }
 
 impl Limiter {
     /// A limiter that remembers `closed`.
     #[must_use]
     pub fn new(closed: impl IntoIterator<Item = (Bucket, Timestamp)>) -> Self {
-        Self { closed: Mutex::new(closed.into_iter().collect()) }
+        Self { closed: Mutex::new(closed.into_iter().collect()), rations: Mutex::default() }
     }
 
     /// How long a request to `bucket` has to wait; `None` when it may go out.
@@ -137,6 +140,20 @@ impl Limiter {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         let known = closed.entry(bucket.clone()).or_insert(until);
         *known = (*known).max(until);
+    }
+
+    /// Notes what a reply to a request of `bucket` says of what is left.
+    pub fn learn(&self, bucket: &Bucket, left: &[Left], now: Timestamp) {
+        self.rations.lock().unwrap_or_else(PoisonError::into_inner).learn(bucket, left, now);
+    }
+
+    /// How long a request to an open `bucket` waits for its place in the queue, which is then taken: nothing while there is
+    /// plenty left.
+    ///
+    /// # Errors
+    /// The wait, when the queue is too long to stand in.
+    pub fn pace(&self, bucket: &Bucket, now: Timestamp) -> Result<Duration, Duration> {
+        self.rations.lock().unwrap_or_else(PoisonError::into_inner).reserve(bucket, now)
     }
 
     /// The buckets that are closed at `now`, and until when; forgets the others.

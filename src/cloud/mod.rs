@@ -11,15 +11,17 @@ mod machine;
 mod meter;
 mod model_change;
 mod port;
+mod ration;
 
 pub use error::CloudError;
 pub use granted::Granted;
 pub use limiter::{Bucket, CallKind, Limiter};
 pub use machine::{Machine, MachinePower, Power, Powered};
-pub use meter::Meter;
+pub use meter::{Meter, Remaining};
 pub use model_change::{Fingerprint, ModelChange};
 pub use port::{
-    Accepted, Architecture, Cloud, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Extension, Gallery, ImageRef,
-    Instance, Leftovers, NewVersion, Operation, OperationState, Orchestration, Plan, Provisioning, Replication,
-    ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
+    Accepted, Architecture, Autoscale, Cloud, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Extension,
+    Gallery, ImageRef, Instance, Leftovers, NewVersion, Operation, OperationState, Orchestration, Plan, Provisioning,
+    Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
 };
+pub use ration::Left;

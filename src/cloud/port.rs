@@ -32,6 +32,17 @@ pub enum Provisioning {
 #[serde(transparent)]
 pub struct Operation(pub String);
 
+impl Operation {
+    /// What may be shown: where it is, and nothing of what opens it.
+    #[must_use]
+    pub fn without_signature(&self) -> Self {
+        match self.0.split_once('?') {
+            Some((place, _)) => Self(format!("{place}?…")),
+            None => self.clone(),
+        }
+    }
+}
+
 impl std::fmt::Debug for Operation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Operation(..)")
@@ -255,10 +266,16 @@ pub struct Disk {
     pub architecture: Architecture,
     /// `securityProfile.securityType`, as in `TrustedLaunch`.
     pub security_type: Option<String>,
+    /// The controllers that it can be behind, as in `SCSI, NVMe`, where Azure says.
+    pub controllers: Option<String>,
+    /// The marketplace plan of the image that it comes from.
+    pub plan: Option<Plan>,
     /// What it was copied from, if it was.
     pub source: Option<String>,
     /// When it was made, by Azure's clock.
     pub created: Option<Timestamp>,
+    /// The storage in which a version of it is to be made (tag `kamino-wf-storage`), since Azure has refused another.
+    pub version_storage: Option<String>,
     /// The run that made it (tag `kamino-wf-run`).
     pub run: Option<RunId>,
     /// That run's cluster (tag `kamino-wf-cluster`).
@@ -304,6 +321,9 @@ pub struct SnapshotSpec {
     pub location: Region,
     /// `V1` or `V2`, as the disk.
     pub generation: String,
+    /// Only what differs from the disk's newest snapshot is stored, and paid for.
+    #[serde(default)]
+    pub incremental: bool,
     /// Ours, `kamino-wf-run` among them.
     pub tags: Tags,
 }
@@ -327,6 +347,9 @@ pub struct DiskCopy {
     pub architecture: Architecture,
     /// As the original.
     pub security_type: Option<String>,
+    /// As the original.
+    #[serde(default)]
+    pub controllers: Option<String>,
     /// Ours, `kamino-wf-run` among them.
     pub tags: Tags,
 }
@@ -405,6 +428,8 @@ pub struct Version {
     pub excluded_from_latest: bool,
     /// The regions it is to be in.
     pub regions: Vec<Region>,
+    /// `Standard_LRS` and the like.
+    pub storage: Option<String>,
     /// The disk or snapshot it was made from.
     pub source: Option<String>,
     /// The image's size, once known.
@@ -428,12 +453,26 @@ pub struct NewVersion {
     pub regions: Vec<Region>,
     /// Copies in each region.
     pub replicas: u32,
+    /// Copies in regions that have another number of them, by the region's key.
+    #[serde(default)]
+    pub replicas_in: BTreeMap<String, u32>,
     /// `Standard_LRS`, `Standard_ZRS` or `Premium_LRS`.
     pub storage: String,
     /// The cleaned disk, or the snapshot of one.
     pub source: ResourceId,
     /// Ours, `kamino-wf-run` among them.
     pub tags: Tags,
+}
+
+/// Azure Monitor's own scaling of something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Autoscale {
+    /// The setting's name.
+    pub name: String,
+    /// The id of what it scales, as Azure writes it.
+    pub target: String,
+    /// It is at work.
+    pub enabled: bool,
 }
 
 /// The cloud port. Every read is a fresh one; `None` is a 404 of the thing itself.
@@ -468,6 +507,8 @@ pub trait Cloud: Send + Sync {
     /// The disks and snapshots of a resource group that carry the tag of a run. A list lags behind: what went may still be in
     /// it, and what was just made may not.
     async fn leftovers(&self, group: &GroupId) -> Result<Leftovers, CloudError>;
+    /// The autoscale settings of a subscription.
+    async fn autoscale(&self, subscription: &str) -> Result<Vec<Autoscale>, CloudError>;
     /// What an operation says of itself.
     async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError>;
 
@@ -483,6 +524,8 @@ pub trait Cloud: Send + Sync {
     async fn begin_delete_snapshot(&self, id: &SnapshotId) -> Result<Accepted, CloudError>;
     /// Asks for a disk that is a copy of a snapshot.
     async fn begin_copy_disk(&self, want: &DiskCopy) -> Result<Accepted, CloudError>;
+    /// Asks for these tags on a disk, all of them.
+    async fn begin_tag_disk(&self, id: &DiskId, tags: &Tags) -> Result<Accepted, CloudError>;
     /// Asks for the deletion of a disk.
     async fn begin_delete_disk(&self, id: &DiskId) -> Result<Accepted, CloudError>;
     /// Asks for a gallery.
@@ -499,4 +542,6 @@ pub trait Cloud: Send + Sync {
     async fn begin_tag_version(&self, id: &VersionId, tag: &str, value: Option<&str>) -> Result<Accepted, CloudError>;
     /// Asks for the change of a scale set's model: one PATCH, built from a fresh read under its etag.
     async fn begin_model_change(&self, want: &ModelChange) -> Result<Accepted, CloudError>;
+    /// Asks for so many instances, under the etag of a fresh read, if there are less.
+    async fn begin_scale_out(&self, id: &ScaleSetId, run: RunId, capacity: u32) -> Result<Accepted, CloudError>;
 }

@@ -14,7 +14,7 @@ use super::control::stopped;
 use crate::{
     model::RunId,
     store::Revision,
-    workflow::{Engine, News},
+    workflow::{Engine, News, shown},
 };
 
 /// Between two signs of life. Proxies give up on a silent connection after a minute, ours after three of them.
@@ -83,7 +83,7 @@ impl Reader {
         };
         let News { revision: _, events, end } = news;
         for (seq, event) in events {
-            match Sent::default().id(seq.to_string()).event(event.kind()).json_data(&event) {
+            match Sent::default().id(seq.to_string()).event(event.kind()).json_data(shown(event)) {
                 Ok(sent) => self.ready.push_back(sent),
                 Err(error) => return self.give_up(&error),
             }

@@ -21,7 +21,7 @@ use prometheus_client::{
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::Gauge,
+        gauge::{ConstGauge, Gauge},
         histogram::Histogram,
         info::Info,
     },
@@ -29,7 +29,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    cloud::Meter,
+    cloud::{Meter, Remaining},
     model::RunId,
     workflow::{Engine, Event, Outcome, PlannedStep, Run, Summary, needless},
 };
@@ -141,7 +141,8 @@ impl Metrics {
 
     /// Also shows requests to Azure.
     pub fn count_requests(&mut self, meter: Arc<Meter>) {
-        self.registry.register_collector(Box::new(AzureRequests(meter)));
+        self.registry.register_collector(Box::new(AzureRequests(Arc::clone(&meter))));
+        self.registry.register_collector(Box::new(AzureRations(meter)));
     }
 
     /// A scale set whose image should never be old: shown from the start, as infinitely old until one was made.
@@ -252,6 +253,30 @@ struct AzureRequests(Arc<Meter>);
 struct Request {
     call: String,
     status: u32,
+}
+
+/// What Azure said last of each ration.
+#[derive(Debug)]
+struct AzureRations(Arc<Meter>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ration {
+    subscription: String,
+    policy: String,
+}
+
+impl Collector for AzureRations {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let remaining = self.0.remaining();
+        let help = "Requests that are left of each of Azure's rations, as its newest answer says";
+        let gauge = ConstGauge::new(0_i64);
+        let mut family = encoder.encode_descriptor("azure_ratelimit_remaining", help, None, gauge.metric_type())?;
+        for (Remaining { subscription, policy }, left) in remaining {
+            let labels = Ration { subscription, policy };
+            ConstGauge::new(i64::try_from(left).unwrap_or(i64::MAX)).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
 }
 
 impl Collector for AzureRequests {

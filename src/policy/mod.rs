@@ -8,6 +8,7 @@ pub mod preflight;
 pub mod provenance;
 pub mod ranking;
 pub mod retention;
+pub mod scale_out;
 pub mod schedule;
 pub mod takeover;
 pub mod unproven;

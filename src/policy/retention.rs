@@ -216,6 +216,7 @@ pub(super) mod tests {
             replication: Replication::Completed,
             excluded_from_latest: false,
             regions: vec![],
+            storage: None,
             source: None,
             size_gib: Some(30),
             created: Some("2026-01-01T00:00:00Z".parse().expect("a time")),

@@ -168,6 +168,7 @@ fn coming(names: &Names, now: Timestamp) -> Version {
         regions: Vec::new(),
         source: None,
         size_gib: None,
+        storage: None,
         created: Some(now),
         tags: names.tags.clone(),
         run: Some(NOBODY),

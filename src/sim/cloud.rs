@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::faults::{Fault, Habits};
-use super::world::{Accepted as Entry, Effect, Kind, Resource, Shared, World, name};
+use super::world::{Accepted as Entry, Effect, Kind, NO_ZRS, Resource, Shared, World, name};
 use crate::{
     cloud::{
-        Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Gallery,
-        Instance, Leftovers, Limiter, Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Power,
-        Powered, Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Version, azure::scale_set_from_json,
+        Accepted, Autoscale, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy,
+        DiskState, Gallery, Instance, Leftovers, Limiter, Machine, MachinePower, ModelChange, NewVersion, Operation,
+        OperationState, Power, Powered, Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, Version,
+        azure::scale_set_from_json,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId,
@@ -238,7 +239,8 @@ impl SimCloud {
         let key = id.key();
         let what = format!("patch scale set {}", id.name());
         let if_match = if_match.map(str::to_owned);
-        self.call(Call::write("begin_model_change", CallKind::ScaleSetWrite, id.id()), |world| {
+        let verb = if body.get("sku").is_some() { "begin_scale_out" } else { "begin_model_change" };
+        self.call(Call::write(verb, CallKind::ScaleSetWrite, id.id()), |world| {
             let Some(set) = world.scale_sets.get_mut(&key) else {
                 return Err(gone(&what, "ResourceNotFound"));
             };
@@ -402,6 +404,9 @@ fn apply_patch(model: &mut Value, body: &Value, habits: Habits) {
     }
     if let Some(extensions) = patch.get("extensionProfile") {
         model["properties"]["virtualMachineProfile"]["extensionProfile"] = extensions.clone();
+    }
+    if let Some(capacity) = body.pointer("/sku/capacity") {
+        model["sku"]["capacity"] = capacity.clone();
     }
     if let Some(policy) = body["properties"].get("upgradePolicy") {
         model["properties"]["upgradePolicy"] = policy.clone();
@@ -572,6 +577,18 @@ impl Cloud for SimCloud {
         Ok(Leftovers { disks, snapshots })
     }
 
+    async fn autoscale(&self, subscription: &str) -> Result<Vec<Autoscale>, CloudError> {
+        let call = Call {
+            what: "autoscale".into(),
+            verb: "autoscale",
+            kind: CallKind::OperationRead,
+            key: String::new(),
+            subscription: subscription.to_owned(),
+            mutates: false,
+        };
+        self.call(call, |world| Ok(world.autoscale.clone())).await
+    }
+
     async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError> {
         let subscription = operation.0.split('/').nth(4).unwrap_or_default().to_owned();
         let call = Call {
@@ -673,12 +690,35 @@ impl Cloud for SimCloud {
                 generation: want.generation.clone(),
                 architecture: want.architecture,
                 security_type: want.security_type.clone(),
+                controllers: want.controllers.clone(),
+                plan: None,
                 source: Some(want.source.to_string()),
                 created: Some(world.now()),
+                version_storage: want.tags.get("kamino-wf-storage").cloned(),
                 run: run_of(&want.tags),
                 cluster: want.tags.get("kamino-wf-cluster").cloned(),
             };
             Ok(Self::make(world, Kind::Disk, &key, disk, |world| &mut world.disks, 10..120, Some(5)))
+        })
+        .await
+    }
+
+    async fn begin_tag_disk(&self, id: &DiskId, tags: &Tags) -> Result<Accepted, CloudError> {
+        let key = id.key();
+        let what = format!("begin_tag_disk {}", id.name());
+        self.call(Call::write("begin_tag_disk", CallKind::DiskWrite, id.id()), |world| {
+            if world.untouchable.contains(&key) {
+                world.trespasses.push(format!("begin_tag_disk {key}"));
+            }
+            let Some(found) = world.disks.get_mut(&key) else { return Err(gone(&what, "ResourceNotFound")) };
+            if found.operation.is_some() {
+                return Err(CloudError::Busy { what, code: "Conflict".into(), message: "in progress".into() });
+            }
+            // What is left out goes, as Azure has it.
+            found.value.run = run_of(tags);
+            found.value.cluster = tags.get("kamino-wf-cluster").cloned();
+            found.value.version_storage = tags.get("kamino-wf-storage").cloned();
+            Ok(Accepted::default())
         })
         .await
     }
@@ -727,6 +767,12 @@ impl Cloud for SimCloud {
                 return Err(gone(&what, "ParentResourceNotFound"));
             }
             if let Some(found) = world.versions.get(&key) {
+                if found.value.storage.as_deref() != Some(want.storage.as_str()) {
+                    return Err(refused(
+                        &what,
+                        "changing property 'publishingProfile.storageAccountType' is not allowed",
+                    ));
+                }
                 return if found.value.source.as_deref() == Some(want.source.as_str()) {
                     Ok(Accepted::default())
                 } else {
@@ -759,13 +805,19 @@ impl Cloud for SimCloud {
                 replication: Replication::InProgress(0),
                 excluded_from_latest: true,
                 regions: want.regions.clone(),
+                storage: Some(want.storage.clone()),
                 source: Some(want.source.to_string()),
                 size_gib: Some(size_gib),
                 created: Some(world.now()),
                 tags: want.tags.clone(),
                 run: run_of(&want.tags),
             };
-            Ok(Self::make(world, Kind::Version, &key, version, |world| &mut world.versions, 300..2400, Some(60)))
+            let accepted =
+                Self::make(world, Kind::Version, &key, version, |world| &mut world.versions, 300..2400, Some(60));
+            if want.storage == "Standard_ZRS" && !world.zrs {
+                world.fail_newest(NO_ZRS);
+            }
+            Ok(accepted)
         })
         .await
     }
@@ -841,6 +893,17 @@ impl Cloud for SimCloud {
         }
         let etag = live["etag"].as_str().map(str::to_owned);
         self.patch_scale_set(&want.scale_set, etag.as_deref(), &want.body(&live)).await
+    }
+
+    async fn begin_scale_out(&self, id: &ScaleSetId, _run: RunId, capacity: u32) -> Result<Accepted, CloudError> {
+        let live =
+            self.raw_scale_set(id).ok_or_else(|| gone(&format!("capacity of {}", id.name()), "ResourceNotFound"))?;
+        if live["sku"]["capacity"].as_u64().is_none_or(|now| now >= u64::from(capacity)) {
+            return Ok(Accepted::default());
+        }
+        let etag = live["etag"].as_str().map(str::to_owned);
+        let body = json!({ "sku": { "capacity": capacity }, "properties": { "upgradePolicy": live["properties"]["upgradePolicy"] } });
+        self.patch_scale_set(id, etag.as_deref(), &body).await
     }
 }
 

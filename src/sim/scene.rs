@@ -53,6 +53,10 @@ pub struct Scene {
     pub profile: Profile,
     /// How the donor's disk is captured.
     pub capture: Capture,
+    /// Versions are asked for in zone-redundant storage.
+    pub zone_redundant: bool,
+    /// There is such storage in the regions.
+    pub zones: bool,
     /// When it begins.
     pub start: Timestamp,
 }
@@ -70,6 +74,8 @@ impl Scene {
             adopted: rng.bool(),
             profile: if rng.bool() { Profile::Kubeadm } else { Profile::AksEngine },
             capture: Capture::Live,
+            zone_redundant: false,
+            zones: true,
             start: start(),
         }
     }
@@ -85,6 +91,8 @@ impl Scene {
             adopted: false,
             profile: Profile::Kubeadm,
             capture: Capture::Live,
+            zone_redundant: false,
+            zones: true,
             start: start(),
         }
     }
@@ -142,6 +150,9 @@ impl Scene {
             log: Vec::new(),
             exercised: BTreeMap::new(),
             untouchable: std::collections::BTreeSet::new(),
+            zrs: self.zones,
+            zrs_silent: false,
+            autoscale: Vec::new(),
         };
         let spec = spec(self);
         if let Ok(definition) = spec.gallery.definition(&spec.definition) {
@@ -199,6 +210,7 @@ impl Scene {
                     replication: Replication::Completed,
                     excluded_from_latest: false,
                     regions: vec![Region("West Europe".into())],
+                    storage: Some("Standard_LRS".into()),
                     source: None,
                     size_gib: Some(64),
                     created: Some(
@@ -264,8 +276,11 @@ impl Scene {
             generation: "V2".into(),
             architecture: Architecture::X64,
             security_type: None,
+            controllers: Some("SCSI, NVMe".into()),
+            plan: None,
             source: None,
             created: Some(self.start - SignedDuration::from_hours(1000)),
+            version_storage: None,
             run: None,
             cluster: None,
         };
@@ -317,7 +332,10 @@ pub fn spec(scene: &Scene) -> RunSpec {
         definition: POOL.into(),
         regions: vec![Region("northeurope".into())],
         replicas: 1,
-        storage: "Standard_LRS".into(),
+        replicas_in: BTreeMap::new(),
+        storage: if scene.zone_redundant { "Standard_ZRS".into() } else { "Standard_LRS".into() },
+        incremental: scene.adopted,
+        scale_out: u32::from(scene.adopted),
         adopt: !scene.adopted,
         min_ready_seconds: 3600,
         ranking: Rules::default(),

@@ -21,8 +21,8 @@ use super::{
 use crate::{
     clock::Clock,
     cloud::{
-        Bucket, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Machine, Operation, Power, Provisioning,
-        Replication, Snapshot, Version,
+        Autoscale, Bucket, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Machine, Operation, Power,
+        Provisioning, Replication, Snapshot, Version,
     },
     cluster::{CleaningSpec, Lease, Node, PodPhase, Rival},
     model::{RunId, ScaleSetId},
@@ -33,6 +33,10 @@ const LOOKS_MIN: u32 = 3;
 
 /// By how much a list is behind what a look at one thing says.
 const LIST_LAGS: Duration = Duration::from_secs(45);
+
+/// What a version in zone-redundant storage comes to where there is none.
+pub(super) const NO_ZRS: (&str, &str) =
+    ("ZrsNotSupported", "ZRS storage account type is not supported in this region.");
 
 /// A resource and what is being done to it.
 #[derive(Debug, Clone)]
@@ -253,6 +257,12 @@ pub struct World {
     pub exercised: BTreeMap<&'static str, u64>,
     /// Keys of donors' disks and instances: nothing may be written to them.
     pub untouchable: BTreeSet<String>,
+    /// There is zone-redundant storage here; where there is none, a version in it fails late.
+    pub zrs: bool,
+    /// What failed for want of it does not say so; only its operation does.
+    pub zrs_silent: bool,
+    /// Azure Monitor's own scaling.
+    pub autoscale: Vec<Autoscale>,
 }
 
 impl World {
@@ -312,6 +322,13 @@ impl World {
         (number, Operation(url))
     }
 
+    /// The newest operation will fail, with this code and message.
+    pub(super) fn fail_newest(&mut self, (code, message): (&str, &str)) {
+        if let Some(job) = self.jobs.last_mut() {
+            job.fails = Some((code.to_owned(), message.to_owned()));
+        }
+    }
+
     /// Somebody looks at an operation: it may come to its end.
     pub fn look(&mut self, number: usize) {
         let now = self.now();
@@ -368,6 +385,13 @@ impl World {
             }
             Kind::Version => settle(self.versions.get_mut(key), |version| {
                 version.provisioning = provisioning;
+                if let Some((code, message)) = job.fails.as_ref().filter(|(code, _)| code == NO_ZRS.0) {
+                    version.replication = if self.zrs_silent {
+                        Replication::Unknown
+                    } else {
+                        Replication::Failed(format!("{code}: {message}"))
+                    };
+                }
                 if version.provisioning == Provisioning::Succeeded {
                     version.replication = Replication::Completed;
                     version.size_gib = version.size_gib.or(Some(30));

@@ -62,6 +62,7 @@ impl Effect for CopyDisk {
                 generation: donor.generation,
                 architecture: donor.architecture,
                 security_type: donor.security_type,
+                controllers: donor.controllers,
                 tags: names.tags,
             },
         })

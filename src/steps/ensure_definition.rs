@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{EnsureGallery, Preflight, Preflighted, RankNodes, Ranked, ensure_gallery};
+use super::{EnsureGallery, Preflight, Preflighted, RankNodes, Ranked, create_version, ensure_gallery};
 use crate::{
     cloud::{Accepted, DefinitionSpec, Provisioning},
+    model::Region,
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
 
@@ -32,13 +33,35 @@ impl Effect for EnsureDefinition {
         let Preflighted { definition, security_type, disk_controller, plan, .. } = context.output(Preflight::NAME)?;
         let Ranked { donor, .. } = context.output(RankNodes::NAME)?;
         let ensure_gallery::Output { location } = context.output(EnsureGallery::NAME)?;
+        let spec = context.spec;
+        // Here, where a refusal costs nothing: only now it is known where the gallery is.
+        let targets = create_version::regions(spec, &location);
+        if let Some(unknown) = spec.replicas_in.keys().find(|key| !targets.iter().any(|region| region.key() == **key)) {
+            let known: Vec<String> = targets.iter().map(Region::key).collect();
+            let text = format!(
+                "regionReplicas names {unknown}, which is no target region: expected one of {}, or add it to regions",
+                known.join(", ")
+            );
+            return Err(StepError::refused("KW0301", text));
+        }
+        // A disk that is behind the model would give an image that the model's machines can't start from.
+        if let (Some(model), Some(disk)) = (&security_type, &donor.security_type)
+            && !model.eq_ignore_ascii_case(disk)
+        {
+            let text = format!(
+                "the scale set's securityProfile.securityType is {model}, and that of node {}'s disk is {disk}: reimage the \
+                 node, or choose one that was made since the model changed",
+                donor.node
+            );
+            return Err(StepError::refused("KW0302", text));
+        }
         Ok(DefinitionSpec {
             location,
             generation: donor.generation,
             architecture: donor.architecture,
             security_type: security_type.or(donor.security_type),
-            disk_controllers: disk_controller,
-            plan,
+            disk_controllers: offered(disk_controller, donor.controllers),
+            plan: plan.or(donor.plan),
             publisher: PUBLISHER.into(),
             offer: definition.gallery().name().to_owned(),
             sku: definition.name().to_owned(),
@@ -77,6 +100,17 @@ impl Effect for EnsureDefinition {
     }
 }
 
+/// What the disk can be behind, so that the pool may move to other sizes later; `NVMe` alone where the model is that.
+fn offered(model: Option<String>, disk: Option<String>) -> Option<String> {
+    let both =
+        |kinds: &String| kinds.contains(',') && kinds.split(',').any(|kind| kind.trim().eq_ignore_ascii_case("SCSI"));
+    match (model, disk.filter(both)) {
+        (Some(model), _) if model.eq_ignore_ascii_case("NVMe") => Some(model),
+        (_, Some(disk)) => Some(disk),
+        (model, None) => model,
+    }
+}
+
 fn mismatches(want: &DefinitionSpec, found: &DefinitionSpec, generalized: bool) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut check = |field: &str, want: Option<&str>, found: Option<&str>| {
@@ -87,7 +121,8 @@ fn mismatches(want: &DefinitionSpec, found: &DefinitionSpec, generalized: bool) 
     };
     check("hyperVGeneration", Some(&want.generation), Some(&found.generation));
     check("SecurityType", security(want), security(found));
-    let missing: Vec<&str> = controllers(want).filter(|kind| !controllers(found).any(|known| known == *kind)).collect();
+    // More than one is what the disk could do; the model's machines are behind SCSI then, and no more is needed.
+    let missing: Vec<&str> = needed(want).filter(|kind| !controllers(found).any(|known| known == *kind)).collect();
     if !missing.is_empty() {
         let known = controllers(found).collect::<Vec<_>>().join(", ");
         wrong.push(format!("DiskControllerTypes is {known}, the scale set's is {}", missing.join(", ")));
@@ -107,6 +142,12 @@ fn mismatches(want: &DefinitionSpec, found: &DefinitionSpec, generalized: bool) 
 /// The disk controllers that machines may have; a definition that names none takes SCSI only, and so does a model.
 fn controllers(spec: &DefinitionSpec) -> impl Iterator<Item = &str> {
     spec.disk_controllers.as_deref().unwrap_or("SCSI").split(',').map(str::trim)
+}
+
+/// Those without which the model's machines can't start.
+fn needed(spec: &DefinitionSpec) -> impl Iterator<Item = &str> {
+    let several = spec.disk_controllers.as_deref().is_some_and(|kinds| kinds.contains(','));
+    controllers(spec).filter(move |kind| !several || kind.eq_ignore_ascii_case("SCSI"))
 }
 
 /// A definition may be more general than the machine: `TrustedLaunchSupported` takes standard and trusted ones.
@@ -158,6 +199,23 @@ mod tests {
             assert!(wrong.iter().all(|wrong| wrong.starts_with(text)), "{wrong:?}");
         }
         assert_eq!(mismatches(&spec(), &spec(), false), ["osState is Specialized"]);
+    }
+
+    #[test]
+    fn a_new_definition_offers_what_the_disk_can_and_an_old_one_needs_only_what_the_model_is() {
+        let of = |model: Option<&str>, disk: Option<&str>| offered(model.map(Into::into), disk.map(Into::into));
+        assert_eq!(of(Some("SCSI"), Some("SCSI, NVMe")).as_deref(), Some("SCSI, NVMe"));
+        assert_eq!(of(None, Some("SCSI, NVMe")).as_deref(), Some("SCSI, NVMe"));
+        assert_eq!(of(Some("NVMe"), Some("SCSI, NVMe")).as_deref(), Some("NVMe"));
+        assert_eq!(of(Some("SCSI"), Some("SCSI")).as_deref(), Some("SCSI"));
+        assert_eq!(of(None, None), None);
+        // Made by a release that knew less, or by the Python tool.
+        let want = DefinitionSpec { disk_controllers: Some("SCSI, NVMe".into()), ..spec() };
+        for old in [None, Some("SCSI".into()), Some("SCSI, NVMe".into())] {
+            let found = DefinitionSpec { disk_controllers: old, ..spec() };
+            assert!(mismatches(&want, &found, true).is_empty(), "{found:?}");
+        }
+        assert_eq!(mismatches(&want, &spec(), true), ["DiskControllerTypes is NVMe, the scale set's is SCSI"]);
     }
 
     #[test]

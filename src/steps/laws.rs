@@ -190,7 +190,7 @@ fn a_look_changes_nothing_and_what_is_taken_back_can_be_taken_back_again() {
     }
     let (effects, decisions): (Vec<String>, Vec<String>) =
         plan(LIVE).into_iter().map(|planned| planned.name).partition(|name| checked.contains_key(name));
-    let decided = ["Preflight", "RankNodes", "ChooseNames", "VerifyVersion", "ReadModel", "PlanPrune"];
+    let decided = ["Preflight", "RankNodes", "ChooseNames", "VerifyVersion", "ReadModel", "PlanPrune", "PlanScaleOut"];
     assert_eq!(decisions, decided, "decisions have nothing to look for; these effects were checked: {effects:?}");
 }
 

@@ -14,6 +14,7 @@ mod hold_node;
 pub(crate) mod image_use;
 mod patch_model;
 pub(crate) mod plan_prune;
+mod plan_scale_out;
 pub(crate) mod preflight;
 mod prune_versions;
 mod publish_version;
@@ -21,6 +22,7 @@ pub(crate) mod rank_nodes;
 mod read_model;
 mod read_node;
 pub(crate) mod release_node;
+mod scale_out;
 mod snapshot_disk;
 pub(crate) mod start_vm;
 mod stop_vm;
@@ -33,6 +35,9 @@ mod laws;
 #[cfg(feature = "sim")]
 #[cfg(test)]
 mod starts;
+#[cfg(feature = "sim")]
+#[cfg(test)]
+mod zones;
 
 pub use choose_names::{ChooseNames, Names};
 pub use clean_copy::{CleanCopy, Cleaned};
@@ -46,6 +51,7 @@ pub use ensure_gallery::EnsureGallery;
 pub use hold_node::HoldNode;
 pub use patch_model::PatchModel;
 pub use plan_prune::{PlanPrune, PrunePlan};
+pub use plan_scale_out::{PlanScaleOut, ScaleOutPlan};
 pub use preflight::{Preflight, Preflighted};
 pub use prune_versions::PruneVersions;
 pub use publish_version::PublishVersion;
@@ -54,6 +60,7 @@ pub use rank_nodes::{Donor, RankNodes, Ranked};
 pub use read_model::{ModelBefore, ReadModel};
 pub use read_node::{NodeBefore, ReadNode};
 pub use release_node::{ReleaseNode, Released};
+pub use scale_out::ScaleOut;
 pub use snapshot_disk::{SnapshotDisk, Snapshotted};
 pub use start_vm::{StartVm, Started};
 pub use stop_vm::StopVm;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Preflight, Preflighted};
 use crate::{
-    cloud::{Architecture, Version},
+    cloud::{Architecture, Plan, Version},
     cluster::Node,
     model::{Capture, Class, DefinitionId, DiskId, DonorChoice, InstanceId, NodeName, Region},
     policy::ranking::{Absence, Boots, Candidate, Patched, Question, Ranking, Verdict, needless, rank},
@@ -57,6 +57,12 @@ pub struct Donor {
     /// When it was patched, if the signal is a time.
     #[serde(default)]
     pub patched: Option<Timestamp>,
+    /// As the disk says.
+    #[serde(default)]
+    pub controllers: Option<String>,
+    /// As the disk says.
+    #[serde(default)]
+    pub plan: Option<Plan>,
 }
 
 /// The choice and its reasons.
@@ -191,6 +197,8 @@ pub(crate) async fn identify(ports: Ports<'_>, candidate: &Candidate) -> Result<
         generation: disk.generation,
         architecture: disk.architecture,
         security_type: disk.security_type,
+        controllers: disk.controllers,
+        plan: disk.plan,
         patched: match patched {
             Patched::At(at) => Some(*at),
             Patched::Kernel(_) => None,

@@ -74,6 +74,7 @@ impl Effect for SnapshotDisk {
                 source: donor.disk,
                 location: donor.location,
                 generation: donor.generation,
+                incremental: context.spec.incremental,
                 tags: names.tags,
             },
             not_before: names.chosen,

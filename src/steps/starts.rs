@@ -137,6 +137,7 @@ fn version(world: &mut World, known: &Known, run: RunId, change: impl FnOnce(&mu
         replication: Replication::Completed,
         excluded_from_latest: true,
         regions: vec![],
+        storage: Some("Standard_LRS".into()),
         source: Some(known.names().disk.to_string()),
         size_gib: Some(64),
         created: Some(world.now()),

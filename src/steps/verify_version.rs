@@ -1,11 +1,13 @@
 //! Prove the version before anybody can take it: it is what was asked for, from the cleaned disk, in every region.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
-    ChooseNames, CleanCopy, CleanDisk, Cleaned, Copied, CopyDisk, CreateVersion, Names, Proved, SnapshotDisk,
-    Snapshotted, create_version,
+    ChooseNames, CleanCopy, CleanDisk, Cleaned, Copied, CopyDisk, CreateVersion, EnsureGallery, Names, Proved,
+    SnapshotDisk, Snapshotted, create_version, ensure_gallery,
 };
 use crate::{
     cloud::{Provisioning, Replication},
@@ -24,6 +26,9 @@ pub struct Verified {
     pub version: VersionId,
     /// What was looked at, each with what was found.
     pub checks: Vec<String>,
+    /// Its regions have no zone-redundant storage: the fact's key, and when it was found.
+    #[serde(default)]
+    pub no_zones: Option<(String, Timestamp)>,
 }
 
 #[async_trait]
@@ -33,7 +38,7 @@ impl Decide for VerifyVersion {
 
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Result<Verified, StepError> {
         let names: Names = context.output(ChooseNames::NAME)?;
-        let create_version::Output { .. } = context.output(CreateVersion::NAME)?;
+        let create_version::Output { fell_back, for_sure, .. } = context.output(CreateVersion::NAME)?;
         let source = Source::of(context)?;
         let found = ports.cloud.version(&names.version).await?.ok_or_else(|| {
             StepError::gone("KW0242", format!("version {} was deleted by somebody before it was proved", names.version))
@@ -71,7 +76,24 @@ impl Decide for VerifyVersion {
                 format!("version {} is not proved: not true that {wrong}", names.version),
             ));
         }
-        Ok(Verified { version: names.version, checks: checks.iter().map(|(text, _)| (*text).to_owned()).collect() })
+        let mut checks: Vec<String> = checks.iter().map(|(text, _)| (*text).to_owned()).collect();
+        let no_zones = match fell_back {
+            None => None,
+            Some(storage) => {
+                let ensure_gallery::Output { location } = context.output(EnsureGallery::NAME)?;
+                let why = if for_sure { "not every target region has it" } else { "and Azure did not say why" };
+                checks.push(format!("it is in {storage}: in {} it failed, {why}", context.spec.storage));
+                let regions = create_version::regions(context.spec, &location);
+                let key = create_version::no_zones_key(names.version.subscription(), &regions);
+                for_sure.then(|| (key, ports.clock.now()))
+            }
+        };
+        Ok(Verified { version: names.version, checks, no_zones })
+    }
+
+    fn remember(&self, verified: &Verified) -> Option<(String, Value)> {
+        let (key, at) = verified.no_zones.as_ref()?;
+        Some((key.clone(), Value::String(at.to_string())))
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     plan::{find, stages},
     run::{Event, IllegalEvent, Run},
+    shown::shown,
     spec::RunSpec,
     summary::Summary,
 };
@@ -45,7 +46,7 @@ pub struct Description {
     pub warnings: Vec<String>,
     /// The steps of its plan.
     pub steps: Vec<StepView>,
-    /// All that happened, oldest first.
+    /// All that happened, oldest first, without what gives access.
     pub events: Vec<Event>,
 }
 
@@ -80,7 +81,7 @@ impl Description {
             release: run.release,
             warnings: run.warnings,
             steps,
-            events,
+            events: events.into_iter().map(shown).collect(),
         })
     }
 }

@@ -7,8 +7,8 @@ use super::{
 use crate::model::Capture;
 use crate::steps::{
     ChooseNames, CleanCopy, CleanDisk, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy, EnsureDefinition,
-    EnsureGallery, HoldNode, PatchModel, PlanPrune, Preflight, PruneVersions, PublishVersion, RankNodes, ReadModel,
-    ReadNode, ReleaseNode, SnapshotDisk, StartVm, StopVm, VerifyVersion,
+    EnsureGallery, HoldNode, PatchModel, PlanPrune, PlanScaleOut, Preflight, PruneVersions, PublishVersion, RankNodes,
+    ReadModel, ReadNode, ReleaseNode, ScaleOut, SnapshotDisk, StartVm, StopVm, VerifyVersion,
 };
 
 /// What a failure in a stage does.
@@ -68,7 +68,13 @@ const SWITCH: Stage = Stage {
 const TIDY: Stage = Stage {
     name: "tidy",
     on_failure: OnFailure::Report,
-    steps: &[&Affects(DeleteTemporaries), &Decides(PlanPrune), &Affects(PruneVersions)],
+    steps: &[
+        &Affects(DeleteTemporaries),
+        &Decides(PlanPrune),
+        &Affects(PruneVersions),
+        &Decides(PlanScaleOut),
+        &Affects(ScaleOut),
+    ],
 };
 
 /// `capture: live`: the donor is only read.

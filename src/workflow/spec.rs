@@ -1,5 +1,7 @@
 //! What a run was asked to do: stored with it, so that changed settings never change a run under way.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -27,8 +29,17 @@ pub struct RunSpec {
     pub regions: Vec<Region>,
     /// Copies of a version in each region.
     pub replicas: u32,
+    /// Copies in regions that have another number of them, by the region's key.
+    #[serde(default)]
+    pub replicas_in: BTreeMap<String, u32>,
     /// `Standard_LRS`, `Standard_ZRS` or `Premium_LRS`.
     pub storage: String,
+    /// The snapshot is incremental.
+    #[serde(default)]
+    pub incremental: bool,
+    /// By how many instances the scale set grows after the update.
+    #[serde(default)]
+    pub scale_out: u32,
     /// Allowed to change the model of a scale set that does not follow the definition yet.
     pub adopt: bool,
     /// How long a donor must have been ready, in seconds.

@@ -3,6 +3,7 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests, outside of test functions")]
 
+mod credentials;
 mod requests;
 mod secrets;
 mod stage;

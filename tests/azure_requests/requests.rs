@@ -17,7 +17,7 @@ use kamino_wf::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::stage::{Stage, run};
+use super::stage::{Stage, run, tags};
 
 /// What the face saw, without what differs from day to day.
 fn golden(requests: &[Logged]) -> Value {
@@ -101,6 +101,10 @@ async fn what_each_call_sends() {
             (found.provisioning == Provisioning::Succeeded).then_some(())
         })
         .await;
+    let learnt = tags().into_iter().chain([("kamino-wf-storage".into(), "Standard_LRS".into())]).collect();
+    golden!(stage, "begin_tag_disk", azure.begin_tag_disk(&stage.copy().id, &learnt));
+    let tagged = azure.disk(&stage.copy().id).await.expect("a look").expect("the copy");
+    assert_eq!((tagged.version_storage.as_deref(), tagged.run), (Some("Standard_LRS"), Some(run())));
     golden!(stage, "begin_version", azure.begin_version(&stage.version()));
     golden!(stage, "begin_publish", azure.begin_publish(&old, false));
     let tagged = stage.definition().version(&VersionName::parse("2026.08.01000").expect("a version"));
@@ -113,6 +117,16 @@ async fn what_each_call_sends() {
         .await;
     golden!(stage, "begin_untag_version", azure.begin_tag_version(&tagged, PINNED, None));
     golden!(stage, "begin_model_change", azure.begin_model_change(&stage.model_change()));
+    stage
+        .until("the model", async || {
+            let set = azure.scale_set(&stage.scale_set()).await.expect("a look")?;
+            (set.provisioning == Provisioning::Succeeded).then_some(())
+        })
+        .await;
+    golden!(stage, "begin_scale_out", azure.begin_scale_out(&stage.scale_set(), run(), 5));
+    // Only upward: it is looked at, and that is all.
+    golden!(stage, "begin_scale_out_of_a_larger_one", azure.begin_scale_out(&stage.scale_set(), run(), 4));
+    golden!(stage, "autoscale", azure.autoscale(stage.scale_set().subscription()));
     golden!(stage, "leftovers", azure.leftovers(&stage.scale_set().group()));
     golden!(stage, "permissions_of_a_group", azure.granted_in(&stage.scale_set().group()));
     golden!(stage, "permissions_of_a_gallery", azure.granted_on(&spec(&stage.scene).gallery));
@@ -251,6 +265,14 @@ async fn what_is_granted_is_read_over_all_pages_and_the_clocks_are_compared() {
 #[tokio::test]
 async fn a_list_of_leftovers_does_not_leave_the_resource_managers_host() {
     let stage = Stage::new().await;
+    // A list lags behind: at first it shows nothing, and so has one page.
+    let group = stage.scale_set().group();
+    stage
+        .until("the disks in the list", async || {
+            let listed = stage.direct().disks(&group).await.expect("a look");
+            (listed.len() == 3).then_some(())
+        })
+        .await;
     let fault = Fault::ForeignHost("evil.example".into());
     stage.face.plant(Injection { method: "GET", path_part: "/disks".into(), times: 1, fault });
     let error = stage.azure.leftovers(&stage.scale_set().group()).await.expect_err("not ours");

@@ -151,3 +151,51 @@ async fn no_error_and_no_log_line_holds_what_gives_access() {
         assert!(!log.contains(secret), "a secret is in the log");
     }
 }
+
+/// A host of Azure's own on plain http, on another port, behind a name and a password, or one that only looks like it.
+#[tokio::test]
+async fn nothing_but_the_resource_managers_own_https_is_asked() {
+    let stage = Stage::new().await;
+    let (address, calls, _task) = stranger().await;
+    let own = stage.face.url();
+    let host = own.trim_start_matches("https://").to_owned();
+    let foreign = [
+        format!("http://{host}"),
+        format!("https://{address}"),
+        format!("https://{host}@{address}"),
+        format!("https://user:word@{host}"),
+        format!("https://{}:1", stage.face.address().ip()),
+        format!("{own}.evil.example"),
+        format!("//{address}"),
+        "ftp://127.0.0.1".into(),
+        String::new(),
+    ];
+    let plant = |method, part: &str, headers, body| {
+        let fault = Fault::Answer { status: if method == "GET" { 200 } else { 202 }, headers, body };
+        stage.face.plant(Injection { method, path_part: part.into(), times: 1, fault });
+    };
+    for base in &foreign {
+        let url = format!("{base}/subscriptions/s/x?api-version=1&s=planted-canary");
+        let before = stage.face.requests().len();
+        plant("GET", "/versions", vec![], json!({ "value": [], "nextLink": url }));
+        let error = stage.azure.versions(&stage.definition()).await.expect_err(base);
+        assert!(matches!(&error, CloudError::Refused { code, .. } if code == "ForeignHost"), "{base}: {error}");
+        assert!(!error.to_string().contains("canary") && !error.to_string().contains("word"), "{error}");
+        for header in ["azure-asyncoperation", "location"] {
+            plant("PUT", "/snapshots/", vec![(header, url.clone())], json!({}));
+            let accepted = stage.azure.begin_snapshot(&stage.snapshot()).await.expect("accepted all the same");
+            assert_eq!(accepted.operation, None, "{header}: {url}");
+        }
+        // As a store of another cloud, or one that somebody wrote to, would have it.
+        let told = stage.azure.operation(&Operation(url)).await.expect("an answer");
+        assert_eq!(told, OperationState::Unknown, "{base}");
+        assert_eq!(stage.face.requests().len() - before, 3, "{base}: one list, two PUTs, and nothing else");
+    }
+    // Nor is a redirect followed.
+    let elsewhere = vec![("location", format!("https://{address}/"))];
+    let fault = Fault::Answer { status: 307, headers: elsewhere, body: json!({}) };
+    stage.face.plant(Injection { method: "GET", path_part: "/disks/".into(), times: 1, fault });
+    let error = stage.azure.disk(&stage.donor_disk()).await.expect_err("no answer of ARM's");
+    assert_eq!(error.class(), Class::Uncertain, "{error}");
+    assert_eq!(calls.load(Ordering::SeqCst), 0, "nobody called");
+}

@@ -62,6 +62,7 @@ pub(crate) struct Stage {
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) token_file: PathBuf,
     pub(crate) dir: tempfile::TempDir,
+    settings: AzureSettings,
 }
 
 impl Stage {
@@ -105,8 +106,22 @@ impl Stage {
         let clock = Arc::new(HandClock { inner: world_clock, ahead: Mutex::default() });
         let limiter = Arc::new(Limiter::default());
         let port: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
-        let azure = Arc::new(AzureCloud::new(&azure, Arc::clone(&limiter), port).expect("an adapter"));
-        Self { scene, shared, face, azure, clock, limiter, token_file, dir }
+        let settings = azure;
+        let azure = Arc::new(AzureCloud::new(&settings, Arc::clone(&limiter), port).expect("an adapter"));
+        Self { scene, shared, face, azure, clock, limiter, token_file, dir, settings }
+    }
+
+    /// The same with another adapter, as after a restart with other settings.
+    pub(crate) fn again(mut self, change: impl FnOnce(&mut AzureSettings)) -> Self {
+        change(&mut self.settings);
+        let port: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        self.azure = Arc::new(AzureCloud::new(&self.settings, Arc::clone(&self.limiter), port).expect("an adapter"));
+        self
+    }
+
+    /// The certificate of the face's authority.
+    pub(crate) fn ca(&self) -> &std::path::Path {
+        self.settings.ca_bundle.as_deref().expect("a bundle")
     }
 
     /// The world without a wire between.
@@ -145,6 +160,7 @@ impl Stage {
             source: self.donor_disk(),
             location: Region("westeurope".into()),
             generation: "V2".into(),
+            incremental: false,
             tags: tags(),
         }
     }
@@ -159,6 +175,7 @@ impl Stage {
             generation: "V2".into(),
             architecture: Architecture::X64,
             security_type: Some("TrustedLaunch".into()),
+            controllers: Some("SCSI, NVMe".into()),
             tags: tags(),
         }
     }
@@ -169,6 +186,7 @@ impl Stage {
             location: Region("westeurope".into()),
             regions: vec![Region("westeurope".into()), Region("northeurope".into())],
             replicas: 1,
+            replicas_in: [("northeurope".to_owned(), 2)].into(),
             storage: "Standard_LRS".into(),
             source: self.copy().id.id().clone(),
             tags: tags(),

@@ -229,3 +229,53 @@ async fn somebody_elses_change_is_preempted() {
     assert_eq!(patch.if_match.as_deref(), Some("\"7\""));
     assert_eq!(patch.correlation_id, Some(run().0.hyphenated().to_string()));
 }
+
+/// Three runs that know nothing of each other share one adapter, and somebody else has used up nearly all: nobody meets a 429.
+#[tokio::test]
+async fn all_slow_down_together_before_a_ration_is_spent() {
+    let stage = Stage::new().await;
+    stage.face.ration(1200, 1200);
+    stage.azure.disk(&stage.donor_disk()).await.expect("a look while there is plenty");
+    // Now seven are left, and 6.7 come back in a second.
+    stage.face.ration(1200, 7);
+    let run = async || {
+        for _ in 0..8 {
+            stage.azure.disk(&stage.donor_disk()).await.expect("no 429");
+        }
+    };
+    let begun = tokio::time::Instant::now();
+    tokio::join!(run(), run(), run());
+    // The first goes out in ignorance; each of the others waits for its place.
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(2500), "24 requests within {took:?}");
+    let statuses: Vec<Option<u16>> = stage.face.requests().iter().map(|it| it.status).collect();
+    assert!(statuses.iter().all(|status| *status == Some(200)), "{statuses:?}");
+    assert_eq!(statuses.len(), 25);
+    let remaining = stage.azure.meter().remaining();
+    let shown = remaining.iter().find(|(ration, _)| ration.policy == "GetDisk3Min").expect("it is counted");
+    assert!(shown.0.subscription == stage.scale_set().subscription() && shown.1 < 120, "{remaining:?}");
+
+    // Plenty again: no pause any more, but for the look that finds it out.
+    stage.face.ration(1200, 1200);
+    stage.azure.disk(&stage.donor_disk()).await.expect("a look");
+    let begun = tokio::time::Instant::now();
+    for _ in 0..3 {
+        stage.azure.disk(&stage.donor_disk()).await.expect("a look");
+    }
+    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+}
+
+/// What Azure has closed is known to the process after this one, and to all its runs; what only makes us slower is not stored.
+#[tokio::test]
+async fn a_spent_ration_is_remembered_over_a_restart() {
+    let stage = Stage::new().await;
+    stage.face.ration(1200, 1);
+    stage.azure.disk(&stage.donor_disk()).await.expect("the last one");
+    let closed = stage.limiter.closed(stage.clock.now());
+    assert_eq!(closed.len(), 1, "{closed:?}");
+    let next = kamino_wf::cloud::Limiter::new(closed.clone());
+    assert!(next.wait(&closed[0].0, stage.clock.now()).is_some_and(|wait| wait > Duration::from_secs(10)));
+    let error = stage.azure.disk(&stage.donor_disk()).await.expect_err("nothing goes out");
+    assert!(matches!(error.class(), Class::Throttled { .. }), "{error}");
+    assert_eq!(stage.face.requests().len(), 1);
+}

@@ -15,7 +15,7 @@ use kamino_wf::{
         checkers, spec,
     },
     store::{Fence, Journal},
-    workflow::{Authority, Driver, Engine, Event, Outcome, Pace, Parts, Run, RunState, load},
+    workflow::{Authority, Driver, Engine, Event, Outcome, Pace, Parts, Run, RunState, events, load, shown},
 };
 
 use serde_json::json;
@@ -30,6 +30,10 @@ struct Ended {
     violations: Vec<String>,
     requests: Vec<Logged>,
     log: Vec<String>,
+    /// What the journal holds, as it lies in the store.
+    records: String,
+    /// The tokens that were good.
+    tokens: Vec<String>,
 }
 
 /// The step that an event is about: one that ended a step is about that one.
@@ -81,7 +85,9 @@ async fn update_with(scene: Scene, troubles: &[Injection]) -> Ended {
         let engine = Arc::new(engine);
         let id = engine.start(spec(&stage.scene), "test").await.expect("a store").expect("a run");
         Driver::new(Arc::clone(&engine)).run_to_rest().await.expect("a store");
-        load(&journal, id).await.expect("a store").expect("the run").0
+        let (_, all) = events(&journal, id.0).await.expect("a store").expect("the run");
+        let facts = journal.facts("").await.expect("facts");
+        (load(&journal, id).await.expect("a store").expect("the run").0, all, facts)
     };
     let run = tokio::select! {
         biased;
@@ -90,11 +96,16 @@ async fn update_with(scene: Scene, troubles: &[Injection]) -> Ended {
             panic!("not at rest: {}", stage.shared.world().log.join("\n"))
         }),
     };
+    let (run, all, facts) = run;
+    // Only the operations' own URLs are kept, byte for byte, and those are shown to nobody.
+    let records: Vec<Event> = all.into_iter().map(shown).collect();
+    let records = format!("{}{}", json!(records), json!(facts));
+    let tokens = stage.face.tokens();
     let requests = stage.face.requests();
     let mut world = stage.shared.world();
     let lines = lines.lock().expect("a lock");
     let violations = checkers::check(&mut world, Some(&run), &lines);
-    Ended { run, violations, requests, log: world.log.clone() }
+    Ended { run, violations, requests, log: world.log.clone(), records, tokens }
 }
 
 #[tokio::test]
@@ -125,6 +136,35 @@ async fn bad_days_end_well_over_the_wire_too() {
         let RunState::Ended(_) = &ended.run.state else {
             panic!("seed {seed}: {:?}\n{}", ended.run.state, ended.log.join("\n"));
         };
+    }
+}
+
+/// A proxy that echoes what it was sent, and a provider whose words hold keys: none of it lies in the store.
+#[tokio::test]
+async fn what_gives_access_lies_nowhere_in_the_store() {
+    let keys = "denied for Authorization: Bearer eyJ0eXAiOiJKV1QiLCJh.planted-canary.c2ln, see \
+                https://md-1.blob.core.windows.net/x/abcd?sv=2018-03-28&sr=b&sig=planted-canary and accessSAS=planted-canary";
+    let answer = |status, code: &str| Fault::Answer {
+        status,
+        headers: vec![("azure-asyncoperation", "https://evil.example/op?s=planted-canary".into())],
+        body: json!({ "error": { "code": code, "message": keys } }),
+    };
+    let troubles: Vec<Injection> = ["/snapshots/", "/disks/", "/versions/", "/virtualMachineScaleSets/"]
+        .into_iter()
+        .flat_map(|part| {
+            let faults = [answer(409, "Conflict"), answer(502, "BadGateway"), answer(412, "PreconditionFailed")];
+            let methods = if part.contains("Sets") { ["GET", "PATCH"] } else { ["GET", "PUT"] };
+            let planted = faults.into_iter().flat_map(move |fault| methods.map(|method| (method, fault.clone())));
+            planted.map(move |(method, fault)| Injection { method, path_part: part.into(), times: 1, fault })
+        })
+        .collect();
+    let ended = update_with(Scene { adopted: false, scale: PACE, ..Scene::nominal() }, &troubles).await;
+    assert_eq!(ended.run.state, RunState::Ended(Outcome::Done), "{}", ended.log.join("\n"));
+    assert!(ended.records.contains("denied for Authorization: Bearer …"), "what was said is kept: {}", ended.records);
+    assert!(!ended.records.contains("canary"), "{}", ended.records);
+    assert!(!ended.tokens.is_empty());
+    for token in &ended.tokens {
+        assert!(!ended.records.contains(token), "a token lies in the store");
     }
 }
 

@@ -130,6 +130,7 @@ async fn the_daemon_leads_drives_and_leaves_within_seconds() {
         "kamino_leader 1",
         "kamino_step_attempts_total{step=\"PatchModel\",outcome=\"accepted\"} 1",
         "kamino_azure_requests_total{call=\"PATCH scale set\",status=\"200\"} 1",
+        "kamino_azure_ratelimit_remaining{subscription=\"5d3a6f0c-7e1b-4c55-9a52-0f6f4a1f2b77\",policy=\"GetVMScaleSet3Min\"} 197",
     ] {
         let found = metrics.lines().any(|it| it == line);
         assert!(found, "no {line} in {metrics}");

@@ -8,9 +8,9 @@ use std::{
 use async_trait::async_trait;
 use kamino_wf::{
     cloud::{
-        Accepted, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance, Leftovers, Limiter,
-        Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Power, Powered, Provisioning,
-        Replication, ScaleSet, Snapshot, SnapshotSpec, UpgradeMode, Version,
+        Accepted, Autoscale, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance,
+        Leftovers, Limiter, Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Power, Powered,
+        Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
     },
     cluster::{
         CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node, NodeChange,
@@ -254,6 +254,18 @@ impl Cloud for BentCloud {
         self.inner.begin_copy_disk(&want).await
     }
 
+    async fn autoscale(&self, subscription: &str) -> Result<Vec<Autoscale>, CloudError> {
+        self.inner.autoscale(subscription).await
+    }
+
+    async fn begin_tag_disk(&self, id: &DiskId, tags: &Tags) -> Result<Accepted, CloudError> {
+        self.inner.begin_tag_disk(id, tags).await
+    }
+
+    async fn begin_scale_out(&self, id: &ScaleSetId, run: RunId, capacity: u32) -> Result<Accepted, CloudError> {
+        self.inner.begin_scale_out(id, run, capacity).await
+    }
+
     async fn begin_delete_disk(&self, id: &DiskId) -> Result<Accepted, CloudError> {
         self.inner.begin_delete_disk(id).await
     }
@@ -300,6 +312,7 @@ pub(crate) fn phantom(definition: &DefinitionId, name: &str, run: Option<RunId>)
         replication: Replication::Completed,
         excluded_from_latest: false,
         regions: vec![],
+        storage: None,
         source: None,
         size_gib: Some(64),
         created: None,

@@ -95,7 +95,7 @@ const WORDS: &[Words] = &[
     Words {
         layer: "config",
         from: "cloud::azure",
-        only: Some(&["AzureSettings", "Credential", "Timeouts"]),
+        only: Some(&["AzureSettings", "Credential", "Endpoints", "KnownCloud", "MachineIdentity"]),
         never: &[],
         why: SETTINGS,
     },
@@ -103,7 +103,7 @@ const WORDS: &[Words] = &[
     Words {
         layer: "http",
         from: "cloud",
-        only: Some(&["Meter"]),
+        only: Some(&["Meter", "Remaining"]),
         never: &[],
         why: "it shows what was counted, and asks Azure nothing",
     },

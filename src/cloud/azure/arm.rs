@@ -136,7 +136,11 @@ impl Arm {
     /// A stranger's URL, if it is on the resource manager's own host.
     pub(super) fn own(&self, url: &str) -> Result<Uri, NoReply> {
         let parsed: Option<Uri> = url.parse().ok();
-        let host = parsed.as_ref().and_then(Uri::authority).map(|authority| authority.as_str().to_ascii_lowercase());
+        // Without user and password, which are nobody's to see.
+        let host = parsed.as_ref().and_then(Uri::authority).map(|authority| {
+            let text = authority.as_str().to_ascii_lowercase();
+            text.rsplit_once('@').map_or(text.clone(), |(_, host)| host.to_owned())
+        });
         match parsed {
             Some(parsed) if self.is_own(&parsed) => Ok(parsed),
             Some(_) | None => Err(NoReply::ForeignHost(host.unwrap_or_default())),

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cloud::{Architecture, DefinitionSpec, DiskCopy, NewVersion, SnapshotSpec},
+    cloud::{Architecture, DefinitionSpec, DiskCopy, NewVersion, SnapshotSpec, Tags},
     model::Region,
 };
 
@@ -29,7 +29,7 @@ pub(super) fn snapshot(want: &SnapshotSpec) -> Value {
         "properties": {
             "osType": "Linux",
             "hyperVGeneration": want.generation,
-            "incremental": false,
+            "incremental": want.incremental,
             "creationData": { "createOption": "Copy", "sourceResourceId": want.source.as_str() },
         },
     })
@@ -49,6 +49,9 @@ pub(super) fn disk_copy(want: &DiskCopy) -> Value {
     });
     if let Some(zone) = &want.zone {
         body["zones"] = json!([zone]);
+    }
+    if let Some(controllers) = &want.controllers {
+        body["properties"]["supportedCapabilities"]["diskControllerTypes"] = json!(controllers);
     }
     if let Some(security_type) = &want.security_type {
         body["properties"]["securityProfile"] = json!({ "securityType": security_type });
@@ -93,7 +96,7 @@ pub(super) fn version(want: &NewVersion) -> Value {
         .map(|region| {
             json!({
                 "name": region.0,
-                "regionalReplicaCount": want.replicas,
+                "regionalReplicaCount": want.replicas_in.get(&region.key()).unwrap_or(&want.replicas),
                 "storageAccountType": want.storage,
             })
         })
@@ -111,6 +114,20 @@ pub(super) fn version(want: &NewVersion) -> Value {
             "storageProfile": { "osDiskImage": { "source": { "id": want.source.as_str() } } },
         },
     })
+}
+
+/// The PATCH of a disk's tags: Azure replaces them all.
+pub(super) fn disk_tags(tags: &Tags) -> Value {
+    json!({ "tags": tags })
+}
+
+/// The PATCH that only raises a capacity: the rest of the model is not in it. The upgrade policy goes along, since terraform
+/// found that a PATCH without it breaks scale sets that are not Manual.
+pub(super) fn scale_out(live: &Value, capacity: u32) -> Value {
+    let mut sku = live["sku"].as_object().cloned().unwrap_or_default();
+    sku.retain(|_, value| !value.is_null());
+    sku.insert("capacity".into(), json!(capacity));
+    json!({ "sku": sku, "properties": { "upgradePolicy": live["properties"]["upgradePolicy"] } })
 }
 
 /// The PATCH that publishes a version or takes it back.
@@ -139,7 +156,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        cloud::{Plan, Tags},
+        cloud::Plan,
         model::{DefinitionId, DiskId, SnapshotId, VersionId},
     };
 
@@ -178,8 +195,15 @@ mod tests {
             source: DiskId::parse(&format!("{GROUP}/disks/d")).expect("an id"),
             location: region.clone(),
             generation: "V2".into(),
+            incremental: true,
             tags: tags(),
         }));
+        known_to_the_contract::<models::DiskUpdate>(&disk_tags(&tags()));
+        let live = json!({
+            "sku": { "name": "Standard_D4s_v5", "tier": "Standard", "capacity": 3 },
+            "properties": { "upgradePolicy": { "mode": "Manual" }, "overprovision": false },
+        });
+        known_to_the_contract::<models::VirtualMachineScaleSetUpdate>(&scale_out(&live, 4));
         known_to_the_contract::<models::Disk>(&disk_copy(&DiskCopy {
             id: DiskId::parse(&format!("{GROUP}/disks/n")).expect("an id"),
             source: SnapshotId::parse(&format!("{GROUP}/snapshots/s")).expect("an id"),
@@ -189,6 +213,7 @@ mod tests {
             generation: "V2".into(),
             architecture: Architecture::Arm64,
             security_type: Some("TrustedLaunch".into()),
+            controllers: Some("SCSI, NVMe".into()),
             tags: tags(),
         }));
         known_to_the_contract::<models::GalleryImage>(&definition(&DefinitionSpec {
@@ -208,6 +233,7 @@ mod tests {
             location: region.clone(),
             regions: vec![region, Region("northeurope".into())],
             replicas: 1,
+            replicas_in: [("northeurope".into(), 3)].into(),
             storage: "Standard_ZRS".into(),
             source: crate::model::ResourceId::parse(&format!("{GROUP}/disks/d")).expect("an id"),
             tags: tags(),

@@ -15,7 +15,7 @@ use super::{
     redact::redact,
     transport::{Reply, SendError},
 };
-use crate::cloud::{Bucket, CallKind, CloudError};
+use crate::cloud::{Bucket, CallKind, CloudError, Left};
 
 /// For a 429 that does not say: Azure's short windows are three minutes, and its buckets refill by the minute.
 const THROTTLED_DEFAULT: Duration = Duration::from_mins(1);
@@ -195,15 +195,33 @@ pub(super) fn closed_by(bucket: &Bucket, reply: &Reply) -> Vec<Bucket> {
 const SPENT_PAUSE: Duration = Duration::from_secs(15);
 
 /// How long to stay away from a bucket whose last token this successful answer took, if it did.
+pub(super) fn spent(left: &[Left]) -> Option<Duration> {
+    left.iter().any(|left| left.count == 0).then_some(SPENT_PAUSE)
+}
+
+/// What a reply says is left of each ration: the provider's by the names of their policies, ARM's own by what comes after
+/// `x-ms-ratelimit-remaining-`, as in `subscription-reads`.
 ///
-/// The header holds several policies, `Microsoft.Compute/<policy>;<left>`. Only rations count: `VmssQueuedVMOperations;0`
-/// stands in every answer.
-pub(super) fn spent(headers: &HeaderMap) -> Option<Duration> {
-    let values = headers.get_all("x-ms-ratelimit-remaining-resource").iter().filter_map(|value| value.to_str().ok());
-    let mut policies = values.flat_map(|value| value.split(',')).filter_map(|policy| policy.trim().rsplit_once(';'));
+/// The provider's header holds several policies, `Microsoft.Compute/<policy>;<left>`. Only rations count:
+/// `VmssQueuedVMOperations;0` stands in every answer.
+pub(super) fn remaining(headers: &HeaderMap) -> Vec<Left> {
+    const PREFIX: &str = "x-ms-ratelimit-remaining-";
     let rationed = |name: &str| ["Min", "Maximum", "Resource"].iter().any(|end| name.ends_with(end));
-    let empty = policies.any(|(name, left)| rationed(name) && left.parse::<i64>().is_ok_and(|left| left <= 0));
-    empty.then_some(SPENT_PAUSE)
+    let number = |text: &str| text.trim().parse::<i64>().ok().map(|left| u64::try_from(left).unwrap_or(0));
+    let mut all = Vec::new();
+    for (name, value) in headers {
+        let (Some(ration), Ok(value)) = (name.as_str().strip_prefix(PREFIX), value.to_str()) else { continue };
+        if ration == "resource" {
+            let policies = value.split(',').filter_map(|policy| policy.trim().rsplit_once(';'));
+            all.extend(policies.filter(|(policy, _)| rationed(policy)).filter_map(|(policy, left)| {
+                let policy = policy.rsplit('/').next().unwrap_or(policy).to_owned();
+                Some(Left { policy, count: number(left)? })
+            }));
+        } else if let Some(count) = number(value) {
+            all.push(Left { policy: ration.to_owned(), count });
+        }
+    }
+    all
 }
 
 /// How long Azure asks to wait: milliseconds where it says so, else seconds or a date.

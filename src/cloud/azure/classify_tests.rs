@@ -166,11 +166,34 @@ fn silence_is_uncertain_and_a_missing_token_is_a_persons_business() {
 
 #[test]
 fn the_last_token_of_a_ration_is_a_reason_to_pause_and_other_zeros_are_not() {
-    let spent = |value| spent(&reply(200, &[("x-ms-ratelimit-remaining-resource", value)], "").headers);
+    let spent = |value| {
+        let reply = reply(200, &[("x-ms-ratelimit-remaining-resource", value)], "");
+        spent(&remaining(&reply.headers))
+    };
     assert_eq!(spent("Microsoft.Compute/VmssQueuedVMOperations;0,Microsoft.Compute/GetVMScaleSet3Min;190"), None);
     assert_eq!(
         spent("Microsoft.Compute/GetVMScaleSet3Min;190,Microsoft.Compute/GetVMScaleSet30Min;0"),
         Some(SPENT_PAUSE)
     );
     assert_eq!(spent("nonsense"), None);
+}
+
+#[test]
+fn every_ration_of_a_reply_is_read() {
+    let headers = [
+        (
+            "x-ms-ratelimit-remaining-resource",
+            "Microsoft.Compute/DeleteVMScaleSetSubscriptionMaximum;524, Microsoft.Compute/VmssQueuedVMOperations;0",
+        ),
+        ("x-ms-ratelimit-remaining-subscription-writes", "199"),
+        ("x-ms-ratelimit-remaining-subscription-global-writes", "2999"),
+        ("x-ms-ratelimit-remaining-tenant-reads", "many"),
+        ("x-ms-request-charge", "2"),
+    ];
+    let left: Vec<String> =
+        remaining(&reply(200, &headers, "").headers).iter().map(|it| format!("{} {}", it.policy, it.count)).collect();
+    assert_eq!(
+        left,
+        ["DeleteVMScaleSetSubscriptionMaximum 524", "subscription-writes 199", "subscription-global-writes 2999",]
+    );
 }

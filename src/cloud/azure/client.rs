@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use http::{StatusCode, Uri};
@@ -108,7 +109,7 @@ impl AzureCloud {
         }
         let now = self.clock.now();
         if reply.status.is_success() {
-            if let Some(pause) = classify::spent(&reply.headers) {
+            if let Some(pause) = classify::spent(&classify::remaining(&reply.headers)) {
                 self.limiter.close(&call.bucket, now + pause);
             }
             return Ok(reply);
@@ -122,10 +123,24 @@ impl AzureCloud {
         Err(error)
     }
 
+    /// Nothing goes out to a bucket that Azure has closed.
+    fn open(&self, call: &Call<'_>) -> Result<(), CloudError> {
+        let closed = self.limiter.wait(&call.bucket, self.clock.now());
+        closed.map_or(Ok(()), |retry_after| Err(throttled(call, retry_after)))
+    }
+
     async fn attempt(&self, call: &Call<'_>, how: How<'_>) -> Result<Reply, CloudError> {
-        if let Some(retry_after) = self.limiter.wait(&call.bucket, self.clock.now()) {
-            let (what, bucket) = (call.what.clone(), call.bucket.clone());
-            return Err(CloudError::Throttled { what, bucket, retry_after });
+        self.open(call)?;
+        // Slower while a ration runs low: all runs stand in one queue.
+        match self.limiter.pace(&call.bucket, self.clock.now()) {
+            Ok(wait) if wait.is_zero() => {}
+            Ok(wait) => {
+                tracing::debug!(what = %call.what, ?wait, "slower: little is left of its ration");
+                tokio::time::sleep(wait).await;
+                // Another may have met a 429 meanwhile.
+                self.open(call)?;
+            }
+            Err(retry_after) => return Err(throttled(call, retry_after)),
         }
         let ticket = Ticket { attempt: self.clock.new_id(), run: call.run, body: call.body.cloned() };
         let attempt = ticket.attempt;
@@ -136,6 +151,9 @@ impl AzureCloud {
         };
         self.meter.count(call.kind(), answer.as_ref().map_or(0, |reply| reply.status.as_u16()));
         let reply = answer.map_err(|error| classify::silence(&call.what, &call.bucket, error))?;
+        let left = classify::remaining(&reply.headers);
+        self.limiter.learn(&call.bucket, &left, self.clock.now());
+        self.meter.left(&call.bucket.subscription, &left);
         if let Some(ahead) = classify::ahead(&reply.headers, self.clock.now()) {
             *self.offset.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
         }
@@ -217,6 +235,10 @@ impl AzureCloud {
             other => other,
         }
     }
+}
+
+fn throttled(call: &Call<'_>, retry_after: Duration) -> CloudError {
+    CloudError::Throttled { what: call.what.clone(), bucket: call.bucket.clone(), retry_after }
 }
 
 fn json(call: &Call<'_>, reply: &Reply) -> Result<Value, CloudError> {

@@ -1,4 +1,4 @@
-//! Tokens: `azure_identity` over our transport.
+//! Tokens: `azure_identity` over our transport, or over the two that it can't be: the machine's metadata service and `az`.
 //!
 //! The federated token file is read for every new token, since the kubelet replaces it. A 401 from ARM drops the cached
 //! token once ([`Tokens::forget`]): `azure_identity` itself has no way to.
@@ -14,14 +14,16 @@ use azure_core_v1::{
 };
 use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential,
-    ClientSecretCredentialOptions,
+    ClientSecretCredentialOptions, ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::RwLock;
 
 use super::{
+    cli_token::CliToken,
+    metadata::Metadata,
     redact::redact,
-    settings::{AzureSettings, AzureSetupError, Credential},
+    settings::{AzureSettings, AzureSetupError, Credential, MachineIdentity},
     transport::Transport,
 };
 
@@ -78,7 +80,7 @@ impl Tokens {
         };
         match fetched {
             Ok(token) => Ok(SecretString::from(token.token.secret().to_owned())),
-            Err(error) => Err(classify(&error)),
+            Err(error) => Err(classify(&error, &self.settings.credential)),
         }
     }
 
@@ -119,6 +121,24 @@ fn credential(settings: &AzureSettings, transport: &Transport) -> Result<Arc<dyn
             let made = ClientSecretCredential::new(tenant, client.clone(), secret, Some(options));
             Ok(made.map_err(bad("credential.client_secret"))?)
         }
+        Credential::ManagedIdentity { identity, service } => {
+            let client_options = ClientOptions {
+                transport: Some(V1Transport::new(Arc::new(Metadata::new(service)?))),
+                ..ClientOptions::default()
+            };
+            let user_assigned_id = match identity {
+                MachineIdentity::System => None,
+                MachineIdentity::Client(id) => Some(UserAssignedId::ClientId(id.clone())),
+                MachineIdentity::Resource(id) => Some(UserAssignedId::ResourceId(id.clone())),
+            };
+            let options = ManagedIdentityCredentialOptions { user_assigned_id, client_options };
+            let made = ManagedIdentityCredential::new(Some(options));
+            Ok(made.map_err(bad("credential.managed_identity"))?)
+        }
+        Credential::AzureCli { tenant, subscription } => {
+            let made = CliToken::new(tenant.clone(), subscription.clone());
+            Ok(made.map_err(bad("credential.azure_cli"))?)
+        }
     }
 }
 
@@ -145,7 +165,7 @@ impl ClientAssertion for TokenFile {
 }
 
 /// `azure_identity` wraps the cause once; what it was is in the innermost error's kind.
-fn classify(error: &azure_core_v1::Error) -> TokenError {
+fn classify(error: &azure_core_v1::Error, credential: &Credential) -> TokenError {
     let text = redact(&error.to_string());
     let mut innermost = error;
     while let Some(inner) = innermost.downcast_ref::<azure_core_v1::Error>() {
@@ -154,6 +174,8 @@ fn classify(error: &azure_core_v1::Error) -> TokenError {
     match innermost.kind() {
         ErrorKind::HttpResponse { status, .. } => match u16::from(*status) {
             429 | 503 => TokenError::Throttled(text),
+            // The metadata service while it is being updated.
+            404 | 410 if matches!(credential, Credential::ManagedIdentity { .. }) => TokenError::Unreachable(text),
             400..=499 => TokenError::Denied(text),
             _ => TokenError::Unreachable(text),
         },

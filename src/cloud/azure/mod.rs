@@ -3,6 +3,8 @@
 //! ```text
 //! requests ──> client ──> arm ──> transport ──> Azure
 //!     │           │        └────> credential ──> transport ──> Entra
+//!     │           │                    ├────────> metadata ──> the machine's metadata service
+//!     │           │                    └────────> cli_token ──> `az`
 //!     │           └──> classify    every answer that is no success, as a CloudError; feeds the limiter
 //!     └──> bodies, project         what is sent and what is read, as pure functions over raw JSON
 //! ```
@@ -13,9 +15,12 @@
 mod arm;
 mod bodies;
 mod classify;
+mod cli_token;
 mod client;
+mod clouds;
 mod credential;
 mod machines;
+mod metadata;
 mod operation;
 mod project;
 mod redact;
@@ -26,9 +31,10 @@ mod tags;
 mod transport;
 
 pub use client::AzureCloud;
+pub use clouds::{Endpoints, KnownCloud};
 #[cfg(feature = "sim")]
 pub(crate) use project::scale_set as scale_set_from_json;
-pub use settings::{AzureSettings, AzureSetupError, Credential, Timeouts};
+pub use settings::{AzureSettings, AzureSetupError, Credential, MachineIdentity, Timeouts};
 
 #[cfg(test)]
 mod tests {

@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use crate::{
     cloud::{
-        Architecture, Definition, DefinitionSpec, Disk, DiskState, Extension, Fingerprint, Gallery, ImageRef, Instance,
-        Orchestration, Plan, Provisioning, Replication, ScaleSet, Snapshot, Tags, UpgradeMode, Version,
+        Architecture, Autoscale, Definition, DefinitionSpec, Disk, DiskState, Extension, Fingerprint, Gallery,
+        ImageRef, Instance, Orchestration, Plan, Provisioning, Replication, ScaleSet, Snapshot, Tags, UpgradeMode,
+        Version,
     },
     model::{BadName, DefinitionId, DiskId, GalleryId, Region, RunId, VersionId, VersionName},
 };
@@ -18,6 +19,9 @@ const RUN_TAG: &str = "kamino-wf-run";
 
 /// The tag that holds the uid of the run's cluster.
 const CLUSTER_TAG: &str = "kamino-wf-cluster";
+
+/// The tag that says in which storage a version of a disk is to be made.
+const STORAGE_TAG: &str = "kamino-wf-storage";
 
 /// A resource that lacks what every such resource has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,8 +98,11 @@ pub(super) fn disk(json: &Value) -> Result<Disk, Unreadable> {
         generation: text(properties, "/hyperVGeneration").unwrap_or_else(|| "V1".into()),
         architecture: architecture(&properties["supportedCapabilities"]),
         security_type: text(properties, "/securityProfile/securityType"),
+        controllers: text(properties, "/supportedCapabilities/diskControllerTypes"),
+        plan: plan(&properties["purchasePlan"]),
         source: text(properties, "/creationData/sourceResourceId"),
         created: time(properties, "/timeCreated"),
+        version_storage: tags(json).remove(STORAGE_TAG),
         run: run(&tags(json)),
         cluster: tags(json).remove(CLUSTER_TAG),
     })
@@ -105,7 +112,11 @@ pub(super) fn snapshot(json: &Value) -> Result<Snapshot, Unreadable> {
     let properties = &json["properties"];
     Ok(Snapshot {
         id: needed(json, "/id")?.parse()?,
-        provisioning: provisioning(json),
+        // An incremental one is there before all of it is.
+        provisioning: match (provisioning(json), properties["completionPercent"].as_f64()) {
+            (Provisioning::Succeeded, Some(percent)) if percent < 100.0 => Provisioning::Running,
+            (state, _) => state,
+        },
         source: text(properties, "/creationData/sourceResourceId").and_then(|id| DiskId::parse(&id).ok()),
         created: time(properties, "/timeCreated"),
         size_gib: number(properties, "/diskSizeGB").unwrap_or(0),
@@ -162,11 +173,22 @@ pub(super) fn version(json: &Value) -> Result<Version, Unreadable> {
         replication: replication(&properties["replicationStatus"]),
         excluded_from_latest: publishing["excludeFromLatest"].as_bool().unwrap_or(false),
         regions: regions.filter_map(|region| text(region, "/name")).map(Region).collect(),
+        storage: text(publishing, "/storageAccountType")
+            .or_else(|| text(publishing, "/targetRegions/0/storageAccountType")),
         source: text(storage, "/osDiskImage/source/id").or_else(|| text(storage, "/source/id")),
         size_gib: number(storage, "/osDiskImage/sizeInGB"),
         created: time(publishing, "/publishedDate"),
         run: run(&tags),
         tags,
+    })
+}
+
+pub(super) fn autoscale(json: &Value) -> Result<Autoscale, Unreadable> {
+    Ok(Autoscale {
+        name: needed(json, "/name")?.to_owned(),
+        target: text(&json["properties"], "/targetResourceUri").unwrap_or_default(),
+        // What does not say is at work.
+        enabled: json["properties"]["enabled"].as_bool().unwrap_or(true),
     })
 }
 

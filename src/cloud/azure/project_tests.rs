@@ -112,3 +112,39 @@ fn a_page_without_items_is_no_page() {
     assert_eq!(page(&json!({ "value": [], "nextLink": "" }), snapshot), Ok((vec![], None)));
     assert_eq!(page(&json!({}), snapshot), Err(Unreadable::Missing("value")));
 }
+
+#[test]
+fn an_incremental_snapshot_is_done_when_all_of_it_is_there() {
+    let of = |percent: Value| {
+        let json = json!({ "id": format!("{GROUP}/snapshots/s"), "location": "westus",
+            "properties": { "provisioningState": "Succeeded", "incremental": true, "completionPercent": percent } });
+        snapshot(&json).expect("a snapshot").provisioning
+    };
+    assert_eq!(of(json!(42.5)), Provisioning::Running);
+    assert_eq!(of(json!(100.0)), Provisioning::Succeeded);
+    // In its own region it does not say, and is.
+    assert_eq!(of(Value::Null), Provisioning::Succeeded);
+}
+
+#[test]
+fn a_disk_says_what_its_image_has_to_be() {
+    let json = json!({ "id": format!("{GROUP}/disks/d"), "location": "westus", "sku": { "name": "Premium_LRS" },
+        "tags": { "Kamino-WF-Storage": "Standard_LRS" },
+        "properties": { "hyperVGeneration": "V2", "supportedCapabilities": { "architecture": "Arm64",
+            "diskControllerTypes": "SCSI, NVMe" }, "securityProfile": { "securityType": "TrustedLaunch" },
+            "purchasePlan": { "name": "n", "publisher": "p", "product": "o", "promotionCode": "x" } } });
+    let disk = disk(&json).expect("a disk");
+    assert_eq!((disk.generation.as_str(), disk.architecture), ("V2", Architecture::Arm64));
+    assert_eq!(disk.controllers.as_deref(), Some("SCSI, NVMe"));
+    assert_eq!(disk.security_type.as_deref(), Some("TrustedLaunch"));
+    assert_eq!(disk.plan, Some(Plan { name: "n".into(), publisher: "p".into(), product: "o".into() }));
+    assert_eq!(disk.version_storage.as_deref(), Some("Standard_LRS"));
+}
+
+#[test]
+fn an_autoscale_setting_that_does_not_say_is_at_work() {
+    let setting = autoscale(&json!({ "name": "cpu", "properties": { "targetResourceUri": "/x" } })).expect("a setting");
+    assert!(setting.enabled && setting.target == "/x");
+    let off = json!({ "name": "cpu", "properties": { "enabled": false } });
+    assert!(!autoscale(&off).expect("a setting").enabled);
+}

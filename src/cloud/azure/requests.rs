@@ -14,12 +14,13 @@ use super::{
 };
 use crate::{
     cloud::{
-        Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance,
-        Leftovers, Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Powered, ScaleSet,
-        Snapshot, SnapshotSpec, Version,
+        Accepted, Autoscale, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery,
+        Instance, Leftovers, Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Powered,
+        ScaleSet, Snapshot, SnapshotSpec, Tags, Version,
     },
     model::{
-        DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, ScaleSetId, SnapshotId, VersionId,
+        DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId,
+        VersionId,
     },
 };
 
@@ -27,6 +28,7 @@ use crate::{
 pub(super) const SCALE_SETS_API: &str = "2024-07-01";
 const GALLERIES_API: &str = "2023-07-03";
 const DISKS_API: &str = "2024-03-02";
+const AUTOSCALE_API: &str = "2022-10-01";
 
 /// `client.method(args)` of the generated client, sent once. The only form in which its builders are used.
 macro_rules! sent {
@@ -227,6 +229,19 @@ impl Cloud for AzureCloud {
         })
     }
 
+    async fn autoscale(&self, subscription: &str) -> Result<Vec<Autoscale>, CloudError> {
+        let call = Call {
+            what: format!("GET autoscale settings of subscription {subscription}"),
+            bucket: Bucket { subscription: subscription.to_owned(), kind: CallKind::OperationRead },
+            run: None,
+            body: None,
+        };
+        let path = format!(
+            "/subscriptions/{subscription}/providers/Microsoft.Insights/autoscalesettings?api-version={AUTOSCALE_API}"
+        );
+        self.list(call, &path, project::autoscale).await
+    }
+
     async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError> {
         let Ok(url) = self.arm.own(&operation.0) else {
             tracing::warn!("an operation's URL on another host is not asked: the resource decides");
@@ -278,6 +293,15 @@ impl Cloud for AzureCloud {
         let send: Generated<'_> =
             sent!(|it| it.disks_client().create_or_update(&subscription, &group, &name, stand_in.clone()));
         self.begin(call.with(&body), send).await
+    }
+
+    async fn begin_tag_disk(&self, id: &DiskId, tags: &Tags) -> Result<Accepted, CloudError> {
+        let (subscription, group, name) = plain(id);
+        let body = bodies::disk_tags(tags);
+        let call = Call::new("PATCH", "disk", id, CallKind::DiskWrite).of(project::run(tags)).with(&body);
+        let send: Generated<'_> =
+            sent!(|it| it.disks_client().update(&subscription, &group, &name, models::DiskUpdate::new()));
+        self.begin(call, send).await
     }
 
     async fn begin_delete_disk(&self, id: &DiskId) -> Result<Accepted, CloudError> {
@@ -378,6 +402,31 @@ impl Cloud for AzureCloud {
         }
         let (subscription, group, name) = plain(id);
         let body = want.body(&live);
+        let etag = live["etag"].as_str().map(ToOwned::to_owned);
+        let send: Generated<'_> = sent!(|it| {
+            let update = it.virtual_machine_scale_sets_client().update(
+                &group,
+                &name,
+                models::VirtualMachineScaleSetUpdate::new(),
+                &subscription,
+            );
+            match &etag {
+                Some(etag) => update.if_match(etag),
+                None => update,
+            }
+        });
+        self.begin(call.with(&body), send).await
+    }
+
+    async fn begin_scale_out(&self, id: &ScaleSetId, run: RunId, capacity: u32) -> Result<Accepted, CloudError> {
+        let call = Call::new("PATCH", "scale set", id, CallKind::ScaleSetWrite).of(Some(run));
+        let Some(live) = self.model(id).await? else { return Err(gone(call.what, "the scale set is not there")) };
+        // Only upward, whatever has happened since the last look.
+        if live.pointer("/sku/capacity").and_then(Value::as_u64).is_none_or(|now| now >= u64::from(capacity)) {
+            return Ok(Accepted::default());
+        }
+        let (subscription, group, name) = plain(id);
+        let body = bodies::scale_out(&live, capacity);
         let etag = live["etag"].as_str().map(ToOwned::to_owned);
         let send: Generated<'_> = sent!(|it| {
             let update = it.virtual_machine_scale_sets_client().update(

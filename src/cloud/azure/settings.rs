@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
+use super::clouds::{Endpoints, KnownCloud};
+
 /// Where Azure is and who we are there. Subscriptions are not named here: each id carries its own.
 #[derive(Debug, Clone)]
 pub struct AzureSettings {
@@ -25,14 +27,14 @@ impl AzureSettings {
     /// The public cloud.
     #[must_use]
     pub fn public(credential: Credential) -> Self {
-        Self {
-            resource_manager: "https://management.azure.com".into(),
-            authority: "https://login.microsoftonline.com".into(),
-            audience: "https://management.azure.com".into(),
-            ca_bundle: None,
-            credential,
-            timeouts: Timeouts::default(),
-        }
+        Self::at(KnownCloud::Public.endpoints(), credential)
+    }
+
+    /// Any cloud.
+    #[must_use]
+    pub fn at(endpoints: Endpoints, credential: Credential) -> Self {
+        let Endpoints { resource_manager, authority, audience } = endpoints;
+        Self { resource_manager, authority, audience, ca_bundle: None, credential, timeouts: Timeouts::default() }
     }
 }
 
@@ -57,6 +59,36 @@ pub enum Credential {
         /// The secret.
         secret: SecretString,
     },
+    /// The identity of the machine we run on, from its instance metadata service.
+    ManagedIdentity {
+        /// Which of the machine's identities.
+        identity: MachineIdentity,
+        /// Where the service is: `http://169.254.169.254` on every machine of Azure.
+        service: String,
+    },
+    /// Whoever is logged in to the Azure CLI on this machine.
+    AzureCli {
+        /// The directory, where it is not the account's own.
+        tenant: Option<String>,
+        /// The subscription whose account is asked, where it is not the current one.
+        subscription: Option<String>,
+    },
+}
+
+impl Credential {
+    /// Where every machine of Azure finds its metadata service.
+    pub const METADATA_SERVICE: &str = "http://169.254.169.254";
+}
+
+/// Which of a machine's identities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MachineIdentity {
+    /// The one that lives and dies with the machine, or the only one there is.
+    System,
+    /// A user-assigned one, by its client id.
+    Client(String),
+    /// A user-assigned one, by its resource id.
+    Resource(String),
 }
 
 /// How long one request may take.

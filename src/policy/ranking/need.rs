@@ -77,6 +77,7 @@ mod tests {
             regions: vec![],
             source: None,
             size_gib: None,
+            storage: None,
             created: Some(now() - Duration::from_hours(hours)),
             tags: tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             run: None,

@@ -83,6 +83,10 @@ impl State {
                 return Ok(self.page(asked, all.iter().map(|it| render::version(it, false)).collect()));
             }
             Target::Tags(_) => return Ok(not_simulated()),
+            Target::Autoscale(subscription) => {
+                let all = self.port().autoscale(subscription).await?;
+                return Ok(self.page(asked, all.iter().map(render::autoscale).collect()));
+            }
             Target::Operation(guid) => return self.operation(asked, guid).await,
             Target::Permissions(scope) => {
                 if let Ok(gallery) = GalleryId::parse(scope)
@@ -129,6 +133,7 @@ impl State {
             | Target::Snapshots(_)
             | Target::Versions(_)
             | Target::Tags(_)
+            | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => return Ok(not_simulated()),
         };
@@ -146,6 +151,7 @@ impl State {
                 let if_match = asked.headers.get("if-match").and_then(|value| value.to_str().ok());
                 self.port().patch_scale_set(id, if_match, &asked.body).await?
             }
+            Target::Disk(id) => self.port().begin_tag_disk(id, &read::disk_tags(&asked.body)).await?,
             Target::Version(id) => match read::published(&asked.body) {
                 Ok(published) => self.port().begin_publish(id, published).await?,
                 Err(field) => return Ok(invalid(&field)),
@@ -161,13 +167,13 @@ impl State {
             | Target::Instance(_)
             | Target::Instances(_)
             | Target::Machines(_)
-            | Target::Disk(_)
             | Target::Snapshot(_)
             | Target::Gallery(_)
             | Target::Definition(_)
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
+            | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => return Ok(not_simulated()),
         };
@@ -187,6 +193,7 @@ impl State {
             | Target::Snapshots(_)
             | Target::Versions(_)
             | Target::Tags(_)
+            | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => json!({ "properties": { "provisioningState": "Updating" } }),
         };
@@ -209,6 +216,7 @@ impl State {
             | Target::Snapshots(_)
             | Target::Versions(_)
             | Target::Tags(_)
+            | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => return Ok(not_simulated()),
         };

@@ -19,7 +19,9 @@ use super::{
     faults::{Faults, Injection},
     handle::State,
     identity::Identity,
+    metadata::{Machine, MetadataService},
     operations::Operations,
+    ration::Ration,
     request_log::{Logged, RequestLog},
     tls,
 };
@@ -94,6 +96,7 @@ impl ArmFace {
             faults: Faults::default(),
             identity: Identity::new(options.token_lifetime),
             operations: Operations::default(),
+            ration: Ration::default(),
             running: Mutex::default(),
             granted: Mutex::new(all_rights()),
             ahead: Mutex::default(),
@@ -143,9 +146,32 @@ impl ArmFace {
         *self.state.ahead.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
 
+    /// From now on, requests are rationed as Azure's are: a bucket of so many, of which so many are left, filled again within
+    /// three minutes.
+    pub fn ration(&self, capacity: u32, left: u32) {
+        self.state.ration.set(capacity, left);
+    }
+
+    /// A token that is good, as somebody else's login would have it.
+    #[must_use]
+    pub fn token(&self) -> String {
+        self.state.identity.mint(self.state.clock.new_id(), self.state.clock.now())
+    }
+
+    /// The metadata service of a machine that has these identities; its tokens are good here, and say that they are for so long.
+    pub async fn metadata(&self, machine: Machine, lifetime: Duration) -> io::Result<MetadataService> {
+        MetadataService::serve(Arc::clone(&self.state), machine, lifetime).await
+    }
+
     /// From now on, tokens given so far answer 401.
     pub fn revoke_tokens(&self) {
         self.state.identity.revoke();
+    }
+
+    /// What was asked of the authority, in order, with what is secret in it left out.
+    #[must_use]
+    pub fn token_requests(&self) -> Vec<String> {
+        self.state.identity.requests()
     }
 
     /// The federated tokens that were handed in, oldest first.

@@ -20,6 +20,7 @@ use super::{
     faults::{Fault, Faults},
     identity::{Identity, parameters},
     operations::Operations,
+    ration::Ration,
     request_log::{Effect, Logged, RequestLog},
     target::Target,
 };
@@ -52,6 +53,7 @@ pub(super) struct State {
     pub(super) faults: Faults,
     pub(super) identity: Identity,
     pub(super) operations: Operations,
+    pub(super) ration: Ration,
     pub(super) running: Mutex<JoinSet<()>>,
     /// Role assignments of whoever asks, as the permissions API shows them.
     pub(super) granted: Mutex<Vec<Value>>,
@@ -139,8 +141,9 @@ impl State {
         if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&(SystemClock.now() + ahead)) {
             answer.headers.push(("date", date));
         }
-        let left = "Microsoft.Compute/GetVMScaleSet3Min;197,Microsoft.Compute/VmssQueuedVMOperations;0";
-        answer.headers.push(("x-ms-ratelimit-remaining-resource", left.into()));
+        let left = self.ration.left().unwrap_or_else(|| "Microsoft.Compute/GetVMScaleSet3Min;197".into());
+        let left = format!("{left},Microsoft.Compute/VmssQueuedVMOperations;0");
+        answer.headers.push(("x-ms-ratelimit-remaining-resource", left));
         Ok(wire(&answer))
     }
 
@@ -154,7 +157,7 @@ impl State {
             }
             Some(Fault::CutAfter | Fault::ForeignHost(_)) | None => {}
         }
-        let answer = match self.gate(asked, target) {
+        let answer = match self.gate(asked, target).or_else(|| self.ration.take()) {
             Some(refusal) => refusal,
             None => match self.dispatch(asked, target).await {
                 Ok(answer) => answer,

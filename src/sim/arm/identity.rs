@@ -16,6 +16,7 @@ use uuid::Uuid;
 struct Inner {
     tokens: BTreeMap<String, Timestamp>,
     assertions: Vec<String>,
+    requests: Vec<String>,
 }
 
 /// Tokens that were given, and until when each is good.
@@ -48,6 +49,7 @@ impl Identity {
             let issuer = format!("{base}/{tenant}/v2.0");
             return (StatusCode::OK, json!({ "token_endpoint": token_endpoint, "issuer": issuer }));
         }
+        self.note(path, form);
         match self.token(form, new, now) {
             Ok(token) => {
                 let seconds = self.lifetime.as_secs();
@@ -81,10 +83,33 @@ impl Identity {
             }
             _ => return Err("expected a client_secret or a client_assertion and its type"),
         }
+        drop(inner);
+        Ok(self.mint(new, now))
+    }
+
+    /// What was asked, in order, with what is secret in it left out.
+    fn note(&self, path: &str, form: &[u8]) {
+        let secret = ["client_secret", "client_assertion"];
+        let fields = parameters(&String::from_utf8_lossy(form));
+        let fields = fields.iter().map(|(name, value)| {
+            let value = if secret.contains(&name.as_str()) { "[secret]" } else { value.as_str() };
+            format!("{name}={value}")
+        });
+        let line = format!("POST {path} {}", fields.collect::<Vec<_>>().join(" "));
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).requests.push(line);
+    }
+
+    pub(super) fn requests(&self) -> Vec<String> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).requests.clone()
+    }
+
+    /// A token that is good from now on.
+    pub(super) fn mint(&self, new: Uuid, now: Timestamp) -> String {
         // In the shape of a real one, so that whatever looks for leaked tokens finds these.
         let token = format!("eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.{}.c2lnbmF0dXJl", new.simple());
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.tokens.insert(token.clone(), now + self.lifetime);
-        Ok(token)
+        token
     }
 
     /// Whether a request bears a token that was given and is still good.

@@ -8,7 +8,9 @@ mod face;
 mod faults;
 mod handle;
 mod identity;
+mod metadata;
 mod operations;
+mod ration;
 mod read;
 mod render;
 mod request_log;
@@ -17,4 +19,5 @@ mod tls;
 
 pub use face::{ArmFace, ArmOptions, run};
 pub use faults::{Fault, Injection};
+pub use metadata::{Machine, MetadataService};
 pub use request_log::{Effect, Logged};

@@ -40,6 +40,7 @@ impl Operations {
             | Target::Instance(_)
             | Target::Instances(_)
             | Target::Machines(_)
+            | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => "operations",
         };

@@ -1,5 +1,7 @@
 //! Request bodies as the port's words. What is missing or odd is Azure's `InvalidParameter`.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::{
@@ -48,6 +50,7 @@ pub(super) fn snapshot(name: SnapshotId, body: &Value) -> Result<SnapshotSpec, B
         source: id(body, "/properties/creationData/sourceResourceId")?,
         location: region(body)?,
         generation: text(body, "/properties/hyperVGeneration")?,
+        incremental: body.pointer("/properties/incremental").and_then(Value::as_bool).unwrap_or(false),
         tags: tags(body),
     })
 }
@@ -63,6 +66,7 @@ pub(super) fn disk(name: DiskId, body: &Value) -> Result<DiskCopy, BadField> {
         generation: text(body, "/properties/hyperVGeneration")?,
         architecture: architecture(body, "/properties/supportedCapabilities/architecture"),
         security_type: text(body, "/properties/securityProfile/securityType").ok(),
+        controllers: text(body, "/properties/supportedCapabilities/diskControllerTypes").ok(),
         tags: tags(body),
     })
 }
@@ -113,10 +117,28 @@ pub(super) fn version(name: VersionId, body: &Value) -> Result<NewVersion, BadFi
         location: region(body)?,
         regions: regions.filter_map(|region| region["name"].as_str()).map(|name| Region(name.to_owned())).collect(),
         replicas: profile["replicaCount"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+        replicas_in: replicas(profile),
         storage: text(body, "/properties/publishingProfile/storageAccountType")?,
         source: id(body, "/properties/storageProfile/osDiskImage/source/id")?,
         tags: tags(body),
     })
+}
+
+/// The regions that have another number of copies than the profile's own.
+fn replicas(profile: &Value) -> BTreeMap<String, u32> {
+    let own = profile["replicaCount"].as_u64();
+    let regions = profile["targetRegions"].as_array().into_iter().flatten();
+    let other = regions.filter(|region| region["regionalReplicaCount"].as_u64() != own);
+    let pair = |region: &Value| {
+        let count = u32::try_from(region["regionalReplicaCount"].as_u64()?).ok()?;
+        Some((Region(region["name"].as_str()?.to_owned()).key(), count))
+    };
+    other.filter_map(pair).collect()
+}
+
+/// The tags of a disk's PATCH: all of them, from now on.
+pub(super) fn disk_tags(body: &Value) -> Tags {
+    tags(body)
 }
 
 /// What a version's PATCH asks for: to be published, or not to be.

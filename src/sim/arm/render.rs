@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cloud::{
-        Architecture, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Machine, Plan, Power, Provisioning,
-        Replication, Snapshot, Version,
+        Architecture, Autoscale, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Machine, Plan, Power,
+        Provisioning, Replication, Snapshot, Version,
     },
     model::{Region, ResourceId, RunId},
 };
@@ -137,6 +137,22 @@ pub(super) fn view(power: &Power) -> Value {
                          { "code": format!("PowerState/{word}"), "level": "Info" }] })
 }
 
+fn disk_tags(it: &Disk) -> Value {
+    let mut tags = tags(it.run, it.cluster.as_ref());
+    if let Some(storage) = &it.version_storage {
+        tags["Kamino-WF-Storage"] = json!(storage);
+    }
+    tags
+}
+
+pub(super) fn autoscale(it: &Autoscale) -> Value {
+    of_a_later_year(json!({
+        "name": it.name,
+        "location": "westus",
+        "properties": { "targetResourceUri": it.target, "enabled": it.enabled, "profiles": [] },
+    }))
+}
+
 pub(super) fn disk(it: &Disk) -> Value {
     let (attached, word) = match &it.state {
         DiskState::Unattached => (it.managed, "Unattached"),
@@ -156,7 +172,7 @@ pub(super) fn disk(it: &Disk) -> Value {
         "zones": it.zone.as_ref().map(|zone| [zone]),
         "managedBy": managed_by,
         "sku": { "name": it.sku, "tier": "Premium" },
-        "tags": tags(it.run, it.cluster.as_ref()),
+        "tags": disk_tags(it),
         "properties": {
             "uniqueId": it.unique_id,
             "timeCreated": it.created.map(|at| at.to_string()),
@@ -164,7 +180,11 @@ pub(super) fn disk(it: &Disk) -> Value {
             "diskState": word,
             "osType": "Linux",
             "hyperVGeneration": it.generation,
-            "supportedCapabilities": { "architecture": architecture(it.architecture) },
+            "supportedCapabilities": {
+                "architecture": architecture(it.architecture),
+                "diskControllerTypes": it.controllers,
+            },
+            "purchasePlan": it.plan.as_ref().map(plan),
             "securityProfile": it.security_type.as_ref().map(|kind| json!({ "securityType": kind })),
             "creationData": { "createOption": "Copy", "sourceResourceId": it.source },
             "provisioningState": state(&it.provisioning, "HydratingOf2027"),
@@ -225,9 +245,7 @@ pub(super) fn version(it: &Version, with_replication: bool) -> Value {
     let regions: Vec<Value> = it
         .regions
         .iter()
-        .map(|region| {
-            json!({ "name": long_name(region), "regionalReplicaCount": 1, "storageAccountType": "Standard_LRS" })
-        })
+        .map(|region| json!({ "name": long_name(region), "regionalReplicaCount": 1, "storageAccountType": it.storage }))
         .collect();
     of_a_later_year(without_nulls(json!({
         "id": shouted(&it.id),
@@ -238,7 +256,7 @@ pub(super) fn version(it: &Version, with_replication: bool) -> Value {
             "publishingProfile": {
                 "targetRegions": regions,
                 "replicaCount": 1,
-                "storageAccountType": "Standard_LRS",
+                "storageAccountType": it.storage,
                 "excludeFromLatest": it.excluded_from_latest,
                 "publishedDate": it.created.map(|at| at.to_string()),
             },

@@ -19,6 +19,8 @@ pub(super) enum Target {
     Definition(DefinitionId),
     Version(VersionId),
     Versions(DefinitionId),
+    /// Azure Monitor's settings of a subscription.
+    Autoscale(String),
     /// By its guid.
     Operation(String),
     /// The tags of a version.
@@ -47,6 +49,9 @@ impl Target {
                 8 if is(4, "locations") => Some(Self::Operation(parts[7].to_owned())),
                 _ => None,
             };
+        }
+        if parts.len() == 5 && is(0, "subscriptions") && is(3, "microsoft.insights") && is(4, "autoscalesettings") {
+            return Some(Self::Autoscale(parts[1].to_owned()));
         }
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         if parts.len() % 2 == 1 {
@@ -86,6 +91,7 @@ impl Target {
             Self::Gallery(_) | Self::Definition(_) | Self::Version(_) | Self::Versions(_) => Some("2023-07-03"),
             Self::Tags(_) => Some("2021-04-01"),
             Self::Permissions(_) => Some("2022-04-01"),
+            Self::Autoscale(_) => Some("2022-10-01"),
             Self::Operation(_) => None,
         }
     }
@@ -117,6 +123,7 @@ mod tests {
             (format!("{group}/galleries/g/images/d"), "Definition("),
             (format!("{group}/galleries/g"), "Gallery("),
             (format!("{sub}/virtualMachineScaleSets"), "ScaleSets("),
+            (sub.replace("Microsoft.Compute", "Microsoft.Insights/autoscalesettings"), "Autoscale("),
             (format!("{sub}/providers/Microsoft.Authorization/permissions"), "Permissions("),
             (format!("{sub}/locations/westus/DiskOperations/1-2"), "Operation("),
         ];

@@ -9,7 +9,7 @@ use super::{
     disk, made, object, pod, snapshot, stranger, version,
 };
 use crate::{
-    cloud::{ImageRef, Provisioning, Replication},
+    cloud::{Autoscale, ImageRef, Provisioning, Replication},
     sim::{Scene, World, spec},
 };
 
@@ -33,6 +33,16 @@ pub(super) fn first() -> Scene {
 
 pub(super) fn later() -> Scene {
     Scene { adopted: true, seed: 3, ..Scene::nominal() }
+}
+
+fn model(world: &mut World) -> &mut serde_json::Value {
+    let id = spec(&later()).scale_set;
+    &mut world.scale_sets.get_mut(&id.key()).expect("the scale set").value
+}
+
+fn capacity(world: &World) -> u64 {
+    let id = spec(&later()).scale_set;
+    world.scale_sets[&id.key()].value["sku"]["capacity"].as_u64().expect("a number")
 }
 
 fn anything(_: &World, _: &Known) -> bool {
@@ -376,5 +386,58 @@ pub(super) const ROWS: &[Row] = &[
         end: "done",
         says: &[],
         left: |world, known| !world.versions.contains_key(&known.pruned().key()),
+    },
+    Row {
+        step: "ScaleOut",
+        start: Foreign,
+        scene: later,
+        at: Some("PlanScaleOut"),
+        change: |world, _| model(world)["sku"]["capacity"] = 2.into(),
+        end: "done",
+        says: &["KW0004", "somebody has set scale set pool1 from 3 to 2"],
+        left: |world, _| capacity(world) == 2,
+    },
+    Row {
+        step: "ScaleOut",
+        start: Foreign,
+        scene: later,
+        at: Some("PlanScaleOut"),
+        change: |world, _| model(world)["sku"]["capacity"] = 9.into(),
+        end: "done",
+        says: &[],
+        left: |world, _| capacity(world) == 9,
+    },
+    Row {
+        step: "ScaleOut",
+        start: Foreign,
+        scene: later,
+        at: Some("PruneVersions"),
+        change: |world, _| model(world)["tags"]["Cluster-Autoscaler-Enabled"] = "true".into(),
+        end: "done",
+        says: &["KW0303", "tag cluster-autoscaler-enabled", "set scaleOut to 0"],
+        left: |world, _| capacity(world) == 3,
+    },
+    Row {
+        step: "ScaleOut",
+        start: Foreign,
+        scene: later,
+        at: Some("PruneVersions"),
+        change: |world, _| {
+            let target = model(world)["id"].as_str().expect("an id").to_uppercase();
+            world.autoscale = vec![Autoscale { name: "cpu".into(), target, enabled: true }];
+        },
+        end: "done",
+        says: &["KW0303", "autoscale setting cpu"],
+        left: |world, _| capacity(world) == 3,
+    },
+    Row {
+        step: "ScaleOut",
+        start: Broken,
+        scene: later,
+        at: Some("PlanScaleOut"),
+        change: |world, _| model(world)["properties"]["provisioningState"] = "Failed".into(),
+        end: "done",
+        says: &[],
+        left: |world, _| capacity(world) == 4,
     },
 ];
