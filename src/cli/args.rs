@@ -228,6 +228,34 @@ pub(super) struct ResumeArgs {
 pub(super) enum StoreCommand {
     /// Read every byte of the store and say what it holds and whether it is sound. Changes nothing.
     Check(OutputArgs),
+    /// Write the whole store to a file, as lines of JSON that people can read and `import` takes.
+    ///
+    /// Also while a daemon holds it: nothing is stopped. The file is written beside its name and renamed when it is whole.
+    Export(ExportArgs),
+    /// Make a store of an export, where there is none. Refuses a file that is not whole and right.
+    ///
+    /// The store keeps its id, its commit number and the newest epoch of the Lease.
+    Import(ImportArgs),
+    /// Give back the room that deleted and replaced records take: rewrite the store, read it back, swap it in.
+    ///
+    /// Nobody may hold the store. Killed anywhere, the old store is there or the new one.
+    Compact(OutputArgs),
+    /// Move a store that can't be trusted aside, and say what its runs may have left in the world.
+    ///
+    /// Refused for a sound store. Nothing is deleted, in the store or in the world.
+    Quarantine(OutputArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// The file to write, which may not be there yet; `-` for stdout.
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// The file that `export` wrote; `-` for stdin.
+    pub(super) file: PathBuf,
 }
 
 #[cfg(feature = "sim")]

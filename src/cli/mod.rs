@@ -7,6 +7,7 @@ mod render;
 mod run;
 #[cfg(feature = "sim")]
 mod simulate;
+mod store;
 mod watch;
 
 pub use args::Cli;

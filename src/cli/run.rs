@@ -9,9 +9,7 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    args::{
-        AutoArgs, Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand,
-    },
+    args::{AutoArgs, Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs},
     exit::Code,
     plugin, render,
     watch::{self, Interrupts, Lines},
@@ -25,7 +23,7 @@ use crate::{
         VERSION as API_VERSION, What, audit_entries, audit_prefix,
     },
     model::{BadName, RunId},
-    store::{Journal, Revision, StoreError, check_dir},
+    store::{Journal, Place, Revision, StoreError},
     workflow::{Engine, Event, Observer, Rejected, Run, Summary, describe, find_run, summaries},
 };
 
@@ -136,7 +134,7 @@ fn dispatch(cli: Cli) -> Result<Code> {
             }
             Ok(if report.good() { Code::Ok } else { Code::Failed })
         }
-        Command::Store(StoreCommand::Check(args)) => check(&config()?.store, args.output),
+        Command::Store(command) => super::store::run(&config()?, command),
         Command::Auto(AutoArgs { once: _ }) => runtime()?.block_on(auto(&config()?)),
         Command::Serve(args) => {
             let signal = runtime()?.block_on(app::serve(&config()?, args.hold_on_start))?;
@@ -175,12 +173,16 @@ pub(super) fn asker() -> String {
 }
 
 /// Reading needs a store: without one there is nothing to say, and none is made.
-fn existing(store: &Path) -> Result<bool> {
-    store.join("db").try_exists().with_context(|| format!("failed to look for a store in {}", store.display()))
+pub(super) fn existing(store: &Path) -> Result<bool> {
+    // The mark stays where a database is gone: that is no empty place.
+    let any = ["db", "mark", "ready"].iter().map(|name| store.join(name).try_exists());
+    any.reduce(|any, next| Ok(any? || next?))
+        .unwrap_or(Ok(false))
+        .with_context(|| format!("failed to look for a store in {}", store.display()))
 }
 
 /// Reads a store that nobody holds.
-async fn reading<T>(store: &Path, read: impl AsyncFnOnce(&Journal) -> Result<T>) -> Result<T> {
+async fn reading<T>(store: &Place, read: impl AsyncFnOnce(&Journal) -> Result<T>) -> Result<T> {
     let (journal, guard) = app::read_store(store)?;
     let result = read(&journal).await;
     drop(journal);
@@ -197,7 +199,7 @@ async fn all_runs(config: &Config) -> Result<Vec<Summary>> {
     if !existing(&config.store)? {
         return Ok(Vec::new());
     }
-    reading(&config.store, async |journal| Ok(summaries(journal).await?)).await
+    reading(&app::place(config), async |journal| Ok(summaries(journal).await?)).await
 }
 
 async fn audit(config: &Config) -> Result<Vec<AuditEntry>> {
@@ -207,7 +209,7 @@ async fn audit(config: &Config) -> Result<Vec<AuditEntry>> {
     if !existing(&config.store)? {
         return Ok(Vec::new());
     }
-    reading(&config.store, async |journal| Ok(audit_entries(journal.facts(audit_prefix()).await?))).await
+    reading(&app::place(config), async |journal| Ok(audit_entries(journal.facts(audit_prefix()).await?))).await
 }
 
 async fn list(config: &Config, args: &ListArgs) -> Result<Code> {
@@ -234,7 +236,7 @@ async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
     let view = if let Some(client) = &client {
         client.describe(&args.run).await?
     } else if existing(&config.store)? {
-        reading(&config.store, async |journal| {
+        reading(&app::place(config), async |journal| {
             let id = find_run(&summaries(journal).await?, &args.run)?;
             Ok(RunView::of(describe(journal, id).await??))
         })
@@ -269,7 +271,7 @@ async fn cancel(config: &Config, args: &RunArgs, by: String) -> Result<Code> {
     if !existing(&config.store)? {
         return Err(Rejected::NoSuchRun(args.run.clone()).into());
     }
-    let store = app::open_store(&config.store)?;
+    let store = app::open_store(&app::place(config))?;
     let cluster = app::cluster(config).await?;
     let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let cancel = What::Cancel(args.run.clone());
@@ -288,7 +290,7 @@ async fn start(config: &Config, args: &StartArgs, by: String) -> Result<Code> {
         let code = say_run(started.id, args.output)?;
         return if args.wait { watch::to_rest(&config.store, &client, &started.run).await } else { Ok(code) };
     }
-    let store = app::open_store(&config.store)?;
+    let store = app::open_store(&app::place(config))?;
     let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let scale_set = spec.scale_set.clone();
     let open = engine.open_run(&scale_set).await;
@@ -331,7 +333,7 @@ async fn resume(config: &Config, args: &ResumeArgs, by: String) -> Result<Code> 
         let given = args.run.clone().unwrap_or_else(|| "any".into());
         return Err(Rejected::NoSuchRun(given).into());
     }
-    let store = app::open_store(&config.store)?;
+    let store = app::open_store(&app::place(config))?;
     let cluster = app::cluster(config).await?;
     let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let open: Vec<Summary> = engine.summaries().await?.into_iter().filter(Summary::open).collect();
@@ -383,29 +385,6 @@ async fn rest(engine: Arc<Engine>, store: app::OpenStore, id: RunId) -> Result<C
             Ok(code)
         }
     }
-}
-
-fn check(store: &Path, output: Output) -> Result<Code> {
-    let report = check_dir(store)?;
-    match output {
-        Output::Table => println!(
-            "The store in {} is sound: {} runs, {} records, {} facts, commit {}, {} bytes of data in {} bytes of files.",
-            store.display(),
-            report.runs,
-            report.records,
-            report.facts,
-            report.commit,
-            report.live_bytes,
-            report.file_bytes
-        ),
-        Output::Json => {
-            let mut value = serde_json::to_value(&report)?;
-            value["apiVersion"] = API_VERSION.into();
-            value["kind"] = "StoreCheck".into();
-            print_json(&value)?;
-        }
-    }
-    Ok(Code::Ok)
 }
 
 /// Tells a person on stderr what happens to runs, a line each.

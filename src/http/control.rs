@@ -27,7 +27,7 @@ use super::{
         self, AuditList, BODY_BYTES_MAX, BY_CHARS_MAX, By, Changed, Endpoint, IDEMPOTENCY_KEY, KEY_CHARS_MAX,
         LAST_EVENT_ID, Peer, REPLAYED, RunList, RunView, Start,
     },
-    events,
+    backup, events,
     failure::Failure,
     mutations::{Asked, Done, Mutations, What, audit_entries, audit_prefix, fingerprint},
 };
@@ -68,6 +68,7 @@ pub fn router(engine: Arc<Engine>, shutdown: watch::Receiver<bool>) -> Router {
         .route(api::CANCEL.path, post(cancel))
         .route(api::RESUME.path, post(resume))
         .route(api::AUDIT.path, get(audit))
+        .route(api::EXPORT.path, get(export))
         .fallback(async |uri: Uri| Failure::no_such_path(uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             Failure::no_such_method(method.as_str(), uri.path())
@@ -175,6 +176,10 @@ async fn describe(State(Served { engine, .. }): State<Served>, path: Run) -> Res
 async fn audit(State(Served { engine, .. }): State<Served>) -> Result<Response, Failure> {
     let entries = audit_entries(engine.facts(audit_prefix()).await?);
     Ok(answered(&api::AUDIT, AuditList { entries }))
+}
+
+async fn export(State(Served { engine, .. }): State<Served>) -> Result<Response, Failure> {
+    Ok(backup::sent(engine.export(env!("CARGO_PKG_VERSION")).await?))
 }
 
 async fn follow(

@@ -3,6 +3,7 @@
 //! What can be asked stands in `api.rs`, once for both sides.
 
 mod api;
+mod backup;
 mod client;
 mod control;
 mod events;
@@ -11,6 +12,7 @@ mod follow;
 mod health;
 mod metrics;
 mod mutations;
+mod pieces;
 
 pub use api::{
     Answer, AuditEntry, AuditList, By, Changed, Peer, Problem, ProblemKind, RunList, RunView, Start, VERSION, Verb,
@@ -22,3 +24,4 @@ pub use follow::{Follow, Heard};
 pub use health::{Vitals, probes};
 pub use metrics::Metrics;
 pub use mutations::{Mutations, What, audit_entries, audit_prefix};
+pub use pieces::Pieces;

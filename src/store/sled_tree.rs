@@ -198,6 +198,10 @@ impl ByteTree for SledTree {
         self.mark.write_all_at(bytes, slot as u64 * SLOT_STRIDE)?;
         Ok(self.mark.sync_data()?)
     }
+
+    fn low_on_room(&self) -> bool {
+        self.room.still_low()
+    }
 }
 
 impl Drop for SledTree {

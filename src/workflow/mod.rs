@@ -6,6 +6,7 @@
 //! run ends, or says what it waits for. What is not: that a request is sent only once when its answer was lost.
 
 mod authority;
+mod backup;
 mod delay;
 mod describe;
 mod driver;
