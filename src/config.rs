@@ -1,5 +1,6 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
+mod effective;
 mod schedules;
 
 use std::{
@@ -19,6 +20,8 @@ use crate::{
     policy::schedule::Schedule,
     workflow::Pace,
 };
+
+pub use effective::{Setting, Source, effective};
 
 /// Settings that can't be used; each text names the setting, its value and the remedy.
 #[derive(Debug, thiserror::Error)]

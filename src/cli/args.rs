@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::exit;
+use super::{
+    completion::{CompletionArgs, ManArgs},
+    exit,
+    list::ListArgs,
+    view::{View, ViewArgs},
+};
 use crate::{clean::cli::CleanArgs, config::Overrides, model::NodeName};
 
 /// Keeps the node image of self-managed Kubernetes pools on Azure VM scale sets fresh.
@@ -56,6 +61,9 @@ impl Cli {
             | Command::Clean(_)
             | Command::Doctor(_)
             | Command::Store(_)
+            | Command::Config(_)
+            | Command::Completion(_)
+            | Command::Man(_)
             | Command::Version(_) => "warn",
         };
         self.log.as_deref().unwrap_or(quiet)
@@ -120,6 +128,16 @@ pub(super) enum Command {
     /// Look after the store.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Show the settings that are in force, each with where it comes from. Secrets are never shown.
+    Config(ViewArgs),
+    /// Print a script that completes commands and flags, for a shell to read.
+    ///
+    /// bash: `source <(kamino-wf completion bash)` in ~/.bashrc. zsh: into a file `_kamino-wf` in a directory of `$fpath`. fish:
+    /// into ~/.config/fish/completions/kamino-wf.fish.
+    Completion(CompletionArgs),
+    /// Write a man page for each command into a directory, for packagers.
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Show the version.
     Version(OutputArgs),
 }
@@ -162,16 +180,6 @@ pub(super) struct OutputArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ListArgs {
-    /// Who asked for what, and what came of it, instead of runs; newest first.
-    #[arg(long)]
-    pub(super) audit: bool,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(super) output: Output,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct StartArgs {
     /// The pool, by its name in the settings: its best node is the donor.
     #[arg(long, value_name = "NAME", required_unless_present = "node")]
@@ -199,7 +207,7 @@ pub(super) struct DescribeArgs {
     pub(super) watch: bool,
     /// How to print.
     #[arg(short, long, value_enum, default_value = "table")]
-    pub(super) output: Output,
+    pub(super) output: View,
 }
 
 #[derive(Debug, Args)]

@@ -1,13 +1,18 @@
 //! The commands: what they are called, what they say, and with which code they end.
 
 mod args;
+mod completion;
 mod exit;
+mod list;
 mod plugin;
 mod render;
 mod run;
+mod select;
+mod settings;
 #[cfg(feature = "sim")]
 mod simulate;
 mod store;
+mod view;
 mod watch;
 
 pub use args::Cli;

@@ -3,25 +3,24 @@
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
 use serde_json::json;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    args::{AutoArgs, Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs},
-    exit::Code,
+    args::{AutoArgs, Cli, Command, DescribeArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs},
+    completion,
+    exit::{Code, page},
     plugin, render,
+    view::{View, print},
     watch::{self, Interrupts, Lines},
 };
 use crate::{
     app::{self, Drove, NoCredential, NoSuchNode, UnusableAccess},
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, check_variables},
-    http::{
-        Answer, AuditEntry, AuditList, CallError, Client, Mutations, ProblemKind, RunList, RunView, Terms,
-        VERSION as API_VERSION, What, audit_entries, audit_prefix,
-    },
+    http::{Answer, CallError, Client, Mutations, ProblemKind, RunView, Terms, VERSION as API_VERSION, What},
     model::{BadName, RunId},
     store::{Journal, Place, Revision, StoreError},
     workflow::{Engine, Event, Observer, Rejected, Run, Summary, describe, find_run, summaries},
@@ -31,8 +30,12 @@ use crate::{
 #[must_use]
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
-    if plugin::called(arguments.next().as_ref()) {
+    let name = arguments.next();
+    if plugin::called(name.as_ref()) {
         return plugin::main(arguments);
+    }
+    if completion::called(name.as_ref()) {
+        return completion::for_kubectl(arguments);
     }
     let cli = Cli::parse();
     if let Command::Clean(args) = cli.command {
@@ -41,7 +44,7 @@ pub fn main() -> ExitCode {
     match prepare(&cli).and_then(|()| dispatch(cli)) {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("kamino-wf: {error:#}");
+            eprintln!("kamino-wf: {error:#}{}", page(&error));
             code_of(&error).into()
         }
     }
@@ -94,8 +97,11 @@ pub(super) fn code_of(error: &anyhow::Error) -> Code {
             };
         }
         let store = cause.downcast_ref::<StoreError>();
-        if matches!(store, Some(StoreError::InUse { .. })) {
+        if matches!(store, Some(StoreError::InUse { .. } | StoreError::NotEmpty { .. } | StoreError::Sound { .. })) {
             return Code::Conflict;
+        }
+        if matches!(store, Some(StoreError::Import { .. })) {
+            return Code::Usage;
         }
     }
     Code::Failed
@@ -141,7 +147,10 @@ fn dispatch(cli: Cli) -> Result<Code> {
             info!(signal, "stopped");
             Ok(Code::Ok)
         }
-        Command::List(args) => runtime()?.block_on(list(&config()?, &args)),
+        Command::List(args) => runtime()?.block_on(super::list::run(&config()?, &args)),
+        Command::Config(args) => super::settings::run(&overrides, args.output),
+        Command::Completion(args) => completion::script(&args),
+        Command::Man(args) => completion::pages(&args),
         Command::Describe(args) => runtime()?.block_on(describe_run(&config()?, &args)),
         Command::Cancel(args) => runtime()?.block_on(cancel(&config()?, &args, by)),
         Command::Start(args) => runtime()?.block_on(start(&config()?, &args, by)),
@@ -182,7 +191,7 @@ pub(super) fn existing(store: &Path) -> Result<bool> {
 }
 
 /// Reads a store that nobody holds.
-async fn reading<T>(store: &Place, read: impl AsyncFnOnce(&Journal) -> Result<T>) -> Result<T> {
+pub(super) async fn reading<T>(store: &Place, read: impl AsyncFnOnce(&Journal) -> Result<T>) -> Result<T> {
     let (journal, guard) = app::read_store(store)?;
     let result = read(&journal).await;
     drop(journal);
@@ -190,44 +199,6 @@ async fn reading<T>(store: &Place, read: impl AsyncFnOnce(&Journal) -> Result<T>
     let result = result?;
     closed?;
     Ok(result)
-}
-
-async fn all_runs(config: &Config) -> Result<Vec<Summary>> {
-    if let Some(client) = Client::connect(&config.store).await? {
-        return Ok(client.list().await?);
-    }
-    if !existing(&config.store)? {
-        return Ok(Vec::new());
-    }
-    reading(&app::place(config), async |journal| Ok(summaries(journal).await?)).await
-}
-
-async fn audit(config: &Config) -> Result<Vec<AuditEntry>> {
-    if let Some(client) = Client::connect(&config.store).await? {
-        return Ok(client.audit().await?);
-    }
-    if !existing(&config.store)? {
-        return Ok(Vec::new());
-    }
-    reading(&app::place(config), async |journal| Ok(audit_entries(journal.facts(audit_prefix()).await?))).await
-}
-
-async fn list(config: &Config, args: &ListArgs) -> Result<Code> {
-    let output = args.output;
-    if args.audit {
-        let entries = audit(config).await?;
-        match output {
-            Output::Table => println!("{}", render::audit(&entries)),
-            Output::Json => print_json(&serde_json::to_value(Answer::new("AuditList", AuditList { entries }))?)?,
-        }
-        return Ok(Code::Ok);
-    }
-    let runs = all_runs(config).await?;
-    match output {
-        Output::Table => println!("{}", render::list(&runs, SystemClock.now())),
-        Output::Json => print_json(&serde_json::to_value(Answer::new("RunList", RunList { runs }))?)?,
-    }
-    Ok(Code::Ok)
 }
 
 async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
@@ -244,16 +215,22 @@ async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
     } else {
         return Err(Rejected::NoSuchRun(args.run.clone()).into());
     };
-    match args.output {
-        Output::Json if args.watch => {}
-        Output::Table => println!("{}", render::describe(&view.description, SystemClock.now())),
-        Output::Json => print_json(&serde_json::to_value(Answer::new("Run", &view))?)?,
+    let data = || Ok(serde_json::to_value(Answer::new("Run", &view))?);
+    let people = |wide| render::describe(&view.description, SystemClock.now(), wide);
+    let lines = match args.output {
+        View::Table | View::Wide => Lines::Words,
+        View::Json => Lines::Json,
+        View::Yaml | View::Name if args.watch => {
+            let remedy = "events come as words or, with -o json, as JSON".into();
+            let value = args.output.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned());
+            return Err(ConfigError::Bad { setting: "--output".into(), value, remedy }.into());
+        }
+        View::Yaml | View::Name => Lines::Words,
+    };
+    if !(args.watch && args.output == View::Json) {
+        print(args.output, data, people, || vec![view.description.summary.run.clone()])?;
     }
     let Some(interrupts) = interrupts else { return Ok(Code::Ok) };
-    let lines = match args.output {
-        Output::Table => Lines::Words,
-        Output::Json => Lines::Json,
-    };
     watch::from(&config.store, &view.description, lines, client.is_some(), interrupts).await
 }
 

@@ -293,3 +293,22 @@ fn first_chunk(stored_key: &[u8], stored: &[u8]) -> Result<(Vec<u8>, u16, Vec<u8
 fn split(value: &[u8]) -> Vec<&[u8]> {
     if value.is_empty() { vec![value] } else { value.chunks(CHUNK_BYTES).collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::laws::{self, Bed};
+    use super::*;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Bed for Folder {
+        fn open(&mut self) -> Box<dyn ByteTree> {
+            Box::new(SledTree::open(self.0.path()).expect("sled opens"))
+        }
+    }
+
+    #[test]
+    fn sled_keeps_the_laws() {
+        laws::check(|| Folder(tempfile::tempdir().expect("a directory")));
+    }
+}
