@@ -34,24 +34,24 @@ pub(crate) fn in_own_namespace(test: &str) -> bool {
 }
 
 /// A small tmpfs.
-pub(crate) struct Volume(PathBuf, tempfile::TempDir);
+pub(crate) struct Volume(tempfile::TempDir);
 
 impl Volume {
-    pub(crate) fn mount(mib: u32) -> Option<Self> {
+    pub(crate) fn mount(mib: u32) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let size = std::ffi::CString::new(format!("size={mib}m")).expect("no zero in it");
         rustix::mount::mount("tmpfs", dir.path(), "tmpfs", rustix::mount::MountFlags::NOSUID, size.as_c_str())
             .expect("a tmpfs in a namespace of our own");
-        Some(Self(dir.path().to_owned(), dir))
+        Self(dir)
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        self.0.path()
     }
 
     /// Takes all room but so much.
     pub(crate) fn fill_but(&self, bytes: u64) {
-        let stat = rustix::fs::statvfs(&self.0).expect("it can be looked at");
+        let stat = rustix::fs::statvfs(self.path()).expect("it can be looked at");
         let free = stat.f_bavail * stat.f_frsize;
         let mut file = fs::File::options().append(true).create(true).open(self.filler()).expect("it is made");
         let mut left = free.saturating_sub(bytes);
@@ -69,13 +69,13 @@ impl Volume {
     }
 
     fn filler(&self) -> PathBuf {
-        self.0.join("filler")
+        self.path().join("filler")
     }
 }
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        let _ = rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH);
     }
 }
 
@@ -84,7 +84,7 @@ fn what_is_on_a_full_disk_can_be_read_and_new_runs_are_refused() {
     if !in_own_namespace("full_disk::what_is_on_a_full_disk_can_be_read_and_new_runs_are_refused") {
         return;
     }
-    let Some(volume) = Volume::mount(64) else { return };
+    let volume = Volume::mount(64);
     let store = volume.path().join("store");
     filled(&store, 3, 5);
     assert!(store.join("ballast").exists(), "room was set aside");
