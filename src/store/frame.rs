@@ -238,7 +238,8 @@ mod tests {
             key in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
             let frame = Frame { class: Class::Record, schema, previous, name, payload };
-            prop_assert_eq!(payload_text(&frame.encode(&key)), Some(frame.payload.to_string().as_str()));
+            let (bytes, text) = (frame.encode(&key), frame.payload.to_string());
+            prop_assert_eq!(payload_text(&bytes), Some(text.as_str()));
             prop_assert_eq!(Frame::decode(&key, &frame.encode(&key)), Ok(frame));
         }
 
