@@ -9,6 +9,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -273,6 +274,8 @@ fn downgraded_and_back(lacking: usize, cancels: bool, resumes: bool) -> [(Vec<Ev
             let events = on(&disk, async |journal| all(&journal).await.swap_remove(0).1).await;
             let run = Run::fold(RunId(id), events.clone()).expect("a legal run");
             let cloud = SimCloud::new(Arc::clone(&session.shared), Arc::new(Limiter::default()));
+            // Lists lag behind.
+            tokio::time::sleep(Duration::from_mins(5)).await;
             let left = cloud.leftovers(&run.spec.scale_set.group()).await.expect("it answers");
             let left = left.disks.len() + left.snapshots.len();
             (events, run, left)

@@ -61,25 +61,30 @@ fn copied(from: &Path, to: &Path) {
     }
 }
 
-/// `123d 04h`, wherever it stands, becomes `[age]` with the spaces that keep the columns.
+/// `12h 04m` or `3d 04h`, wherever it stands, becomes `[age]`; columns that follow one are two spaces away.
 fn ageless(text: &str) -> String {
-    let digits = |word: &str, unit: char| {
-        word.strip_suffix(unit).is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit()))
+    let is = |word: &str, units: &str| {
+        let (number, unit) = word.split_at(word.len().saturating_sub(1));
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) && units.contains(unit)
     };
     let line = |line: &str| {
-        let words: Vec<&str> = line.split(' ').collect();
-        let mut out: Vec<String> = Vec::new();
+        let mut words: Vec<&str> = line.split(' ').collect();
         let mut at = 0;
         while at < words.len() {
-            if digits(words[at], 'd') && words.get(at + 1).is_some_and(|next| digits(&next[..next.len().min(3)], 'h')) {
-                out.push("[age]".to_owned() + &words[at + 1][3..]);
-                at += 2;
-            } else {
-                out.push(words[at].to_owned());
-                at += 1;
+            let age = is(words[at], "dh") && words.get(at + 1).is_some_and(|next| is(next.trim_end_matches(','), "hm"));
+            if age {
+                words[at] = if words[at + 1].ends_with(',') { "[age]," } else { "[age]" };
+                words.remove(at + 1);
             }
+            if age || words[at] == "AGE" || words[at] == "TOOK" {
+                let spaces = words[at + 1..].iter().take_while(|word| word.is_empty()).count();
+                if spaces > 1 {
+                    words.drain(at + 2..at + 1 + spaces);
+                }
+            }
+            at += 1;
         }
-        out.join(" ")
+        words.join(" ")
     };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -188,7 +193,8 @@ async fn shells_can_complete_commands() {
         }
     }
     desk.binary.run(&["completion", "tcsh"]).await.assert(2, &["tcsh", "fish"]);
-    let ask = r#"source "$1"; COMP_WORDS=(kamino-wf store qua); COMP_CWORD=2; _kamino-wf kamino-wf qua store; printf '%s\n' "${COMPREPLY[@]}""#;
+    // As bash itself would ask the function that was registered.
+    let ask = r#"source "$1"; COMP_WORDS=(kamino-wf store qua); COMP_CWORD=2; "$(complete -p kamino-wf | sed 's/.*-F \([^ ]*\).*/\1/')" kamino-wf qua store; printf '%s\n' "${COMPREPLY[@]}""#;
     let bash = Command::new("bash").args(["-c", ask, "bash"]).arg(desk.folder.path().join("bash")).output();
     let said = String::from_utf8(bash.expect("bash is here").stdout).expect("text");
     assert_eq!(said.trim(), "quarantine");
@@ -237,8 +243,8 @@ async fn help_teaches() {
     ] {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let help = desk.says(&words).await;
-        // What every command has is in the first of them.
-        let own = help.split("\nExit codes:").next().unwrap_or_default();
+        // What every command has is not its own.
+        let own = help.split("\nOptions of every command:").next().unwrap_or_default();
         text.push_str(&format!("$ kamino-wf {command} --help\n{own}\n"));
     }
     insta::assert_snapshot!("help", text);

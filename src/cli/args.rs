@@ -12,6 +12,9 @@ use super::{
 };
 use crate::{clean::cli::CleanArgs, config::Overrides, model::NodeName};
 
+/// Flags that every command has, after its own.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Keeps the node image of self-managed Kubernetes pools on Azure VM scale sets fresh.
 ///
 /// It takes the most recently rebooted healthy node of a pool, snapshots its OS disk while the node goes on working, cleans a
@@ -21,26 +24,26 @@ use crate::{clean::cli::CleanArgs, config::Overrides, model::NodeName};
 #[command(name = "kamino-wf", version, after_help = exit::TABLE, propagate_version = true)]
 pub struct Cli {
     /// Settings file (YAML); /etc/kamino-wf/config.yaml if it is there.
-    #[arg(long, global = true, env = "KAMINO_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Directory of the store; settings say `store`.
-    #[arg(long, global = true, env = "KAMINO_STORE", value_name = "DIR")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_STORE", value_name = "DIR")]
     store: Option<PathBuf>,
     /// Kubeconfig; in a pod its own service account is the default.
-    #[arg(long, global = true, env = "KAMINO_KUBECONFIG", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Context in the kubeconfig.
-    #[arg(long, global = true, env = "KAMINO_CONTEXT", value_name = "NAME")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_CONTEXT", value_name = "NAME")]
     context: Option<String>,
     /// What to log on stderr, as in `info` or `kamino_wf=debug`; by default `info` when serving, nothing in a simulation,
     /// `warn` otherwise.
-    #[arg(long, global = true, env = "KAMINO_LOG", value_name = "FILTER")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_LOG", value_name = "FILTER")]
     log: Option<String>,
     /// Who asks, for the record; `kubectl kamino` says it.
-    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, hide = true, value_name = "NAME")]
     by: Option<String>,
     /// How to log; JSON when serving, unless told otherwise.
-    #[arg(long, global = true, env = "KAMINO_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_LOG_FORMAT", value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub(super) command: Command,

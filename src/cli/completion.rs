@@ -28,15 +28,34 @@ pub(super) struct ManArgs {
 }
 
 pub(super) fn script(args: &CompletionArgs) -> Result<Code> {
-    let shell = match args.shell {
-        For::Bash => Shell::Bash,
-        For::Zsh => Shell::Zsh,
-        For::Fish => Shell::Fish,
+    let text = match args.shell {
+        For::Bash => bash(),
+        For::Zsh => generated(Shell::Zsh, Cli::command(), PRODUCT),
+        For::Fish => generated(Shell::Fish, Cli::command(), PRODUCT),
     };
-    let mut text = Vec::new();
-    generate(shell, &mut Cli::command(), "kamino-wf", &mut text);
-    io::Write::write_all(&mut io::stdout(), &text).context("failed to print the script")?;
+    io::Write::write_all(&mut io::stdout(), text.as_bytes()).context("failed to print the script")?;
     Ok(Code::Ok)
+}
+
+const PRODUCT: &str = "kamino-wf";
+
+fn generated(shell: Shell, mut command: Command, name: &'static str) -> String {
+    let mut text = Vec::new();
+    generate(shell, &mut command, name, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// `clap_complete` 4.6.11 writes two different words for a name with a hyphen, in the parts of its script for bash that have to
+/// meet: no command within a command is completed. So it is told a name without one, and the last lines are put right.
+fn bash() -> String {
+    const PLAIN: &str = "kaminowf";
+    let text = generated(Shell::Bash, Cli::command().name(PLAIN), PLAIN);
+    text.lines()
+        .map(|line| match line.strip_suffix(PLAIN).filter(|_| line.trim_start().starts_with("complete ")) {
+            Some(rest) => format!("{rest}{PRODUCT}\n"),
+            None => format!("{line}\n"),
+        })
+        .collect()
 }
 
 pub(super) fn pages(args: &ManArgs) -> Result<Code> {

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use super::tree::{Batch, ByteTree, Entry};
 
 /// A place whose trees can be opened one after the other; what one has synced the next has to find.
-pub trait Bed {
+pub(crate) trait Bed {
     /// Opens the tree as a new process does.
     fn open(&mut self) -> Box<dyn ByteTree>;
 
@@ -21,8 +21,7 @@ pub trait Bed {
 ///
 /// # Panics
 /// At the first law that does not hold.
-#[expect(clippy::panic, clippy::expect_used, reason = "a law that does not hold ends the test")]
-pub fn check<B: Bed>(mut bed: impl FnMut() -> B) {
+pub(crate) fn check<B: Bed>(mut bed: impl FnMut() -> B) {
     let laws: [(&str, fn(&mut dyn Bed)); 10] = [
         ("a new tree is empty, and so are its marks", new_is_empty),
         ("a batch is readable at once, by key and by prefix", readable_at_once),
@@ -53,27 +52,22 @@ fn puts(entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Batch {
     Batch { puts: entries.into_iter().collect(), deletes: Vec::new() }
 }
 
-#[expect(clippy::expect_used, reason = "a law that does not hold ends the test")]
 fn apply(tree: &mut dyn ByteTree, batch: &Batch) {
     tree.apply(batch).expect("it is applied");
 }
 
-#[expect(clippy::expect_used, reason = "a law that does not hold ends the test")]
 fn all(tree: &dyn ByteTree) -> Vec<Entry> {
     tree.scan(&[]).expect("it is read")
 }
 
-#[expect(clippy::expect_used, reason = "a law that does not hold ends the test")]
 fn sync(tree: &mut dyn ByteTree) {
     tree.sync().expect("it is synced");
 }
 
-#[expect(clippy::expect_used, reason = "a law that does not hold ends the test")]
 fn get(tree: &dyn ByteTree, key: &[u8]) -> Option<Vec<u8>> {
     tree.get(key).expect("it is read")
 }
 
-#[expect(clippy::expect_used, reason = "a law that does not hold ends the test")]
 fn new_is_empty(bed: &mut dyn Bed) {
     let tree = bed.open();
     assert_eq!(all(tree.as_ref()), []);
@@ -90,7 +84,6 @@ fn readable_at_once(bed: &mut dyn Bed) {
     assert_eq!(all(tree.as_ref()).len(), 2);
 }
 
-#[expect(clippy::expect_used, reason = "a law that does not hold ends the test")]
 fn ordered(bed: &mut dyn Bed) {
     let mut tree = bed.open();
     let numbers = [255, 0, 256, 1, 65_536, u32::MAX, 7];
@@ -104,7 +97,6 @@ fn ordered(bed: &mut dyn Bed) {
     assert_eq!(all(tree.as_ref()).len(), numbers.len() + 3);
 }
 
-#[expect(clippy::expect_used, reason = "a law that does not hold ends the test")]
 fn visited(bed: &mut dyn Bed) {
     let mut tree = bed.open();
     apply(tree.as_mut(), &puts((0..40).map(|number| (key(number), vec![7; 9000]))));
@@ -177,7 +169,6 @@ fn whole_or_not(bed: &mut dyn Bed) {
     }
 }
 
-#[expect(clippy::expect_used, reason = "a law that does not hold ends the test")]
 fn marks(bed: &mut dyn Bed) {
     let mut tree = bed.open();
     tree.write_mark(1, &[1; 64]).expect("it is written");

@@ -33,8 +33,8 @@ mod frame;
 mod import;
 mod journal;
 mod keys;
-#[cfg(any(test, feature = "sim"))]
-pub mod laws;
+#[cfg(test)]
+pub(crate) mod laws;
 mod ledger;
 mod lock;
 mod mark;

@@ -111,7 +111,9 @@ async fn a_watched_list_says_what_changes_until_a_signal_comes() {
     let machine = desk.binary().start(&["list", "--watch", "-o", "json"]);
     until("the run is listed", || people.data().contains(&run) && machine.data().contains(&run)).await;
     process.stop();
-    people.until("is gone; waiting for the next").await;
+    for watching in [&people, &machine] {
+        watching.until("is gone; waiting for the next").await;
+    }
     let _process = desk.process(true);
     until("its end is told", || people.data().contains(" done ") && machine.data().contains("\"done\"")).await;
     for (watching, signal, code) in [(people, Signal::INT, 130), (machine, Signal::TERM, 143)] {

@@ -21,7 +21,8 @@ struct Volume(PathBuf);
 impl Volume {
     fn mount(at: &Path) -> Self {
         fs::create_dir_all(at).expect("a directory");
-        rustix::mount::mount("tmpfs", at, "tmpfs", rustix::mount::MountFlags::NOSUID, c"size=64m").expect("only root can");
+        rustix::mount::mount("tmpfs", at, "tmpfs", rustix::mount::MountFlags::NOSUID, c"size=64m")
+            .expect("only root can");
         Self(at.to_owned())
     }
 

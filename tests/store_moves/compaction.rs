@@ -50,7 +50,7 @@ fn without_room_for_a_second_one_nothing_is_begun() {
     if !in_own_namespace("compaction::without_room_for_a_second_one_nothing_is_begun") {
         return;
     }
-    let volume = Volume::mount(40);
+    let volume = Volume::mount(64);
     let store = volume.path().join("store");
     filled(&store, 3, 3);
     volume.fill_but(2 << 20);
