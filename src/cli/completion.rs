@@ -93,7 +93,7 @@ fn candidates(words: &[String]) -> Vec<String> {
             at = next;
         }
     }
-    let top = std::ptr::eq(at, &cli);
+    let top = at.get_name() == cli.get_name();
     let flag = before.last().filter(|word| word.starts_with('-'));
     let values = flag.and_then(|flag| values_of(at, flag));
     let found: Vec<String> = match values {

@@ -130,22 +130,19 @@ async fn watch(config: &Config, output: View, selection: &Selection) -> Result<C
             Some(client) => client.list().await.ok(),
             None => None,
         };
-        match seen {
-            Some(runs) => {
-                if alone.take().is_some() {
-                    eprintln!("somebody holds the store again");
-                }
-                lines.changed(runs, selection)?;
+        if let Some(runs) = seen {
+            if alone.take().is_some() {
+                eprintln!("somebody holds the store again");
             }
-            None => {
-                let since = *alone.get_or_insert_with(|| {
-                    eprintln!("the process that held the store is gone; waiting for the next, up to 5 minutes");
-                    Instant::now()
-                });
-                if since.elapsed() > PATIENCE {
-                    bail!("nobody has held the store for {} minutes; nothing moves meanwhile", PATIENCE.as_secs() / 60);
-                }
-            }
+            lines.changed(runs, selection)?;
+            continue;
+        }
+        let since = *alone.get_or_insert_with(|| {
+            eprintln!("the process that held the store is gone; waiting for the next, up to 5 minutes");
+            Instant::now()
+        });
+        if since.elapsed() > PATIENCE {
+            bail!("nobody has held the store for {} minutes; nothing moves meanwhile", PATIENCE.as_secs() / 60);
         }
     }
 }

@@ -74,10 +74,10 @@ pub(super) fn row(summary: &Summary, now: Timestamp, wide: bool) -> Vec<String> 
     let (step, donor, version) = (or_dash(&summary.step), or_dash(&summary.donor), or_dash(&summary.version));
     let age = span(now.duration_since(summary.started));
     if wide {
-        let (stage, id) = (or_dash(&summary.stage), summary.id.0.to_string());
+        let (at, id) = (or_dash(&summary.stage), summary.id.0.to_string());
         let (started, moved) = (format!("{:.0}", summary.started), format!("{:.0}", summary.moved));
         let warnings = summary.warnings.to_string();
-        vec![run, scale_set, state, stage, step, donor, version, started, moved, age, warnings, id, why]
+        vec![run, scale_set, state, at, step, donor, version, started, moved, age, warnings, id, why]
     } else {
         vec![run, scale_set, state, step, donor, version, age, cut(&why, 100)]
     }

@@ -217,16 +217,12 @@ async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
     };
     let data = || Ok(serde_json::to_value(Answer::new("Run", &view))?);
     let people = |wide| render::describe(&view.description, SystemClock.now(), wide);
-    let lines = match args.output {
-        View::Table | View::Wide => Lines::Words,
-        View::Json => Lines::Json,
-        View::Yaml | View::Name if args.watch => {
-            let remedy = "events come as words or, with -o json, as JSON".into();
-            let value = args.output.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned());
-            return Err(ConfigError::Bad { setting: "--output".into(), value, remedy }.into());
-        }
-        View::Yaml | View::Name => Lines::Words,
-    };
+    if args.watch && matches!(args.output, View::Yaml | View::Name) {
+        let remedy = "events come as words or, with -o json, as JSON".into();
+        let value = args.output.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned());
+        return Err(ConfigError::Bad { setting: "--output".into(), value, remedy }.into());
+    }
+    let lines = if args.output == View::Json { Lines::Json } else { Lines::Words };
     if !(args.watch && args.output == View::Json) {
         print(args.output, data, people, || vec![view.description.summary.run.clone()])?;
     }

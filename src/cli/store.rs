@@ -64,13 +64,13 @@ fn check(place: &Place, output: Output) -> Result<Code> {
 async fn export(place: &Place, args: &ExportArgs) -> Result<Code> {
     if args.file == Path::new("-") {
         let counts = exported(place, &mut io::stdout().lock()).await?;
-        eprintln!("{}", in_words("exported", &counts));
+        eprintln!("{}", in_words("exported", counts.as_ref()));
         return Ok(Code::Ok);
     }
     let mut target = Target::begin(&args.file)?;
     let counts = exported(place, &mut target.file).await?;
     target.finish()?;
-    eprintln!("{} to {}", in_words("exported", &counts), args.file.display());
+    eprintln!("{} to {}", in_words("exported", counts.as_ref()), args.file.display());
     Ok(Code::Ok)
 }
 
@@ -118,7 +118,7 @@ fn whole(newest: &[u8]) -> bool {
     text.trim_end().rsplit('\n').next().is_some_and(|line| line.contains("\"line\":\"end\""))
 }
 
-fn in_words(verb: &str, counts: &Option<Counts>) -> String {
+fn in_words(verb: &str, counts: Option<&Counts>) -> String {
     match counts {
         None => verb.to_owned(),
         Some(Counts { store, commit, fence, runs, records, facts }) => {
@@ -177,7 +177,7 @@ fn import(place: &Place, args: &ImportArgs) -> Result<Code> {
         let size = file.metadata().map(|meta| meta.len()).ok();
         import_dir(place, &holder, &mut BufReader::new(file), &args.file.display().to_string(), size)?
     };
-    eprintln!("{} into {}", in_words("imported", &Some(counts)), place.dir.display());
+    eprintln!("{} into {}", in_words("imported", Some(&counts)), place.dir.display());
     Ok(Code::Ok)
 }
 

@@ -11,7 +11,8 @@ use crate::{
 const NAME: &str = "store";
 
 /// Looks at the directory of the store. Nothing is tried out where somebody holds it: it works for them.
-pub async fn store(at: &Place) -> Vec<Check> {
+pub async fn store(at: impl Into<Place>) -> Vec<Check> {
+    let at = at.into();
     let dir = at.dir.as_path();
     let place = match survey(at.clone()) {
         Ok(place) => place,

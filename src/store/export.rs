@@ -155,9 +155,13 @@ fn record(seq: u64, key: &[u8], value: &[u8]) -> Result<Line, StoreError> {
         Frame::decode(key, value).map_err(|error| unreadable(error.to_string()))?;
     let text = payload_text(value).ok_or_else(|| unreadable("its payload is no text".into()))?;
     let plain = Line::Record { seq, schema, kind: name.clone(), payload: Some(payload), text: None };
+    let same = |again: &serde_json::Value| {
+        let again = again.to_string();
+        again == text
+    };
     let again: Option<Line> = serde_json::to_vec(&plain).ok().and_then(|it| serde_json::from_slice(&it).ok());
     match again {
-        Some(Line::Record { payload: Some(again), .. }) if again.to_string() == text => Ok(plain),
+        Some(Line::Record { payload: Some(again), .. }) if same(&again) => Ok(plain),
         _ => Ok(Line::Record { seq, schema, kind: name, payload: None, text: Some(text.to_owned()) }),
     }
 }

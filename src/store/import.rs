@@ -202,7 +202,7 @@ impl Importer<'_> {
             _ if self.header.is_none() => Err(self.wrong("the first line has to be the header")),
             Line::Run { run, schema, revision, digest, summary } => {
                 self.end_run()?;
-                self.supported(schema)?;
+                Self::supported(schema)?;
                 if !self.runs.insert(run) {
                     return Err(self.wrong(&format!("run {run} is there twice")));
                 }
@@ -216,10 +216,12 @@ impl Importer<'_> {
                 self.run = Some(RunSoFar { run, due: revision, digest, seq: 0, newest: [0; 32], line });
                 Ok(())
             }
-            Line::Record { seq, schema, kind, payload, text } => self.record(seq, schema, kind, payload, text),
+            Line::Record { seq, schema, kind, payload, text } => {
+                self.record(seq, schema, kind, payload, text.as_deref())
+            }
             Line::Fact { key, schema, value } => {
                 self.end_run()?;
-                self.supported(schema)?;
+                Self::supported(schema)?;
                 if !self.facts.insert(key.clone()) {
                     return Err(self.wrong(&format!("fact {key:?} is there twice")));
                 }
@@ -238,9 +240,9 @@ impl Importer<'_> {
         schema: u16,
         kind: String,
         payload: Option<Value>,
-        text: Option<String>,
+        text: Option<&str>,
     ) -> Result<(), StoreError> {
-        self.supported(schema)?;
+        Self::supported(schema)?;
         let Some(RunSoFar { run, seq: newest_seq, newest, .. }) = &self.run else {
             return Err(self.wrong("a record that follows no run"));
         };
@@ -248,7 +250,7 @@ impl Importer<'_> {
         if seq != due {
             return Err(self.wrong(&format!("record {due} of run {run} should come here, not record {seq}")));
         }
-        let payload = match (payload, &text) {
+        let payload = match (payload, text) {
             (Some(payload), None) => payload,
             (None, Some(text)) => {
                 serde_json::from_str(text).map_err(|error| self.wrong(&format!("its text is no JSON ({error})")))?
@@ -258,7 +260,7 @@ impl Importer<'_> {
             }
         };
         let frame = Frame { class: Class::Record, schema, previous, name: kind, payload };
-        let leaf = self.put(keys::record(run, seq), &frame, text.as_deref())?;
+        let leaf = self.put(keys::record(run, seq), &frame, text)?;
         if let Some(run) = &mut self.run {
             (run.seq, run.newest) = (seq, leaf);
         }
@@ -320,7 +322,7 @@ impl Importer<'_> {
         Ok(Counts { store, commit, fence, runs, records, facts })
     }
 
-    fn supported(&self, schema: u16) -> Result<(), StoreError> {
+    fn supported(schema: u16) -> Result<(), StoreError> {
         if schema > SCHEMA { Err(StoreError::Newer { schema, supported: SCHEMA }) } else { Ok(()) }
     }
 

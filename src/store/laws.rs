@@ -22,7 +22,8 @@ pub(crate) trait Bed {
 /// # Panics
 /// At the first law that does not hold.
 pub(crate) fn check<B: Bed>(mut bed: impl FnMut() -> B) {
-    let laws: [(&str, fn(&mut dyn Bed)); 10] = [
+    type Law = (&'static str, fn(&mut dyn Bed));
+    let laws: [Law; 10] = [
         ("a new tree is empty, and so are its marks", new_is_empty),
         ("a batch is readable at once, by key and by prefix", readable_at_once),
         ("entries come in the order of their bytes, and only those of the prefix", ordered),
@@ -155,12 +156,12 @@ fn synced_stays(bed: &mut dyn Bed) {
 }
 
 fn whole_or_not(bed: &mut dyn Bed) {
-    for life in 1..6_u32 {
+    for life in 1..6_u8 {
         let mut tree = bed.open();
         let found: Vec<Vec<u8>> = all(tree.as_ref()).into_iter().map(|(_, value)| value).collect();
         assert!(found.is_empty() || found.len() == 50, "life {life}: {} of 50", found.len());
         assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "life {life}: of more than one batch");
-        apply(tree.as_mut(), &puts((0..50).map(|number| (key(number), vec![life as u8; 3000]))));
+        apply(tree.as_mut(), &puts((0..50).map(|number| (key(number), vec![life; 3000]))));
         if life % 2 == 0 {
             sync(tree.as_mut());
         }

@@ -85,7 +85,7 @@ fn mounted_as(path: &Path) -> Option<String> {
     mount_type(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, &device)
 }
 
-/// See proc_pid_mountinfo(5): the third field is the device, the one after the lonely dash the type.
+/// See `proc_pid_mountinfo(5)`: the third field is the device, the one after the lonely dash the type.
 fn mount_type(mountinfo: &str, device: &str) -> Option<String> {
     let line = mountinfo.lines().find(|line| line.split(' ').nth(2) == Some(device))?;
     line.split_once(" - ")?.1.split(' ').next().map(str::to_owned)

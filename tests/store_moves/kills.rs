@@ -32,7 +32,7 @@ fn killed_within(mut command: Command, life: Duration) -> bool {
 
 /// How long it takes undisturbed: kills are spread over that.
 fn undisturbed(mut command: Command) -> Duration {
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     assert!(command.status().expect("the binary starts").success());
     began.elapsed()
 }

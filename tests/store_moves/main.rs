@@ -91,13 +91,15 @@ async fn append(journal: &Journal, run: Uuid, revision: u64, payload: Value) {
     journal.commit(run, Revision(revision), Fence(7), vec![record], summary).await.expect("nothing fails");
 }
 
+/// Numbers that need not come out as they went in: `serde_json` reads these quickly, and not quite.
+const SHARES: [f64; 4] = [0.1, 1.0 / 3.0, 2.225_073_858_507_201e-308, 123_456_789.123_456_79];
+
 /// A store of some runs, some of whose payloads are awkward.
 fn filled(dir: &Path, runs: u128, records: u64) {
     opened(dir, async |journal| {
         for revision in 0..records {
             for run in (0..runs).map(run_id) {
-                let payload =
-                    json!({ "n": revision, "filling": "x".repeat(300), "share": 0.1 + revision as f64 / 3.0 });
+                let payload = json!({ "n": revision, "filling": "x".repeat(300), "share": SHARES[usize::try_from(revision).expect("a few") % SHARES.len()] });
                 append(journal, run, revision, payload).await;
             }
         }
@@ -114,8 +116,11 @@ fn sum(dir: &Path) -> CheckReport {
     report
 }
 
+/// A run, how many records it has, and the end of the chain through them.
+type History = (Uuid, u64, [u8; 32]);
+
 /// All runs with their digests, and all facts: equal for equal histories.
-fn histories(dir: &Path) -> (Vec<(Uuid, u64, [u8; 32])>, Vec<(String, Value)>) {
+fn histories(dir: &Path) -> (Vec<History>, Vec<(String, Value)>) {
     opened(dir, async |journal| {
         let heads = journal.heads().await.expect("it reads");
         let heads = heads.into_iter().map(|head| (head.run, head.revision.0, head.digest)).collect();
