@@ -2,12 +2,13 @@
 //!
 //! The store is the frozen one of the first release, so its ids and times never change. Ages do: they are cut out.
 #![cfg(feature = "sim")]
-#![expect(clippy::expect_used, clippy::panic, reason = "a helper that cannot go on ends the test")]
+#![expect(clippy::expect_used, reason = "a helper that cannot go on ends the test")]
 
 #[path = "support/mod.rs"]
 mod support;
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -245,7 +246,7 @@ async fn help_teaches() {
         let help = desk.says(&words).await;
         // What every command has is not its own.
         let own = help.split("\nOptions of every command:").next().unwrap_or_default();
-        text.push_str(&format!("$ kamino-wf {command} --help\n{own}\n"));
+        writeln!(text, "$ kamino-wf {command} --help\n{own}").expect("into memory");
     }
     insta::assert_snapshot!("help", text);
 }
