@@ -26,6 +26,7 @@ async fn a_store_goes_out_and_comes_in_as_the_same_store() {
     let again = desk.on(&other).run(&["store", "export", "-"]).await;
     let again = again.assert(0, &["exported 4 runs"]).stdout.clone();
     let first = fs::read_to_string(&export).expect("it is there");
+    assert!(first.contains("\"text\":"), "a number that would come out otherwise goes as it was written: {first}");
     let middle = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     let (first, again) = (middle(&first), middle(&again));
     assert_eq!(first.len(), again.len());
