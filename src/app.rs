@@ -4,15 +4,12 @@ mod auto;
 mod doctor;
 mod images;
 mod plan;
+mod remains;
 mod remote;
 mod serve;
 mod status;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
@@ -34,7 +31,7 @@ use crate::{
     http,
     model::{DonorChoice, InstanceId, NodeName, RunId},
     policy::ranking::Rules,
-    store::{Holder, Journal, StoreError, StoreGuard, open_dir},
+    store::{Holder, Journal, Place as StorePlace, StoreError, StoreGuard, open_dir, read_dir},
     workflow::{Authority, Driver, Engine, Observer, Parts, RunSpec, Summary},
 };
 
@@ -42,6 +39,7 @@ pub use auto::auto;
 pub use doctor::doctor;
 pub use images::{ImageView, Images, NoSuchImage, images, pin, prune};
 pub use plan::{Plan, plan};
+pub use remains::remains;
 pub use remote::{Ran, Whereabouts, in_the_pod};
 pub use serve::serve;
 pub use status::{ImageCount, PoolStatus, Status, status};
@@ -80,7 +78,8 @@ pub struct OpenStore {
 }
 
 /// Opens the store and its control socket. Within a runtime.
-pub fn open_store(dir: &Path) -> Result<OpenStore> {
+pub fn open_store(place: &StorePlace) -> Result<OpenStore> {
+    let dir = place.dir.as_path();
     // From here on a signal is an orderly end, also if it comes before there is anything to drive.
     let signals = Signals::listen().context("failed to listen for signals")?;
     let socket = http::socket_path(dir);
@@ -90,7 +89,7 @@ pub fn open_store(dir: &Path) -> Result<OpenStore> {
         socket: Some(socket.clone()),
         release: RELEASE.to_owned(),
     };
-    let (journal, guard) = open_dir(dir, &holder)?;
+    let (journal, guard) = open_dir(place.clone(), &holder)?;
     // Ours by the store's lock: whatever lies there was left behind by a killed process.
     match std::fs::remove_file(&socket) {
         Ok(()) => {}
@@ -108,11 +107,25 @@ pub fn open_store(dir: &Path) -> Result<OpenStore> {
     Ok(OpenStore { journal, guard, listener: Some(listener), socket, signals })
 }
 
-/// The journal of a store that nobody holds, for reading.
-pub fn read_store(dir: &Path) -> Result<(Journal, StoreGuard), StoreError> {
-    let holder =
-        Holder { pid: std::process::id(), since: SystemClock.now(), socket: None, release: RELEASE.to_owned() };
-    open_dir(dir, &holder)
+/// Where the store is, by the settings.
+#[must_use]
+pub fn place(config: &Config) -> StorePlace {
+    StorePlace { dir: config.store.clone(), fuse: config.store_on_fuse }
+}
+
+/// Who holds a store for the time of a command.
+#[must_use]
+pub fn briefly() -> Holder {
+    Holder { pid: std::process::id(), since: SystemClock.now(), socket: None, release: RELEASE.to_owned() }
+}
+
+/// The journal of a store that nobody holds, for reading: of a copy, so that the store stays as it is.
+pub fn read_store(place: &StorePlace) -> Result<(Journal, StoreGuard), StoreError> {
+    match read_dir(place.clone(), &briefly()) {
+        // Without room for a copy anywhere the store itself may open all the same.
+        Err(StoreError::Full) => open_dir(place.clone(), &briefly()),
+        read => read,
+    }
 }
 
 /// The real cluster.

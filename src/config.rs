@@ -1,6 +1,7 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
 mod azure;
+mod effective;
 mod history;
 mod image;
 mod node_file;
@@ -24,6 +25,8 @@ use crate::{
     policy::{history::History, ranking::Rules, schedule::Schedule},
     workflow::Pace,
 };
+
+pub use effective::{Setting, Source, effective};
 
 /// Settings that can't be used; each text names the setting, its value and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +89,8 @@ pub const VARIABLES: [&str; 10] = [
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct File {
     store: Option<PathBuf>,
+    #[serde(default)]
+    store_on_fuse: bool,
     #[serde(default)]
     azure: azure::AzureFile,
     #[serde(default)]
@@ -235,6 +240,8 @@ pub struct Place {
 pub struct Config {
     /// The store's directory.
     pub store: PathBuf,
+    /// A file system in user space is as good as a disk for it; false by default, since most of them are not.
+    pub store_on_fuse: bool,
     /// Where Azure is and who we are there; `None` when no credential is set, which commands that need none don't mind.
     pub azure: Option<AzureSettings>,
     /// How to reach the API server.
@@ -292,7 +299,8 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Self::parse(&path, "{}")?,
             Err(error) => return Err(ConfigError::Unreadable { path, detail: error.to_string() }),
         };
-        let File { store: file_store, azure, kubernetes, polling, cleaning, serve, history, pools } = file;
+        let File { store: file_store, store_on_fuse, azure, kubernetes, polling, cleaning, serve, history, pools } =
+            file;
         let CleaningFile { namespace, image } = cleaning;
         let KubernetesFile { kubeconfig: file_kubeconfig, context: file_context, lease } = kubernetes;
         let path = kubeconfig.or(file_kubeconfig);
@@ -301,6 +309,7 @@ impl Config {
         let said = |name: &str| env(name).filter(|value| !value.is_empty());
         Ok(Self {
             store: store.or(file_store).unwrap_or_else(|| DEFAULT_STORE.into()),
+            store_on_fuse,
             azure: azure::settings(azure, env)?,
             kubernetes: if path.is_none() && context.is_none() && in_pod {
                 Access::InCluster

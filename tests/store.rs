@@ -620,8 +620,10 @@ fn a_full_disk_refuses_commits_and_keeps_what_was_acknowledged() {
         assert!(matches!(error, StoreError::Full), "{error:?}");
         assert!(low, "the ballast went first");
         assert!(acked.values().sum::<u64>() > 100, "{acked:?}");
-        let error = append(&journal, run_id(9), 0, 30_000).await.expect_err("still full");
+        let error = append(&journal, run_id(1), acked[&run_id(1)], 30_000).await.expect_err("still full");
         assert!(matches!(error, StoreError::Full), "{error:?}");
+        let error = append(&journal, run_id(9), 0, 30_000).await.expect_err("no room for a new run");
+        assert!(matches!(error, StoreError::LowOnRoom), "{error:?}");
         assert_all_there(&journal, &acked).await;
         acked
     });

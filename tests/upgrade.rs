@@ -9,12 +9,13 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use kamino_wf::{
     clock::Clock as _,
-    cloud::Limiter,
+    cloud::{Cloud as _, Limiter},
     model::RunId,
     sim::{Crash, Line, Scene, Session, Shared, SimCloud, SimCluster, SimDisk, Stop},
     store::{Fence, Holder, Journal, NewRecord, Revision, open_dir},
@@ -232,6 +233,94 @@ fn a_run_with_a_step_of_another_release_is_left_alone_and_says_which_release() {
         .await;
         assert_eq!(session.shared.world().accepted.len(), before, "nothing was asked for");
     });
+}
+
+/// What a release that lacks a step sees of a run: the step is of a version that it does not have.
+fn of_a_newer_release(events: &[Event], step: usize) -> Vec<Event> {
+    let mut events = events.to_vec();
+    let Some(Event::Started { plan, release, .. }) = events.first_mut() else { panic!("no start") };
+    plan[step].version += 98;
+    *release = "9.9.9".into();
+    events
+}
+
+/// The same under the release that has it: this one stands in for that.
+fn under_that_release(events: &[Event], step: usize) -> Vec<Event> {
+    let mut events = events.to_vec();
+    let Some(Event::Started { plan, .. }) = events.first_mut() else { panic!("no start") };
+    plan[step].version -= 98;
+    events
+}
+
+/// A run in the middle of its ninth step, with the step at `lacking` of a newer release: how it is once nothing moves any more,
+/// and how many things of it are left; under this release, where a person may cancel it, and afterwards under the other, where
+/// they may resume it.
+fn downgraded_and_back(lacking: usize, cancels: bool, resumes: bool) -> [(Vec<Event>, Run, usize); 2] {
+    let (step, scene) = left_at().swap_remove(8);
+    paused(async || {
+        let session = simulated_to(&step, &scene).await;
+        let (id, events) = on(&session.disk, async |journal| all(&journal).await.swap_remove(0)).await;
+        let lived = async |events: &[Event], cancels: bool, resumes: bool| {
+            let disk = Arc::new(SimDisk::default());
+            on(&disk, async |journal| write(&journal, id, events).await).await;
+            on(&disk, async |journal| {
+                let engine = Arc::new(engine(&session.shared, journal, usize::MAX).await.expect("opened"));
+                if cancels {
+                    engine.cancel(RunId(id), "me").await.expect("the store works").expect("it may be");
+                }
+                if resumes {
+                    engine.resume(RunId(id), "me").await.expect("the store works").expect("it may be");
+                }
+                Driver::new(Arc::clone(&engine)).run_to_rest().await.expect("at rest");
+            })
+            .await;
+            let events = on(&disk, async |journal| all(&journal).await.swap_remove(0).1).await;
+            let run = Run::fold(RunId(id), events.clone()).expect("a legal run");
+            let cloud = SimCloud::new(Arc::clone(&session.shared), Arc::new(Limiter::default()));
+            // Lists lag behind.
+            tokio::time::sleep(Duration::from_mins(5)).await;
+            let left = cloud.leftovers(&run.spec.scale_set.group()).await.expect("it answers");
+            let left = left.disks.len() + left.snapshots.len();
+            (events, run, left)
+        };
+        let first = lived(&of_a_newer_release(&events, lacking), cancels, false).await;
+        let second = lived(&under_that_release(&first.0, lacking), false, resumes).await;
+        [first, second]
+    })
+}
+
+const AT: usize = 8;
+const AHEAD: usize = 10;
+
+/// The older release writes nothing, so the newer one goes on as if it had never been away.
+#[test]
+fn a_run_of_a_newer_release_is_resumed_by_that_release() {
+    for lacking in [AT, AHEAD] {
+        let [(_, run, left), (_, again, _)] = downgraded_and_back(lacking, false, false);
+        assert!(matches!(run.state, RunState::Running { .. }), "{:?}", run.state);
+        assert!(left > 0, "what it has made is left to it");
+        assert_eq!(again.state, RunState::Ended(workflow::Outcome::Done));
+    }
+}
+
+/// What has to be undone was all done by steps that the older release knows: it may.
+#[test]
+fn a_run_whose_newer_step_is_ahead_is_undone_by_the_older_release() {
+    let [(_, run, left), (_, again, _)] = downgraded_and_back(AHEAD, true, false);
+    assert_eq!(run.state, RunState::Ended(workflow::Outcome::Cancelled));
+    assert_eq!(left, 0);
+    assert_eq!(again.state, run.state);
+}
+
+/// It can't be undone by who does not know what was done: a person is asked, who is told which release to use.
+#[test]
+fn a_run_that_is_at_a_newer_step_is_parked_by_a_cancel_and_undone_by_its_release() {
+    let [(_, run, left), (_, again, none_left)] = downgraded_and_back(AT, true, true);
+    let RunState::Parked { why, .. } = &run.state else { panic!("{:?}", run.state) };
+    assert!(why.contains("9.9.9") && why.contains("/99"), "{why}");
+    assert!(left > 0);
+    assert_eq!(again.state, RunState::Ended(workflow::Outcome::Cancelled));
+    assert_eq!(none_left, 0);
 }
 
 /// Of another pool: the same run until it is about to touch something for the first time.

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
-    Drove, OpenStore, Reach, close, cluster, engine, open_store, pool_spec,
+    Drove, OpenStore, Reach, close, cluster, engine, open_store, place, pool_spec,
     serve::{leading, standing},
     served,
 };
@@ -27,7 +27,7 @@ use crate::{
 /// As the daemon.
 pub async fn auto(config: &Config, observer: Observer) -> Result<(Drove, Vec<Summary>)> {
     super::ready(config, None)?;
-    let mut store = open_store(&config.store)?;
+    let mut store = open_store(&place(config))?;
     let reach = Reach::azure(config)?;
     let cluster: Arc<dyn Cluster> = Arc::new(cluster(config).await?);
     let (authority, leadership) = standing(config, &cluster, &store.journal).await?;

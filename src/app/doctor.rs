@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Reach, cluster, pool_spec};
+use super::{Reach, cluster, place, pool_spec};
 use crate::{
     clock::SystemClock,
     config::Config,
@@ -14,7 +14,7 @@ use crate::{
 /// Looks at everything. What is wrong is in the report.
 pub async fn doctor(config: &Config) -> Report {
     let mut checks = vec![settings(config)];
-    checks.extend(store(&config.store).await);
+    checks.extend(store(place(config)).await);
     let own = config.place.namespace.as_deref();
     let (cluster, id) = match cluster(config).await {
         Ok(cluster) => {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::{Reach, close, cluster, engine_of_command, open_store};
+use super::{Reach, close, cluster, engine_of_command, open_store, place};
 use crate::{
     clock::SystemClock,
     cloud::{Cloud as _, Provisioning, Tags, Version},
@@ -186,7 +186,7 @@ async fn with_holder<T>(
     if let Some(client) = Client::connect(&config.store).await? {
         return asked(&client).await;
     }
-    let store = open_store(&config.store)?;
+    let store = open_store(&place(config))?;
     let cluster: KubernetesCluster = cluster(config).await?;
     let engine = engine_of_command(config, cluster, store.journal.clone(), observer).await?;
     let mutations = Mutations::new(engine);

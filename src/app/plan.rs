@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::warn;
 
-use super::{Reach, clean_image, cluster, pool_spec, read_store};
+use super::{Reach, clean_image, cluster, place, pool_spec, read_store};
 use crate::{
     clock::SystemClock,
     cloud::azure::AzureCloud,
@@ -86,7 +86,7 @@ async fn stored(config: &Config) -> Result<Stored> {
     if !config.store.join("db").try_exists()? {
         return Ok(Stored::default());
     }
-    let (journal, guard) = read_store(&config.store)?;
+    let (journal, guard) = read_store(&place(config))?;
     let read = async {
         let facts = journal.facts(memory_prefix()).await?;
         Ok::<_, EngineError>(Stored { runs: summaries(&journal).await?, memory: memory_of(facts) })

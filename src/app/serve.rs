@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{OpenStore, RELEASE, Reach, close, cluster, engine, open_store, pool_spec, served};
+use super::{OpenStore, RELEASE, Reach, close, cluster, engine, open_store, place, pool_spec, served};
 use crate::{
     clock::{Clock as _, SystemClock},
     cluster::Cluster,
@@ -44,7 +44,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
     let Serve { listen, runs_at_once: _, sweep_every, sweep_unknown_after } = config.serve.clone();
     let vitals = Arc::new(Vitals::default());
     let mut metrics = Metrics::new(RELEASE);
-    let mut store = open_store(&config.store)?;
+    let mut store = open_store(&place(config))?;
     vitals.store_is_open(store.journal.clone());
     let reach = Reach::azure(config)?;
     metrics.count_requests(reach.cloud.meter());

@@ -4,8 +4,18 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use super::{exit, images::ImagesCommand, status::StatusArgs};
+use super::{
+    completion::{CompletionArgs, ManArgs},
+    exit,
+    images::ImagesCommand,
+    list::ListArgs,
+    status::StatusArgs,
+    view::{View, ViewArgs},
+};
 use crate::{clean::cli::CleanArgs, config::Overrides, model::NodeName};
+
+/// Flags that every command has, after its own.
+const EVERYWHERE: &str = "Options of every command";
 
 /// Keeps the node image of self-managed Kubernetes pools on Azure VM scale sets fresh.
 ///
@@ -16,26 +26,26 @@ use crate::{clean::cli::CleanArgs, config::Overrides, model::NodeName};
 #[command(name = "kamino-wf", version, after_help = exit::TABLE, propagate_version = true)]
 pub struct Cli {
     /// Settings file (YAML); /etc/kamino-wf/config.yaml if it is there.
-    #[arg(long, global = true, env = "KAMINO_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Directory of the store; settings say `store`.
-    #[arg(long, global = true, env = "KAMINO_STORE", value_name = "DIR")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_STORE", value_name = "DIR")]
     store: Option<PathBuf>,
     /// Kubeconfig; in a pod its own service account is the default.
-    #[arg(long, global = true, env = "KAMINO_KUBECONFIG", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Context in the kubeconfig.
-    #[arg(long, global = true, env = "KAMINO_CONTEXT", value_name = "NAME")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_CONTEXT", value_name = "NAME")]
     context: Option<String>,
     /// What to log on stderr, as in `info` or `kamino_wf=debug`; by default `info` when serving, nothing in a simulation,
     /// `warn` otherwise.
-    #[arg(long, global = true, env = "KAMINO_LOG", value_name = "FILTER")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_LOG", value_name = "FILTER")]
     log: Option<String>,
     /// Who asks, for the record; `kubectl kamino` says it.
-    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, hide = true, value_name = "NAME")]
     by: Option<String>,
     /// How to log; JSON when serving, unless told otherwise.
-    #[arg(long, global = true, env = "KAMINO_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "KAMINO_LOG_FORMAT", value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub(super) command: Command,
@@ -59,6 +69,9 @@ impl Cli {
             | Command::Images(_)
             | Command::Status(_)
             | Command::Store(_)
+            | Command::Config(_)
+            | Command::Completion(_)
+            | Command::Man(_)
             | Command::Version(_) => "warn",
         };
         self.log.as_deref().unwrap_or(quiet)
@@ -136,6 +149,16 @@ pub(super) enum Command {
     /// Look after the store.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Show the settings that are in force, each with where it comes from. Secrets are never shown.
+    Config(ViewArgs),
+    /// Print a script that completes commands and flags, for a shell to read.
+    ///
+    /// bash: `source <(kamino-wf completion bash)` in ~/.bashrc. zsh: into a file `_kamino-wf` in a directory of `$fpath`. fish:
+    /// into ~/.config/fish/completions/kamino-wf.fish.
+    Completion(CompletionArgs),
+    /// Write a man page for each command into a directory, for packagers.
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Show the version.
     Version(OutputArgs),
 }
@@ -172,16 +195,6 @@ pub(super) enum Output {
 
 #[derive(Debug, Args)]
 pub(super) struct OutputArgs {
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(super) output: Output,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ListArgs {
-    /// Who asked for what, and what came of it, instead of runs; newest first.
-    #[arg(long)]
-    pub(super) audit: bool,
     /// How to print.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(super) output: Output,
@@ -235,7 +248,7 @@ pub(super) struct DescribeArgs {
     pub(super) watch: bool,
     /// How to print.
     #[arg(short, long, value_enum, default_value = "table")]
-    pub(super) output: Output,
+    pub(super) output: View,
 }
 
 #[derive(Debug, Args)]
@@ -264,6 +277,34 @@ pub(super) struct ResumeArgs {
 pub(super) enum StoreCommand {
     /// Read every byte of the store and say what it holds and whether it is sound. Changes nothing.
     Check(OutputArgs),
+    /// Write the whole store to a file, as lines of JSON that people can read and `import` takes.
+    ///
+    /// Also while a daemon holds it: nothing is stopped. The file is written beside its name and renamed when it is whole.
+    Export(ExportArgs),
+    /// Make a store of an export, where there is none. Refuses a file that is not whole and right.
+    ///
+    /// The store keeps its id, its commit number and the newest epoch of the Lease.
+    Import(ImportArgs),
+    /// Give back the room that deleted and replaced records take: rewrite the store, read it back, swap it in.
+    ///
+    /// Nobody may hold the store. Killed anywhere, the old store is there or the new one.
+    Compact(OutputArgs),
+    /// Move a store that can't be trusted aside, and say what its runs may have left in the world.
+    ///
+    /// Refused for a sound store. Nothing is deleted, in the store or in the world.
+    Quarantine(OutputArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// The file to write, which may not be there yet; `-` for stdout.
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// The file that `export` wrote; `-` for stdin.
+    pub(super) file: PathBuf,
 }
 
 #[cfg(feature = "sim")]

@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
-use crate::workflow::Summary;
+use crate::{
+    http::CallError,
+    store::StoreError,
+    workflow::{EngineError, Summary},
+};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,23 @@ impl Code {
             Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(255),
         }
     }
+}
+
+/// The page of an error that has one, as it stands behind its words.
+pub(super) fn page(error: &anyhow::Error) -> String {
+    let store = |cause: &(dyn std::error::Error + 'static)| {
+        let store = match cause.downcast_ref() {
+            Some(EngineError::Store(store)) => Some(store),
+            _ => cause.downcast_ref::<StoreError>(),
+        };
+        store.map(|it| it.code().to_owned())
+    };
+    let told = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
+        Some(CallError::Refused(problem)) => problem.code.clone(),
+        _ => None,
+    };
+    let code = error.chain().find_map(|cause| store(cause).or_else(|| told(cause)));
+    code.map_or_else(String::new, |code| format!(" ({code}: docs/errors/{code}.md)"))
 }
 
 impl From<Code> for ExitCode {

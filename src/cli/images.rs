@@ -8,8 +8,9 @@ use serde_json::json;
 use super::{
     args::Output,
     exit::Code,
+    list::all_runs,
     render::{cut, span, table, text},
-    run::{all_runs, print_json, talking},
+    run::{print_json, talking},
 };
 use crate::{
     app::{self, ImageView, Images, NoSuchImage},

@@ -1,15 +1,21 @@
 //! The commands: what they are called, what they say, and with which code they end.
 
 mod args;
+mod completion;
 mod exit;
 mod images;
+mod list;
 mod plan;
 mod plugin;
 mod render;
 mod run;
+mod select;
+mod settings;
 #[cfg(feature = "sim")]
 mod simulate;
 mod status;
+mod store;
+mod view;
 mod watch;
 
 pub use args::Cli;

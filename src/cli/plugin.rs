@@ -12,7 +12,8 @@ const NAME: &str = "kubectl-kamino";
 
 /// What makes sense in a pod that serves.
 const COMMANDS: &[&str] = &[
-    "list", "describe", "plan", "start", "resume", "cancel", "status", "images", "doctor", "store", "version", "help",
+    "list", "describe", "plan", "start", "resume", "cancel", "status", "images", "doctor", "store", "config",
+    "version", "help",
 ];
 
 /// Flags of ours for every command that have a value; a command is no value.
@@ -23,7 +24,7 @@ Runs a command of kamino-wf in the controller's pod, with your own rights.
 
 Usage: kubectl kamino [-n NAMESPACE] [--context NAME] [--kubeconfig FILE] COMMAND...
 
-Commands: list, describe, plan, start, resume, cancel, status, images, doctor, store check, version; each with --help.
+Commands: list, describe, plan, start, resume, cancel, status, images, doctor, store, config, version; each with --help.
 
   -n, --namespace NAMESPACE  where the controller is; otherwise the context's, otherwise kamino-wf
       --context NAME         context in the kubeconfig
@@ -42,6 +43,11 @@ enum Asked {
 pub(super) fn called(name: Option<&OsString>) -> bool {
     let name = name.map(Path::new).and_then(Path::file_stem);
     name.is_some_and(|name| name == NAME)
+}
+
+/// Whether this command makes sense in the pod.
+pub(super) fn runs(command: &str) -> bool {
+    COMMANDS.contains(&command)
 }
 
 pub(super) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {

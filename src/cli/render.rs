@@ -31,34 +31,74 @@ pub(super) fn span(span: SignedDuration) -> String {
     }
 }
 
-/// The table of `list`, newest first.
-pub(super) fn list(summaries: &[Summary], now: Timestamp) -> String {
-    if summaries.is_empty() {
-        return "There are no runs yet; `kamino-wf start --pool NAME --wait` begins one.".into();
-    }
-    let mut table = table(&["RUN", "SCALE SET", "STATE", "STEP", "DONOR", "VERSION", "AGE", "WHY"]);
-    for summary in summaries.iter().rev() {
-        let why = match (&summary.why, summary.until) {
-            (Some(why), Some(until)) => format!("until {until:.0}: {why}"),
-            (Some(why), None) => why.clone(),
-            (None, _) => String::new(),
-        };
-        table.add_row([
-            summary.run.clone(),
-            summary.scale_set.name().to_owned(),
-            summary.state.clone(),
-            summary.step.clone().unwrap_or_else(|| "-".into()),
-            summary.donor.clone().unwrap_or_else(|| "-".into()),
-            summary.version.clone().unwrap_or_else(|| "-".into()),
-            span(now.duration_since(summary.started)),
-            cut(&why, 100),
-        ]);
+/// A table of these rows.
+pub(super) fn rows(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = table(header);
+    for row in rows {
+        table.add_row(row);
     }
     text(&table)
 }
 
+const COLUMNS: [&str; 8] = ["RUN", "SCALE SET", "STATE", "STEP", "DONOR", "VERSION", "AGE", "WHY"];
+const WIDE_COLUMNS: [&str; 13] = [
+    "RUN",
+    "SCALE SET",
+    "STATE",
+    "STAGE",
+    "STEP",
+    "DONOR",
+    "VERSION",
+    "STARTED",
+    "MOVED",
+    "AGE",
+    "WARNINGS",
+    "ID",
+    "WHY",
+];
+
+/// The header of `list`.
+pub(super) fn columns(wide: bool) -> &'static [&'static str] {
+    if wide { &WIDE_COLUMNS } else { &COLUMNS }
+}
+
+/// A run's row in `list`.
+pub(super) fn row(summary: &Summary, now: Timestamp, wide: bool) -> Vec<String> {
+    let or_dash = |it: &Option<String>| it.clone().unwrap_or_else(|| "-".into());
+    let why = match (&summary.why, summary.until) {
+        (Some(why), Some(until)) => format!("until {until:.0}: {why}"),
+        (Some(why), None) => why.clone(),
+        (None, _) => String::new(),
+    };
+    let (run, scale_set, state) = (summary.run.clone(), summary.scale_set.name().to_owned(), summary.state.clone());
+    let (step, donor, version) = (or_dash(&summary.step), or_dash(&summary.donor), or_dash(&summary.version));
+    let age = span(now.duration_since(summary.started));
+    if wide {
+        let (at, id) = (or_dash(&summary.stage), summary.id.0.to_string());
+        let (started, moved) = (format!("{:.0}", summary.started), format!("{:.0}", summary.moved));
+        let warnings = summary.warnings.to_string();
+        vec![run, scale_set, state, at, step, donor, version, started, moved, age, warnings, id, why]
+    } else {
+        vec![run, scale_set, state, step, donor, version, age, cut(&why, 100)]
+    }
+}
+
+/// The table of `list`, newest first.
+pub(super) fn list(summaries: &[Summary], now: Timestamp) -> String {
+    list_as(summaries, now, false)
+}
+
+/// The same, with everything or the most important.
+pub(super) fn list_as(summaries: &[Summary], now: Timestamp, wide: bool) -> String {
+    if summaries.is_empty() {
+        return "There are no runs yet; `kamino-wf start --pool NAME --wait` begins one.".into();
+    }
+    rows(columns(wide), summaries.iter().rev().map(|summary| row(summary, now, wide)))
+}
+
 /// The table of `list --audit`, newest first.
-pub(super) fn audit(entries: &[AuditEntry]) -> String {
+pub(super) fn audit(entries: &[AuditEntry], wide: bool) -> String {
+    let cut = |text: &str, most: usize| if wide { text.to_owned() } else { cut(text, most) };
     if entries.is_empty() {
         return "Nobody has asked for anything yet.".into();
     }
@@ -114,8 +154,9 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     text.chars().take(most - 1).chain(['…']).collect()
 }
 
-/// What `describe` prints.
-pub(super) fn describe(run: &Description, now: Timestamp) -> String {
+/// What `describe` prints, with notes cut or whole.
+pub(super) fn describe(run: &Description, now: Timestamp, wide: bool) -> String {
+    let cut = |text: &str, most: usize| if wide { text.to_owned() } else { cut(text, most) };
     let summary = &run.summary;
     let mut lines = vec![
         format!("Run        {}  ({})", summary.run, summary.id.0),

@@ -3,29 +3,26 @@
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
 use serde_json::json;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    args::{
-        AutoArgs, Cli, Command, DescribeArgs, ListArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs, StoreCommand,
-    },
-    exit::Code,
+    args::{AutoArgs, Cli, Command, DescribeArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs},
+    completion,
+    exit::{Code, page},
     images, plugin, render, status,
+    view::{View, print},
     watch::{self, Interrupts, Lines},
 };
 use crate::{
     app::{self, Drove, NoCredential, NoSuchImage, NoSuchNode, UnusableAccess},
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, check_variables},
-    http::{
-        Answer, AuditEntry, AuditList, CallError, Client, Mutations, ProblemKind, RunList, RunView, Terms,
-        VERSION as API_VERSION, What, audit_entries, audit_prefix,
-    },
+    http::{Answer, CallError, Client, Mutations, ProblemKind, RunView, Terms, VERSION as API_VERSION, What},
     model::{BadName, RunId},
-    store::{Journal, Revision, StoreError, check_dir},
+    store::{Journal, Place, Revision, StoreError},
     workflow::{Engine, Event, ImageError, Observer, Rejected, Run, Summary, describe, find_run, summaries},
 };
 
@@ -33,8 +30,12 @@ use crate::{
 #[must_use]
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
-    if plugin::called(arguments.next().as_ref()) {
+    let name = arguments.next();
+    if plugin::called(name.as_ref()) {
         return plugin::main(arguments);
+    }
+    if completion::called(name.as_ref()) {
+        return completion::for_kubectl(arguments);
     }
     let cli = Cli::parse();
     if let Command::Clean(args) = cli.command {
@@ -43,7 +44,7 @@ pub fn main() -> ExitCode {
     match prepare(&cli).and_then(|()| dispatch(cli)) {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("kamino-wf: {error:#}");
+            eprintln!("kamino-wf: {error:#}{}", page(&error));
             code_of(&error).into()
         }
     }
@@ -106,8 +107,11 @@ pub(super) fn code_of(error: &anyhow::Error) -> Code {
             };
         }
         let store = cause.downcast_ref::<StoreError>();
-        if matches!(store, Some(StoreError::InUse { .. })) {
+        if matches!(store, Some(StoreError::InUse { .. } | StoreError::NotEmpty { .. } | StoreError::Sound { .. })) {
             return Code::Conflict;
+        }
+        if matches!(store, Some(StoreError::Import { .. })) {
+            return Code::Usage;
         }
     }
     Code::Failed
@@ -149,14 +153,17 @@ fn dispatch(cli: Cli) -> Result<Code> {
         Command::Plan(args) => super::plan::run(&config()?, &args),
         Command::Status(args) => runtime()?.block_on(status::run(&config()?, &args)),
         Command::Images(command) => runtime()?.block_on(images::run(&config()?, &command, &by)),
-        Command::Store(StoreCommand::Check(args)) => check(&config()?.store, args.output),
+        Command::Store(command) => super::store::run(&config()?, command),
         Command::Auto(AutoArgs { once: _ }) => runtime()?.block_on(auto(&config()?)),
         Command::Serve(args) => {
             let signal = runtime()?.block_on(app::serve(&config()?, args.hold_on_start))?;
             info!(signal, "stopped");
             Ok(Code::Ok)
         }
-        Command::List(args) => runtime()?.block_on(list(&config()?, &args)),
+        Command::List(args) => runtime()?.block_on(super::list::run(&config()?, &args)),
+        Command::Config(args) => super::settings::run(&overrides, args.output),
+        Command::Completion(args) => completion::script(&args),
+        Command::Man(args) => completion::pages(&args),
         Command::Describe(args) => runtime()?.block_on(describe_run(&config()?, &args)),
         Command::Cancel(args) => runtime()?.block_on(cancel(&config()?, &args, by)),
         Command::Start(args) => runtime()?.block_on(start(&config()?, &args, by)),
@@ -188,12 +195,16 @@ pub(super) fn asker() -> String {
 }
 
 /// Reading needs a store: without one there is nothing to say, and none is made.
-fn existing(store: &Path) -> Result<bool> {
-    store.join("db").try_exists().with_context(|| format!("failed to look for a store in {}", store.display()))
+pub(super) fn existing(store: &Path) -> Result<bool> {
+    // The mark stays where a database is gone: that is no empty place.
+    let any = ["db", "mark", "ready"].iter().map(|name| store.join(name).try_exists());
+    any.reduce(|any, next| Ok(any? || next?))
+        .unwrap_or(Ok(false))
+        .with_context(|| format!("failed to look for a store in {}", store.display()))
 }
 
 /// Reads a store that nobody holds.
-async fn reading<T>(store: &Path, read: impl AsyncFnOnce(&Journal) -> Result<T>) -> Result<T> {
+pub(super) async fn reading<T>(store: &Place, read: impl AsyncFnOnce(&Journal) -> Result<T>) -> Result<T> {
     let (journal, guard) = app::read_store(store)?;
     let result = read(&journal).await;
     drop(journal);
@@ -203,51 +214,13 @@ async fn reading<T>(store: &Path, read: impl AsyncFnOnce(&Journal) -> Result<T>)
     Ok(result)
 }
 
-pub(super) async fn all_runs(config: &Config) -> Result<Vec<Summary>> {
-    if let Some(client) = Client::connect(&config.store).await? {
-        return Ok(client.list().await?);
-    }
-    if !existing(&config.store)? {
-        return Ok(Vec::new());
-    }
-    reading(&config.store, async |journal| Ok(summaries(journal).await?)).await
-}
-
-async fn audit(config: &Config) -> Result<Vec<AuditEntry>> {
-    if let Some(client) = Client::connect(&config.store).await? {
-        return Ok(client.audit().await?);
-    }
-    if !existing(&config.store)? {
-        return Ok(Vec::new());
-    }
-    reading(&config.store, async |journal| Ok(audit_entries(journal.facts(audit_prefix()).await?))).await
-}
-
-async fn list(config: &Config, args: &ListArgs) -> Result<Code> {
-    let output = args.output;
-    if args.audit {
-        let entries = audit(config).await?;
-        match output {
-            Output::Table => println!("{}", render::audit(&entries)),
-            Output::Json => print_json(&serde_json::to_value(Answer::new("AuditList", AuditList { entries }))?)?,
-        }
-        return Ok(Code::Ok);
-    }
-    let runs = all_runs(config).await?;
-    match output {
-        Output::Table => println!("{}", render::list(&runs, SystemClock.now())),
-        Output::Json => print_json(&serde_json::to_value(Answer::new("RunList", RunList { runs }))?)?,
-    }
-    Ok(Code::Ok)
-}
-
 async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
     let interrupts = if args.watch { Some(Interrupts::listen()?) } else { None };
     let client = Client::connect(&config.store).await?;
     let view = if let Some(client) = &client {
         client.describe(&args.run).await?
     } else if existing(&config.store)? {
-        reading(&config.store, async |journal| {
+        reading(&app::place(config), async |journal| {
             let id = find_run(&summaries(journal).await?, &args.run)?;
             Ok(RunView::of(describe(journal, id).await??))
         })
@@ -255,16 +228,18 @@ async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
     } else {
         return Err(Rejected::NoSuchRun(args.run.clone()).into());
     };
-    match args.output {
-        Output::Json if args.watch => {}
-        Output::Table => println!("{}", render::describe(&view.description, SystemClock.now())),
-        Output::Json => print_json(&serde_json::to_value(Answer::new("Run", &view))?)?,
+    let data = || Ok(serde_json::to_value(Answer::new("Run", &view))?);
+    let people = |wide| render::describe(&view.description, SystemClock.now(), wide);
+    if args.watch && matches!(args.output, View::Yaml | View::Name) {
+        let remedy = "events come as words or, with -o json, as JSON".into();
+        let value = args.output.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned());
+        return Err(ConfigError::Bad { setting: "--output".into(), value, remedy }.into());
+    }
+    let lines = if args.output == View::Json { Lines::Json } else { Lines::Words };
+    if !(args.watch && args.output == View::Json) {
+        print(args.output, data, people, || vec![view.description.summary.run.clone()])?;
     }
     let Some(interrupts) = interrupts else { return Ok(Code::Ok) };
-    let lines = match args.output {
-        Output::Table => Lines::Words,
-        Output::Json => Lines::Json,
-    };
     watch::from(&config.store, &view.description, lines, client.is_some(), interrupts).await
 }
 
@@ -282,7 +257,7 @@ async fn cancel(config: &Config, args: &RunArgs, by: String) -> Result<Code> {
     if !existing(&config.store)? {
         return Err(Rejected::NoSuchRun(args.run.clone()).into());
     }
-    let store = app::open_store(&config.store)?;
+    let store = app::open_store(&app::place(config))?;
     let cluster = app::cluster(config).await?;
     let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let cancel = What::Cancel(args.run.clone());
@@ -301,7 +276,7 @@ async fn start(config: &Config, args: &StartArgs, by: String) -> Result<Code> {
         let code = say_run(started.id, args.output)?;
         return if args.wait { watch::to_rest(&config.store, &client, &started.run).await } else { Ok(code) };
     }
-    let store = app::open_store(&config.store)?;
+    let store = app::open_store(&app::place(config))?;
     let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let scale_set = spec.scale_set.clone();
     let open = engine.open_run(&scale_set).await;
@@ -344,7 +319,7 @@ async fn resume(config: &Config, args: &ResumeArgs, by: String) -> Result<Code> 
         let given = args.run.clone().unwrap_or_else(|| "any".into());
         return Err(Rejected::NoSuchRun(given).into());
     }
-    let store = app::open_store(&config.store)?;
+    let store = app::open_store(&app::place(config))?;
     let cluster = app::cluster(config).await?;
     let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
     let open: Vec<Summary> = engine.summaries().await?.into_iter().filter(Summary::open).collect();
@@ -396,29 +371,6 @@ async fn rest(engine: Arc<Engine>, store: app::OpenStore, id: RunId) -> Result<C
             Ok(code)
         }
     }
-}
-
-fn check(store: &Path, output: Output) -> Result<Code> {
-    let report = check_dir(store)?;
-    match output {
-        Output::Table => println!(
-            "The store in {} is sound: {} runs, {} records, {} facts, commit {}, {} bytes of data in {} bytes of files.",
-            store.display(),
-            report.runs,
-            report.records,
-            report.facts,
-            report.commit,
-            report.live_bytes,
-            report.file_bytes
-        ),
-        Output::Json => {
-            let mut value = serde_json::to_value(&report)?;
-            value["apiVersion"] = API_VERSION.into();
-            value["kind"] = "StoreCheck".into();
-            print_json(&value)?;
-        }
-    }
-    Ok(Code::Ok)
 }
 
 /// Tells a person on stderr what happens to runs, a line each.

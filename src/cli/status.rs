@@ -4,12 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{
-    args::Output,
-    exit::Code,
-    render::span,
-    run::{all_runs, print_json},
-};
+use super::{args::Output, exit::Code, list::all_runs, render::span, run::print_json};
 use crate::{
     app::{self, PoolStatus, Status},
     clock::{Clock as _, SystemClock},

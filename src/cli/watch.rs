@@ -48,6 +48,18 @@ impl Interrupts {
     }
 }
 
+impl Interrupts {
+    /// The number of the signal that comes.
+    pub(super) async fn next(self) -> i32 {
+        let Self { mut interrupt, mut terminate } = self;
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => 2,
+            _ = terminate.recv() => 15,
+        }
+    }
+}
+
 /// From a run that was just looked at; `held` says whether somebody who holds the store was asked.
 pub(super) async fn from(
     store: &Path,

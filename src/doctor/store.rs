@@ -5,14 +5,16 @@ use std::path::Path;
 use super::Check;
 use crate::{
     http::Client,
-    store::{Enough, StoreError, Survey, holder, survey, try_out},
+    store::{Enough, Place, StoreError, Survey, holder, survey, try_out},
 };
 
 const NAME: &str = "store";
 
 /// Looks at the directory of the store. Nothing is tried out where somebody holds it: it works for them.
-pub async fn store(dir: &Path) -> Vec<Check> {
-    let place = match survey(dir) {
+pub async fn store(at: impl Into<Place>) -> Vec<Check> {
+    let at = at.into();
+    let dir = at.dir.as_path();
+    let place = match survey(at.clone()) {
         Ok(place) => place,
         Err(error) => return vec![Check::wrong(NAME, error.to_string(), remedy(&error))],
     };
@@ -54,7 +56,11 @@ fn room(dir: &Path, place: &Survey) -> Vec<Check> {
     match place.enough {
         Enough::Yes => {}
         Enough::Barely => {
-            checks.push(Check::warning(NAME, format!("only {} MiB are free", place.free >> 20), LARGER));
+            checks.push(Check::warning(
+                NAME,
+                format!("only {} MiB are free: no run is begun there", place.free >> 20),
+                LARGER,
+            ));
         }
         Enough::No => checks.push(Check::wrong(NAME, format!("only {} KiB are free", place.free >> 10), LARGER)),
     }
@@ -70,7 +76,7 @@ fn room(dir: &Path, place: &Survey) -> Vec<Check> {
 
 fn remedy(error: &StoreError) -> &'static str {
     if matches!(error, StoreError::NetworkFileSystem { .. }) {
-        "use a local disk or a block volume (ReadWriteOncePod), never NFS or SMB"
+        "use a local disk or a block volume (ReadWriteOncePod), never NFS or SMB (on Azure a disk, not Azure Files)"
     } else if matches!(error, StoreError::NotAStore { .. }) {
         "name a directory of its own with --store, KAMINO_STORE or the setting store"
     } else {

@@ -80,6 +80,8 @@ pub(super) const CANCEL: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v
 pub(super) const RESUME: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v1/runs/{run}/resume", "Changed");
 /// Who asked for what, oldest first.
 pub(super) const AUDIT: Endpoint<(), AuditList> = Endpoint::new(Method::GET, "/v1/audit", "AuditList");
+/// The whole store as lines of text; what they are stands in src/store/dump.rs.
+pub(super) const EXPORT: Endpoint<(), ()> = Endpoint::new(Method::GET, "/v1/store/export", "StoreExport");
 
 /// What steps remember beyond their runs.
 pub(super) const MEMORY: Endpoint<(), Memory> = Endpoint::new(Method::GET, "/v1/memory", "Memory");

@@ -25,6 +25,7 @@ use super::{
     },
     follow::Follow,
     images::{PinRequest, PruneRequest},
+    pieces::Pieces,
 };
 use crate::workflow::{PinReport, PruneReport, RunSpec, Summary};
 
@@ -160,6 +161,17 @@ impl Client {
         let (response, driving) = self.patiently(self.exchange(request, Bytes::new())).await?;
         if response.status().is_success() {
             return Ok(Follow::new(self.path.clone(), response.into_body(), driving));
+        }
+        let (status, bytes) = self.patiently(self.collected(response, driving)).await?;
+        Err(self.refusal(status, &bytes))
+    }
+
+    /// The whole store as lines of text, as they come.
+    pub async fn export(&self) -> Result<Pieces, CallError> {
+        let request = Request::builder().method(api::EXPORT.method.clone()).uri(api::EXPORT.path_for(""));
+        let (response, driving) = self.patiently(self.exchange(request, Bytes::new())).await?;
+        if response.status().is_success() {
+            return Ok(Pieces::new(self.path.clone(), response.into_body(), driving));
         }
         let (status, bytes) = self.patiently(self.collected(response, driving)).await?;
         Err(self.refusal(status, &bytes))

@@ -27,7 +27,7 @@ use super::{
         self, AuditList, BODY_BYTES_MAX, BY_CHARS_MAX, By, Changed, Endpoint, IDEMPOTENCY_KEY, KEY_CHARS_MAX,
         LAST_EVENT_ID, Memory, Peer, REPLAYED, RunList, RunView, Start,
     },
-    events,
+    backup, events,
     failure::Failure,
     images,
     mutations::{Asked, Done, Mutations, What, audit_entries, audit_prefix, fingerprint},
@@ -72,6 +72,7 @@ pub fn router(engine: Arc<Engine>, shutdown: watch::Receiver<bool>) -> Router {
         .route(api::MEMORY.path, get(memory))
         .route(api::PRUNE.path, post(images::prune))
         .route(api::PIN.path, post(images::pin))
+        .route(api::EXPORT.path, get(export))
         .fallback(async |uri: Uri| Failure::no_such_path(uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             Failure::no_such_method(method.as_str(), uri.path())
@@ -184,6 +185,10 @@ async fn audit(State(Served { engine, .. }): State<Served>) -> Result<Response, 
 async fn memory(State(Served { engine, .. }): State<Served>) -> Result<Response, Failure> {
     let facts = memory_of(engine.facts(memory_prefix()).await?);
     Ok(answered(&api::MEMORY, Memory { facts }))
+}
+
+async fn export(State(Served { engine, .. }): State<Served>) -> Result<Response, Failure> {
+    Ok(backup::sent(engine.export(env!("CARGO_PKG_VERSION")).await?))
 }
 
 async fn follow(

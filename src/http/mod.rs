@@ -3,6 +3,7 @@
 //! What can be asked stands in `api.rs`, once for both sides.
 
 mod api;
+mod backup;
 mod client;
 mod control;
 mod events;
@@ -12,6 +13,7 @@ mod health;
 mod images;
 mod metrics;
 mod mutations;
+mod pieces;
 
 pub use api::{
     Answer, AuditEntry, AuditList, By, Changed, Peer, Problem, ProblemKind, RunList, RunView, Start, VERSION, Verb,
@@ -24,3 +26,4 @@ pub use health::{Vitals, probes};
 pub use images::{PinRequest, PruneRequest};
 pub use metrics::Metrics;
 pub use mutations::{Mutations, What, audit_entries, audit_prefix};
+pub use pieces::Pieces;

@@ -142,3 +142,26 @@ impl ByteTree for SimTree {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::laws::{self, Bed};
+
+    struct Simulated(Arc<SimDisk>);
+
+    impl Bed for Simulated {
+        fn open(&mut self) -> Box<dyn ByteTree> {
+            self.0.tree(Arc::default())
+        }
+
+        fn power_cut(&mut self) {
+            self.0.power_cut();
+        }
+    }
+
+    #[test]
+    fn the_simulated_disk_keeps_the_laws() {
+        laws::check(|| Simulated(Arc::default()));
+    }
+}

@@ -1,7 +1,6 @@
 //! `kamino-wf store check`: reads everything, says what is there.
 
 use std::fs;
-use std::path::Path;
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -10,7 +9,9 @@ use super::error::StoreError;
 use super::frame::SCHEMA;
 use super::ledger::Fence;
 use super::lock::Lock;
-use super::open::{CHECK_PATIENCE, open_tree, refuse_network};
+use super::open::{CHECK_PATIENCE, open_tree};
+use super::place::Place;
+use super::replace::settle;
 use super::trial::verify_copy;
 use super::verify::{Verified, verify};
 
@@ -39,16 +40,20 @@ pub struct CheckReport {
     pub file_bytes: u64,
 }
 
-/// Reads everything, in a copy, and changes nothing.
+/// Reads everything, in a copy, and changes nothing; only a replacing that was cut short is finished before.
 ///
 /// # Errors
 /// [`StoreError::InUse`] if somebody has it open; [`StoreError::Full`] without room for a copy; the error that opening would give if it cannot be trusted.
-pub fn check_dir(dir: &Path) -> Result<CheckReport, StoreError> {
-    if !dir.join("db/db").exists() && !dir.join("mark").exists() {
+pub fn check_dir(place: impl Into<Place>) -> Result<CheckReport, StoreError> {
+    let place = place.into();
+    let dir = place.dir.as_path();
+    let there = ["db/db", "mark", "ready", "old"].iter().any(|name| dir.join(name).exists());
+    if !there {
         return Err(StoreError::NotAStore { dir: dir.to_owned(), what: "there is no database in it".into() });
     }
-    refuse_network(dir)?;
+    place.refuse_network()?;
     let lock = Lock::acquire(dir, CHECK_PATIENCE)?;
+    settle(dir)?;
     let Verified { ledger, marks, records, bytes } = if dir.join("db/db").exists() {
         verify_copy(dir)?
     } else {

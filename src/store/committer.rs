@@ -3,8 +3,9 @@
 use tokio::sync::mpsc;
 
 use super::error::StoreError;
+use super::export::{Outline, Position};
 use super::journal::{GROUP_MAX, Head, Poison, Reply, Request};
-use super::ledger::{HeadEntry, Ledger, Staged};
+use super::ledger::{HeadEntry, Ledger, Revision, Staged};
 use super::mark::Mark;
 use super::tree::{ByteTree, TreeError};
 use super::verify;
@@ -60,7 +61,9 @@ impl Committer {
         for request in group.drain(..) {
             match request {
                 Request::Commit { run, expected, fence, records, summary, facts, reply } => {
-                    let staged = self.ledger.stage_commit(run, expected, fence, records, summary, facts);
+                    let staged = self.room_for(expected);
+                    let staged =
+                        staged.and_then(|()| self.ledger.stage_commit(run, expected, fence, records, summary, facts));
                     let outcome = self.apply(staged, &mut failure);
                     let outcome = outcome.map(|()| self.ledger.heads.get(&run).map_or(expected, |head| head.revision));
                     answers.push(answer(reply, outcome));
@@ -80,7 +83,9 @@ impl Committer {
                 read @ (Request::Load { .. }
                 | Request::Heads { .. }
                 | Request::Facts { .. }
-                | Request::SeenFence { .. }) => reads.push(read),
+                | Request::SeenFence { .. }
+                | Request::Outline { .. }
+                | Request::Entries { .. }) => reads.push(read),
             }
         }
         if failure.is_none() && self.ledger.totals.commit != before {
@@ -99,6 +104,11 @@ impl Committer {
             }
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// A new run needs room for all of itself; one that is under way may use the last of it.
+    fn room_for(&self, expected: Revision) -> Result<(), StoreError> {
+        if expected == Revision(0) && self.tree.low_on_room() { Err(StoreError::LowOnRoom) } else { Ok(()) }
     }
 
     fn apply(&mut self, staged: Result<Staged, StoreError>, failure: &mut Option<String>) -> Result<(), StoreError> {
@@ -156,6 +166,28 @@ impl Committer {
             Request::SeenFence { reply } => {
                 let _ = reply.send(Ok(self.ledger.totals.fence));
                 Ok(())
+            }
+            Request::Outline { reply } => {
+                let Ledger { store, totals, heads, facts } = &self.ledger;
+                let _ = reply.send(Ok(Outline {
+                    position: Position { store: *store, commit: totals.commit },
+                    fence: totals.fence,
+                    heads: heads.iter().map(|(run, entry)| head(*run, entry)).collect(),
+                    facts: facts.iter().map(|(key, entry)| (key.clone(), entry.value.clone())).collect(),
+                }));
+                Ok(())
+            }
+            Request::Entries { run, reply } => {
+                let entries = match self.ledger.heads.get(&run) {
+                    None => Ok(None),
+                    Some(entry) => verify::read_entries(self.tree.as_ref(), run, entry).map(Some),
+                };
+                let failure = entries.as_ref().err().map(ToString::to_string);
+                if let Some(why) = &failure {
+                    self.poison_with(why);
+                }
+                let _ = reply.send(entries);
+                failure.map_or(Ok(()), Err)
             }
             write @ (Request::Commit { .. } | Request::PutFacts { .. } | Request::Remove { .. }) => {
                 // `serve` sorts them out; said here so that a new kind of request cannot be forgotten.

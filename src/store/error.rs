@@ -41,8 +41,8 @@ pub enum StoreError {
     },
     /// A frame, a sequence, a chain or the totals do not hold. Nothing was changed.
     #[error(
-        "trust the store: {key}: {what}; nothing was changed: keep a copy of the directory, run `kamino-wf store check`, \
-         and restore an export into a new directory"
+        "trust the store: {key}: {what}; nothing was changed: restore a copy of the whole directory, or move this one aside \
+         with `kamino-wf store quarantine` and import the newest export"
     )]
     Damaged {
         /// Which entry, in words.
@@ -53,7 +53,8 @@ pub enum StoreError {
     /// The tree is older than the mark beside it: acknowledged commits are gone.
     #[error(
         "trust the store: it holds commit {tree}, but commit {mark} was acknowledged: it went back in time (restored \
-         backup, damaged file); restore a newer copy of the whole directory, or look through what the last runs left and start a new store"
+         backup, damaged file); restore a newer copy of the whole directory, or move it aside with `kamino-wf store quarantine`, \
+         which says what its runs may have left"
     )]
     WentBack {
         /// The commit number in the tree; 0 for an empty or missing one.
@@ -101,12 +102,15 @@ pub enum StoreError {
         what: String,
     },
     /// Locks and syncs cannot be relied on there.
-    #[error("open the store {}: it is on {kind}, where locks and syncs cannot be relied on; use a local or block volume", dir.display())]
+    #[error(
+        "open the store {}: it is on {kind}, where locks and syncs cannot be relied on; use a local disk or a block volume \
+         (on Azure a disk of disk.csi.azure.com, not Azure Files){}", dir.display(), unless_fuse(kind)
+    )]
     NetworkFileSystem {
         /// The store's directory.
         dir: PathBuf,
-        /// The file system's name.
-        kind: &'static str,
+        /// The file system's name, as in `NFS` or `FUSE (fuse.sshfs)`.
+        kind: String,
     },
     /// The committer is gone, for instance because the process is stopping. Whether the commit happened is not known.
     #[error("reach the store: it is closed; if this was a commit, load the run to see whether it happened")]
@@ -116,6 +120,48 @@ pub enum StoreError {
     Invalid {
         /// What is wrong with it.
         what: String,
+    },
+    /// A file to import is not a whole export of ours. Nothing of it was kept.
+    #[error("import {file}: {}{what}; nothing was imported", at_line(*line))]
+    Import {
+        /// The file, or that it came on standard input.
+        file: String,
+        /// The line, counted from 1; 0 where it is about the whole file.
+        line: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// An import makes a store; it never mixes two.
+    #[error("import into {}: {what}; name an empty directory, or `kamino-wf store quarantine` a damaged store first", dir.display())]
+    NotEmpty {
+        /// The store's directory.
+        dir: PathBuf,
+        /// What is there.
+        what: String,
+    },
+    /// A second copy of the data would not fit.
+    #[error("{what}: it needs {need} bytes beside the store in {} and {free} are free; enlarge the volume or free space on it", dir.display())]
+    NoRoom {
+        /// The verb.
+        what: &'static str,
+        /// The store's directory.
+        dir: PathBuf,
+        /// Bytes.
+        need: u64,
+        /// Bytes.
+        free: u64,
+    },
+    /// The ballast is gone: what is left is for the runs that are under way.
+    #[error(
+        "begin a run: the store's volume is nearly full, and what is left is kept for the runs under way; free space on \
+         it or enlarge it, then start again"
+    )]
+    LowOnRoom,
+    /// Only what can't be trusted is moved aside.
+    #[error("move the store in {} aside: nothing is wrong with it; to begin anew, name another directory", dir.display())]
+    Sound {
+        /// The store's directory.
+        dir: PathBuf,
     },
     /// The operating system refused while the store was being opened.
     #[error("{what} {}: {source}; check that the volume is mounted, healthy and owned by this user", path.display())]
@@ -148,6 +194,11 @@ impl StoreError {
             Self::Closed => "KW0112",
             Self::Invalid { .. } => "KW0113",
             Self::Unreadable { .. } => "KW0114",
+            Self::Import { .. } => "KW0115",
+            Self::NotEmpty { .. } => "KW0116",
+            Self::NoRoom { .. } => "KW0117",
+            Self::LowOnRoom => "KW0118",
+            Self::Sound { .. } => "KW0119",
         }
     }
 
@@ -160,6 +211,14 @@ impl StoreError {
             TreeError::Broken(what) => Self::Damaged { key: "the database".into(), what },
         }
     }
+}
+
+fn unless_fuse(kind: &str) -> &'static str {
+    if kind.starts_with("FUSE") { "; if it is a local disk all the same, set storeOnFuse: true" } else { "" }
+}
+
+fn at_line(line: u64) -> String {
+    if line == 0 { String::new() } else { format!("line {line}: ") }
 }
 
 fn in_use(holder: Option<&Holder>) -> String {

@@ -67,7 +67,11 @@ impl Frame {
 
     /// The bytes to store under `key`. A name over 255 bytes is cut: callers check names before (see `journal.rs`).
     pub(super) fn encode(&self, key: &[u8]) -> Vec<u8> {
-        let payload = self.payload.to_string();
+        self.encode_as(key, &self.payload.to_string())
+    }
+
+    /// The same with the payload as it was written once: a number need not print as it was read.
+    pub(super) fn encode_as(&self, key: &[u8], payload: &str) -> Vec<u8> {
         let name = &self.name.as_bytes()[..self.name.len().min(usize::from(u8::MAX))];
         let mut bytes = Vec::with_capacity(HEADER + name.len() + payload.len() + CRC);
         bytes.extend([MAGIC, VERSION, self.class as u8]);
@@ -109,6 +113,12 @@ impl Frame {
         let payload = serde_json::from_slice(payload).map_err(|_| FrameError::Bad("does not hold JSON"))?;
         Ok(Self { class, schema, previous, name: name.to_owned(), payload })
     }
+}
+
+/// The payload of a good frame, as it was written.
+pub(super) fn payload_text(bytes: &[u8]) -> Option<&str> {
+    let name = usize::from(*bytes.get(37)?);
+    std::str::from_utf8(bytes.get(HEADER + name..bytes.len().checked_sub(CRC)?)?).ok()
 }
 
 /// The hash that the next record carries as `previous`, and that the head carries for the newest one.
@@ -228,6 +238,8 @@ mod tests {
             key in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
             let frame = Frame { class: Class::Record, schema, previous, name, payload };
+            let (bytes, text) = (frame.encode(&key), frame.payload.to_string());
+            prop_assert_eq!(payload_text(&bytes), Some(text.as_str()));
             prop_assert_eq!(Frame::decode(&key, &frame.encode(&key)), Ok(frame));
         }
 

@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::committer::Committer;
 use super::error::StoreError;
+use super::export::{Outline, Position};
 use super::ledger::{Fence, Ledger, Revision};
 use super::mark::Marks;
-use super::tree::ByteTree;
+use super::tree::{ByteTree, Entry};
 use super::verify::{self, Verified};
 
 /// One record to append.
@@ -101,6 +102,13 @@ pub(super) enum Request {
     },
     SeenFence {
         reply: Reply<Fence>,
+    },
+    Outline {
+        reply: Reply<Outline>,
+    },
+    Entries {
+        run: Uuid,
+        reply: Reply<Option<Vec<Entry>>>,
     },
 }
 
@@ -207,6 +215,24 @@ impl Journal {
         self.ask(|reply| Request::SeenFence { reply }).await
     }
 
+    /// How far the store has come. What a claim on a node carries, so that a store that went back in time can be told by it.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] and [`StoreError::Closed`] only.
+    pub async fn position(&self) -> Result<Position, StoreError> {
+        Ok(self.outline().await?.position)
+    }
+
+    /// All but the records, at one commit.
+    pub(super) async fn outline(&self) -> Result<Outline, StoreError> {
+        self.ask(|reply| Request::Outline { reply }).await
+    }
+
+    /// The records of a run as they are stored, each checked again.
+    pub(super) async fn entries(&self, run: Uuid) -> Result<Option<Vec<Entry>>, StoreError> {
+        self.ask(|reply| Request::Entries { run, reply }).await
+    }
+
     pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         if self.requests.send(request(reply)).await.is_err() {
@@ -232,6 +258,8 @@ impl Request {
             Self::Heads { reply } => send(reply, why),
             Self::Facts { reply, .. } => send(reply, why),
             Self::SeenFence { reply } => send(reply, why),
+            Self::Outline { reply } => send(reply, why),
+            Self::Entries { reply, .. } => send(reply, why),
         }
     }
 }

@@ -10,15 +10,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::committer::Committer;
 use super::error::StoreError;
 use super::journal::{Journal, Poison};
 use super::lock::{self, Holder, Lock};
 use super::mark::Mark;
+use super::place::Place;
+use super::replace::settle;
 use super::room::Room;
 use super::sled_tree::SledTree;
 use super::survey::TRIAL;
 use super::tree::TreeError;
-use super::trial::verify_copy;
+use super::trial::{Copy, verify_copy};
 
 /// Holds the store's lock, and knows when its committer ends.
 ///
@@ -72,8 +75,10 @@ impl StoreGuard {
 ///
 /// # Errors
 /// [`StoreError::InUse`] names the holder, after waiting 10 s for it. A store that cannot be trusted is left as it is.
-pub fn open_dir(dir: &Path, holder: &Holder) -> Result<(Journal, StoreGuard), StoreError> {
-    refuse_network(dir)?;
+pub fn open_dir(place: impl Into<Place>, holder: &Holder) -> Result<(Journal, StoreGuard), StoreError> {
+    let place = place.into();
+    place.refuse_network()?;
+    let dir = place.dir.as_path();
     refuse_strangers(dir)?;
     if !dir.exists() {
         create_durably(dir).map_err(|source| unreadable("create", dir, source))?;
@@ -83,6 +88,7 @@ pub fn open_dir(dir: &Path, holder: &Holder) -> Result<(Journal, StoreGuard), St
         // On a full volume, say. It only helps people.
         tracing::warn!(%error, "the store's holder could not be named in LOCK");
     }
+    settle(dir)?;
     #[expect(clippy::disallowed_methods, reason = "only tells stores apart; no simulation opens a directory")]
     let store_id_if_new = Uuid::new_v4();
     if dir.join("db/db").exists() {
@@ -96,7 +102,41 @@ pub fn open_dir(dir: &Path, holder: &Holder) -> Result<(Journal, StoreGuard), St
     tree.room().load_ballast().map_err(|source| unreadable("set room aside in", dir, source))?;
     let low = tree.room().low();
     let (journal, committer) = Journal::open(Box::new(tree), store_id_if_new)?;
+    Ok((journal, run(dir, lock, committer, low, None)?))
+}
 
+/// Opens a copy of the store in a place, to read from: the store itself is left as it is, and its volume may be full.
+///
+/// # Errors
+/// As [`open_dir`]; [`StoreError::Full`] if there is no room for a copy anywhere.
+pub fn read_dir(place: impl Into<Place>, holder: &Holder) -> Result<(Journal, StoreGuard), StoreError> {
+    let place = place.into();
+    place.refuse_network()?;
+    let dir = place.dir.as_path();
+    refuse_strangers(dir)?;
+    let mut lock = Lock::acquire(dir, lock::PATIENCE)?;
+    drop(lock.name(holder));
+    settle(dir)?;
+    if !dir.join("db/db").exists() {
+        // Says that it is gone, or that there was none.
+        open_tree(dir)?;
+    }
+    let copy = Copy::of(dir)?;
+    let tree = open_tree(copy.dir())?;
+    let low = tree.room().low();
+    #[expect(clippy::disallowed_methods, reason = "of an empty store, whose copy goes")]
+    let (journal, committer) = Journal::open(Box::new(tree), Uuid::new_v4())?;
+    Ok((journal, run(dir, lock, committer, low, Some(copy))?))
+}
+
+/// Starts a committer.
+fn run(
+    dir: &Path,
+    lock: Lock,
+    committer: Committer,
+    low: Arc<AtomicBool>,
+    copy: Option<Copy>,
+) -> Result<StoreGuard, StoreError> {
     let lock = Arc::new(lock);
     let poison = Arc::clone(&committer.poison);
     let (tell, ended) = watch::channel(false);
@@ -110,11 +150,11 @@ pub fn open_dir(dir: &Path, holder: &Holder) -> Result<(Journal, StoreGuard), St
         .spawn(move || {
             // What it ended with is in `poison` as well, where callers look, too.
             let _ = runtime.block_on(committer.run());
-            drop(held);
+            drop((copy, held));
             tell.send_replace(true);
         })
         .map_err(|source| unreadable("start a thread for", dir, source))?;
-    Ok((journal, StoreGuard { lock, ended, poison, low, thread: Some(thread) }))
+    Ok(StoreGuard { lock, ended, poison, low, thread: Some(thread) })
 }
 
 /// After the lock is held. A mark without a database means that the database is gone, so none is made.
@@ -145,7 +185,7 @@ pub(super) fn open_tree(dir: &Path) -> Result<SledTree, StoreError> {
 }
 
 /// A directory's name is in its parent, and durable only when that was synced. `SledTree` syncs the last of them each time.
-fn create_durably(dir: &Path) -> std::io::Result<()> {
+pub(super) fn create_durably(dir: &Path) -> std::io::Result<()> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|path| !path.exists()).collect();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     for parent in missing.iter().skip(1) {
@@ -188,62 +228,6 @@ pub(super) fn refuse_strangers(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// `f_type` of statfs(2), linux/magic.h.
-const NETWORK: [(u32, &str); 8] = [
-    (0x6969, "NFS"),
-    (0x517B, "SMB"),
-    (0xFE53_4D42, "SMB2"),
-    (0xFF53_4D42, "CIFS"),
-    (0x6573_5546, "FUSE"),
-    (0x0102_1997, "9P"),
-    (0x00C3_6400, "Ceph"),
-    (0x5346_414F, "AFS"),
-];
-
-pub(super) fn refuse_network(dir: &Path) -> Result<(), StoreError> {
-    // The directory may not be there yet; then what it would be made in counts.
-    let existing = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
-    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-    let stat = rustix::fs::statfs(existing).map_err(|errno| unreadable("look at", existing, errno.into()))?;
-    let magic = magic(i128::from(stat.f_type));
-    warn_of_forgetful(dir, magic);
-    match network(magic) {
-        Some(kind) => Err(StoreError::NetworkFileSystem { dir: dir.to_owned(), kind }),
-        None => Ok(()),
-    }
-}
-
-/// The type of `f_type` differs between machines, and on some the high bit makes it negative.
-fn magic(f_type: i128) -> u32 {
-    u32::try_from(f_type & 0xFFFF_FFFF).unwrap_or(0)
-}
-
-fn network(magic: u32) -> Option<&'static str> {
-    NETWORK.iter().find(|(known, _)| *known == magic).map(|(_, kind)| *kind)
-}
-
-/// Not refused: somebody may want just that. But they should know.
-fn warn_of_forgetful(dir: &Path, magic: u32) {
-    if let Some(kind) = forgets(magic) {
-        tracing::warn!(dir = %dir.display(), kind, "the store does not outlive this container or machine");
-    }
-}
-
-/// The kind of file system that a directory is on, if it is one that forgets.
-pub(super) fn forgetful(dir: &Path) -> std::io::Result<Option<&'static str>> {
-    let stat = rustix::fs::statfs(dir)?;
-    Ok(forgets(magic(i128::from(stat.f_type))))
-}
-
-fn forgets(magic: u32) -> Option<&'static str> {
-    match magic {
-        0x0102_1994 => Some("tmpfs"),
-        0x8584_58F6 => Some("ramfs"),
-        0x794C_7630 => Some("overlayfs (is a volume mounted there?)"),
-        _ => None,
-    }
-}
-
 fn unreadable(what: &'static str, path: &Path, source: std::io::Error) -> StoreError {
     StoreError::Unreadable { what, path: path.to_owned(), source }
 }
@@ -254,13 +238,6 @@ pub(super) const CHECK_PATIENCE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn network_file_systems_are_known_by_number_also_when_it_came_out_negative() {
-        assert_eq!(network(0x6969), Some("NFS"));
-        assert_eq!(network(magic(i128::from(0xFF53_4D42_u32.cast_signed()))), Some("CIFS"));
-        assert_eq!(network(0xEF53), None, "ext4");
-    }
 
     #[test]
     fn a_directory_of_something_else_is_refused_and_left_alone() {

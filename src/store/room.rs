@@ -15,7 +15,7 @@ use rustix::fs::FallocateFlags;
 use super::tree::TreeError;
 
 /// Several of sled's 512 KiB segments, and one rewritten snapshot of its.
-const FREE_BYTES_MIN: u64 = 8 << 20;
+pub(super) const FREE_BYTES_MIN: u64 = 8 << 20;
 /// Some thousand records: enough to end the runs that are under way.
 const BALLAST_BYTES: u64 = 16 << 20;
 
@@ -46,8 +46,20 @@ impl Room {
                 fs::remove_file(&path)?;
             }
         }
-        self.low.store(!path.exists(), Ordering::Relaxed);
+        // Where room can't be set aside there may be plenty all the same.
+        let low = !path.exists() && free_bytes(&self.dir)? <= 3 * BALLAST_BYTES;
+        self.low.store(low, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Is the ballast gone still? Once there is room again it is put aboard.
+    pub(super) fn still_low(&self) -> bool {
+        if self.low.load(Ordering::Relaxed)
+            && let Err(error) = self.load_ballast()
+        {
+            tracing::warn!(%error, "the store's room could not be looked at");
+        }
+        self.low.load(Ordering::Relaxed)
     }
 
     /// Gives the ballast up. Was there any?
@@ -109,7 +121,7 @@ pub(super) fn room_for_a_store(dir: &Path) -> io::Result<(u64, Enough)> {
     Ok((free, enough))
 }
 
-fn free_bytes(dir: &Path) -> io::Result<u64> {
+pub(super) fn free_bytes(dir: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(dir)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

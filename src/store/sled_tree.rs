@@ -198,6 +198,10 @@ impl ByteTree for SledTree {
         self.mark.write_all_at(bytes, slot as u64 * SLOT_STRIDE)?;
         Ok(self.mark.sync_data()?)
     }
+
+    fn low_on_room(&self) -> bool {
+        self.room.still_low()
+    }
 }
 
 impl Drop for SledTree {
@@ -288,4 +292,23 @@ fn first_chunk(stored_key: &[u8], stored: &[u8]) -> Result<(Vec<u8>, u16, Vec<u8
 /// At least one chunk, also for an empty value.
 fn split(value: &[u8]) -> Vec<&[u8]> {
     if value.is_empty() { vec![value] } else { value.chunks(CHUNK_BYTES).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::laws::{self, Bed};
+    use super::*;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Bed for Folder {
+        fn open(&mut self) -> Box<dyn ByteTree> {
+            Box::new(SledTree::open(self.0.path()).expect("sled opens"))
+        }
+    }
+
+    #[test]
+    fn sled_keeps_the_laws() {
+        laws::check(|| Folder(tempfile::tempdir().expect("a directory")));
+    }
 }

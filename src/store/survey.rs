@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::fs::Access;
@@ -11,7 +11,8 @@ use rustix::fs::Access;
 use super::{
     error::StoreError,
     lock::Holder,
-    open::{forgetful, refuse_network, refuse_strangers},
+    open::refuse_strangers,
+    place::{Place, existing, forgetful},
     room::{Enough, room_for_a_store},
 };
 
@@ -37,8 +38,10 @@ pub struct Survey {
 ///
 /// # Errors
 /// What [`open_dir`](super::open_dir) would refuse at once: a network file system, somebody else's directory, none at all.
-pub fn survey(dir: &Path) -> Result<Survey, StoreError> {
-    refuse_network(dir)?;
+pub fn survey(place: impl Into<Place>) -> Result<Survey, StoreError> {
+    let place = place.into();
+    place.refuse_network()?;
+    let dir = place.dir.as_path();
     refuse_strangers(dir)?;
     let there = dir.exists();
     let place = existing(dir);
@@ -49,12 +52,6 @@ pub fn survey(dir: &Path) -> Result<Survey, StoreError> {
     let (free, enough) = room_for_a_store(&place).map_err(unreadable)?;
     let forgetful = forgetful(&place).map_err(unreadable)?;
     Ok(Survey { there, store: dir.join("db").exists(), forgetful, free, enough })
-}
-
-/// The directory, or the nearest one above that is there.
-fn existing(dir: &Path) -> PathBuf {
-    let found = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
-    if found.as_os_str().is_empty() { PathBuf::from(".") } else { found.to_owned() }
 }
 
 /// Does in a directory what a store does there: a file is written, synced and renamed, and its directory synced. Then it is

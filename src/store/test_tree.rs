@@ -81,3 +81,34 @@ impl ByteTree for TestTree {
         Ok(())
     }
 }
+
+#[test]
+fn the_tree_of_these_tests_keeps_the_laws() {
+    struct Memory(TestTree);
+
+    impl super::laws::Bed for Memory {
+        fn open(&mut self) -> Box<dyn ByteTree> {
+            Box::new(self.0.clone())
+        }
+    }
+    super::laws::check(|| Memory(TestTree::default()));
+}
+
+/// Laws that could not be broken would be none.
+#[test]
+fn a_tree_that_breaks_a_law_is_told_which() {
+    struct Forgetful(TestTree);
+
+    impl super::laws::Bed for Forgetful {
+        fn open(&mut self) -> Box<dyn ByteTree> {
+            Box::new(self.0.clone())
+        }
+
+        fn power_cut(&mut self) {
+            self.0.disk().entries.pop_first();
+        }
+    }
+    let broken = std::panic::catch_unwind(|| super::laws::check(|| Forgetful(TestTree::default())));
+    let text = broken.expect_err("an entry goes in each power cut").downcast::<String>().expect("words");
+    assert!(text.starts_with("what was synced is there after a power cut"), "{text}");
+}

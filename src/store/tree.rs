@@ -43,6 +43,11 @@ pub trait ByteTree: Send {
 
     /// Overwrites one slot; durable when it returns. A crash may leave this slot torn, never the other.
     fn write_mark(&mut self, slot: usize, bytes: &[u8]) -> Result<(), TreeError>;
+
+    /// Is there so little room that it must be kept for what is under way? A tree that knows nothing of room says no.
+    fn low_on_room(&self) -> bool {
+        false
+    }
 }
 
 /// Changes that happen together or not at all.

@@ -13,7 +13,7 @@ use super::journal::StoredRecord;
 use super::keys::{self, Key};
 use super::ledger::{FactEntry, Fence, HeadEntry, Ledger, Revision, Totals};
 use super::mark::{self, Marks};
-use super::tree::ByteTree;
+use super::tree::{ByteTree, Entry};
 
 /// A store that holds together.
 #[derive(Debug)]
@@ -80,6 +80,20 @@ pub(super) fn read_run(tree: &dyn ByteTree, run: Uuid, head: &HeadEntry) -> Resu
     }
     chain.end(head)?;
     Ok(records)
+}
+
+/// The same as they are stored.
+pub(super) fn read_entries(tree: &dyn ByteTree, run: Uuid, head: &HeadEntry) -> Result<Vec<Entry>, StoreError> {
+    let entries = tree.scan(&keys::records(run)).map_err(StoreError::while_opening)?;
+    let mut chain = Chain::new(run);
+    for (key, value) in &entries {
+        let Some(Key::Record(_, seq)) = keys::parse(key) else {
+            return Err(damaged(keys::name(key), "it is not a record"));
+        };
+        chain.record(key, seq, value)?;
+    }
+    chain.end(head)?;
+    Ok(entries)
 }
 
 #[derive(Debug, Deserialize)]

@@ -7,6 +7,7 @@
 
 mod age_out;
 mod authority;
+mod backup;
 mod boots;
 mod delay;
 mod describe;

@@ -15,13 +15,13 @@ use crate::{
 const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Desk {
-    fn binary(&self) -> Binary {
+    pub(crate) fn binary(&self) -> Binary {
         let config = self.store().join("config.yaml");
         std::fs::write(&config, json!({ "store": self.store() }).to_string()).expect("a settings file");
         Binary::new(self.store(), &config).with("HOSTNAME", "desk")
     }
 
-    fn started(&self) -> String {
+    pub(crate) fn started(&self) -> String {
         self.post("/v1/runs", &[], &Self::start_body()).json(201)["run"].as_str().expect("an id").to_owned()
     }
 }
@@ -99,6 +99,41 @@ async fn a_watch_ends_when_it_is_interrupted_and_where_a_person_is_needed() {
     let _process = desk.process(false);
     let ended = desk.binary().run(&["describe", &run, "--watch"]).await;
     ended.assert(6, &["State      parked: not allowed", "waits for a person", "kamino-wf resume"]);
+}
+
+/// A line for each run that changes, over a restart of the holder; one that was asked for is followed to its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watched_list_says_what_changes_until_a_signal_comes() {
+    let desk = Desk::new();
+    let process = desk.process(false);
+    let run = desk.started();
+    let people = desk.binary().start(&["list", "--watch", "--state", "open"]);
+    let machine = desk.binary().start(&["list", "--watch", "-o", "json"]);
+    until("the run is listed", || people.data().contains(&run) && machine.data().contains(&run)).await;
+    process.stop();
+    for watching in [&people, &machine] {
+        watching.until("is gone; waiting for the next").await;
+    }
+    let _process = desk.process(true);
+    until("its end is told", || people.data().contains(" done ") && machine.data().contains("\"done\"")).await;
+    for (watching, signal, code) in [(people, Signal::INT, 130), (machine, Signal::TERM, 143)] {
+        watching.signal(signal);
+        let ended = watching.ended().await;
+        ended.assert(code, &["somebody holds the store again"]);
+        let lines: Vec<&str> = ended.stdout.lines().filter(|line| line.contains(&run)).collect();
+        assert!(lines.len() >= 2, "{ended:?}");
+        let words = |line: &str| line.contains("running") || line.contains("waiting");
+        assert!(words(lines[0]) && lines[lines.len() - 1].contains("done"), "{lines:#?}");
+        let distinct: std::collections::BTreeSet<&&str> = lines.iter().collect();
+        assert_eq!(distinct.len(), lines.len(), "nothing is said twice: {lines:#?}");
+        if ended.stdout.starts_with('{') {
+            let objects: Vec<Value> = lines.iter().map(|it| serde_json::from_str(it).expect("an object")).collect();
+            assert!(objects.iter().all(|it| it["kind"] == "RunChanged" && it["apiVersion"] == "kamino-wf/v1"));
+        } else {
+            let at: Vec<Option<usize>> = lines.iter().map(|line| line.find("pool1")).collect();
+            assert!(at.windows(2).all(|pair| pair[0] == pair[1]), "columns move: {lines:#?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,7 @@ mod strace;
 mod support;
 
 mod control;
+mod full_disk;
 mod images;
 mod kills;
 mod refusals;
