@@ -230,6 +230,7 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         clean_namespace: config.clean_namespace.clone(),
         clean_image,
         cluster,
+        drain: pool.drain.clone(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
+mod drain;
 mod schedules;
 
 use std::{
@@ -16,7 +17,7 @@ use crate::{
     cloud::azure::{AzureSettings, Credential, Timeouts},
     cluster::kubernetes::Access,
     model::{GalleryId, Profile, Region, ScaleSetId},
-    policy::schedule::Schedule,
+    policy::{drain::DrainPolicy, schedule::Schedule},
     workflow::Pace,
 };
 
@@ -168,6 +169,8 @@ struct PoolFile {
     schedule: Option<schedules::ScheduleFile>,
     #[serde(default)]
     windows: Vec<schedules::WindowFile>,
+    #[serde(default)]
+    drain: drain::DrainFile,
 }
 
 /// A pool whose image is kept fresh.
@@ -199,6 +202,8 @@ pub struct Pool {
     pub adopt: bool,
     /// When runs begin by themselves; never by default.
     pub schedule: Option<Schedule>,
+    /// What may be done to the pods of a donor that is taken out of service.
+    pub drain: DrainPolicy,
 }
 
 /// How the daemon serves.
@@ -414,6 +419,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             adopt,
             schedule,
             windows,
+            drain,
         } = file;
         let at = |field: &str| format!("pools[{index}].{field}");
         let said = |field: &str, value: &str, error: &dyn std::fmt::Display| bad(at(field), value, error.to_string());
@@ -453,6 +459,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             keep_for: duration(&at("keepFor"), keep_for.as_ref(), Duration::from_hours(24), Duration::ZERO)?,
             adopt,
             schedule: schedules::checked(&at, schedule, windows)?,
+            drain: drain::checked(&at, drain)?,
         });
     }
     Ok(pools)

@@ -600,6 +600,8 @@ pub enum Bootstrap {
 pub enum Capture {
     /// A snapshot of the running donor's disk; a copy of it is cleaned. The donor is only read.
     Live,
+    /// The donor is drained, cleaned and stopped for the snapshot, and brought back.
+    Stop,
 }
 
 /// Which node to take.

@@ -2,9 +2,11 @@
 
 mod error;
 pub mod kubernetes;
+mod pods;
 mod port;
 
 pub use error::ClusterError;
+pub use pods::{Budget, Controller, Eviction, Pod, PodLife, PodRef, Requirement, Selector};
 pub use port::{
     CleaningPod, CleaningSpec, CleaningView, Cluster, Lease, LeaseClaim, Leftover, Node, Owned, PodPhase, Remains,
 };

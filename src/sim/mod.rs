@@ -13,6 +13,7 @@ mod disk;
 mod faults;
 mod scene;
 mod session;
+mod tenants;
 mod world;
 
 pub use clock::SimClock;
@@ -23,6 +24,7 @@ pub use disk::SimDisk;
 pub use faults::{Fault, Faults, Habits};
 pub use scene::{Scene, cluster_id, spec};
 pub use session::{Layer, Layers, Line, Outcome, Session, Stop, TreeLayer, Watcher};
+pub use tenants::{Again, Departure, Tenant, Tenants};
 pub use world::{Accepted, Deletion, Kind, Object, Pod, Resource, Says, Shared, World};
 
 /// A scale set's raw model as decisions see it.

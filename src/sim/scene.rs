@@ -110,6 +110,7 @@ impl Scene {
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            tenants: super::Tenants::default(),
             leases: BTreeMap::new(),
             closed: BTreeMap::new(),
             told: std::collections::BTreeSet::new(),
@@ -293,6 +294,7 @@ pub fn spec(scene: &Scene) -> RunSpec {
         clean_namespace: "kamino-wf-clean".into(),
         clean_image: "kamino-wf:simulated".into(),
         cluster: cluster_id(),
+        drain: crate::policy::drain::DrainPolicy::default(),
     }
 }
 

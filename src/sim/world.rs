@@ -13,7 +13,7 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{Fault, Faults, Habits, SimClock, crash::Crash};
+use super::{Fault, Faults, Habits, SimClock, Tenants, crash::Crash};
 use crate::{
     clock::Clock,
     cloud::{
@@ -197,6 +197,8 @@ pub struct World {
     pub claims: BTreeMap<String, Object>,
     /// Volumes by name.
     pub volumes: BTreeMap<String, Object>,
+    /// What people run on the nodes.
+    pub tenants: Tenants,
     /// Leases by namespace/name.
     pub leases: BTreeMap<String, Lease>,
     /// Buckets that Azure has closed.
@@ -368,6 +370,7 @@ impl World {
     /// What happens by itself as time passes: pods run and end, disks come free, objects go.
     pub fn pass(&mut self) {
         let now = self.now();
+        self.pass_tenants(now);
         let ended: Vec<Pod> = self
             .pods
             .values()
@@ -409,6 +412,14 @@ impl World {
                 disk.value.managed = true;
             }
         }
+    }
+
+    fn pass_tenants(&mut self, now: Timestamp) {
+        if self.tenants.is_empty() {
+            return;
+        }
+        let ready = self.nodes.iter().filter(|node| node.ready).map(|node| node.name.as_str().to_owned()).collect();
+        self.tenants.pass(now, &ready, &mut self.rng);
     }
 
     /// Where a pod is in its life.

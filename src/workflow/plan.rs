@@ -83,6 +83,8 @@ pub static LIVE: &[Stage] = &[
 pub fn stages(capture: Capture) -> &'static [Stage] {
     match capture {
         Capture::Live => LIVE,
+        // No setting asks for it yet.
+        Capture::Stop => &[],
     }
 }
 

@@ -33,6 +33,7 @@ fn started() -> Event {
         clean_namespace: "kamino-wf-clean".into(),
         clean_image: "kamino-wf".into(),
         cluster: "c".into(),
+        drain: crate::policy::drain::DrainPolicy::default(),
     };
     Event::Started { at: at(0), spec: Box::new(spec), plan: plan(LIVE), release: "0.1.0".into(), by: "me".into() }
 }

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId};
+use crate::{
+    model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId},
+    policy::drain::DrainPolicy,
+};
 
 /// What a run was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,4 +43,12 @@ pub struct RunSpec {
     pub clean_image: String,
     /// The uid of namespace kube-system: the cluster that the run belongs to.
     pub cluster: String,
+    /// What may be done to the donor's pods, where it is taken out of service.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub drain: DrainPolicy,
+}
+
+/// Not written where it says nothing, so that an older release can still read what concerns it.
+fn is_default(drain: &DrainPolicy) -> bool {
+    *drain == DrainPolicy::default()
 }

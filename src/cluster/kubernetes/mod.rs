@@ -5,6 +5,7 @@
 
 mod connect;
 mod error;
+mod eviction;
 mod lease;
 mod node;
 mod objects;
