@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// One pod and no other: a name is used again (StatefulSets), a uid is not.
+/// One pod and no other: a name is used again (`StatefulSets`), a uid is not.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PodRef {
     /// Its namespace.
@@ -47,7 +47,6 @@ pub struct Controller {
 
 /// A pod, as far as a drain needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the pod's, read one by one by the filters")]
 pub struct Pod {
     /// Which one.
     pub id: PodRef,

@@ -222,7 +222,7 @@ pub trait Cluster: Send + Sync {
     async fn pods_on(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError>;
     /// The pod of that name.
     async fn pod(&self, namespace: &str, name: &str) -> Result<Option<Pod>, ClusterError>;
-    /// Whether there is a DaemonSet of that name.
+    /// Whether there is a `DaemonSet` of that name.
     async fn daemon_set_exists(&self, namespace: &str, name: &str) -> Result<bool, ClusterError>;
     /// The budgets of a namespace.
     async fn budgets(&self, namespace: &str) -> Result<Vec<Budget>, ClusterError>;

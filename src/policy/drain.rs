@@ -103,7 +103,7 @@ pub struct Question<'a> {
     pub cordoned: Option<Timestamp>,
     /// The time.
     pub now: Timestamp,
-    /// Whether the DaemonSets that pods name are there, by namespace and name.
+    /// Whether the `DaemonSets` that pods name are there, by namespace and name.
     pub daemon_sets: &'a BTreeMap<(String, String), bool>,
 }
 
@@ -117,7 +117,7 @@ const RUN: &str = "kamino-wf.io/run";
 /// A scheduler may bind a pod to a node whose cordon it has not seen yet. Later than this, whoever put it there ignores cordons.
 const UNSEEN: Duration = Duration::from_mins(1);
 
-/// The DaemonSet that a pod is of, by namespace and name: whether it is there has to be known for a [`Question`].
+/// The `DaemonSet` that a pod is of, by namespace and name: whether it is there has to be known for a [`Question`].
 #[must_use]
 pub fn daemon_set(pod: &Pod) -> Option<(String, String)> {
     let owner = pod.controller.as_ref().filter(|owner| owner.kind == "DaemonSet" && owner.group == "apps")?;

@@ -11,7 +11,7 @@ fn minutes_ago(minutes: u64) -> Timestamp {
     now() - Duration::from_mins(minutes)
 }
 
-/// A pod of a ReplicaSet that runs.
+/// A pod of a `ReplicaSet` that runs.
 fn pod() -> Pod {
     Pod {
         id: PodRef { namespace: "shop".into(), name: "web-1".into(), uid: "u1".into() },

@@ -27,7 +27,7 @@ pub enum Again {
     Never,
     /// Another, elsewhere (a Deployment).
     Elsewhere,
-    /// Another by the same name, elsewhere (a StatefulSet).
+    /// Another by the same name, elsewhere (a `StatefulSet`).
     SameName,
     /// Another, here: cordons are nothing to it.
     Here,
@@ -53,7 +53,7 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// A pod of a ReplicaSet that runs well on a node, under its label `app`.
+    /// A pod of a `ReplicaSet` that runs well on a node, under its label `app`.
     #[must_use]
     pub fn new(path: &str, app: &str, node: &NodeName, created: Timestamp) -> Self {
         let (namespace, name) = path.split_once('/').unwrap_or(("default", path));
@@ -148,7 +148,7 @@ impl Tenants {
         self.pods.get_mut(path)
     }
 
-    /// A DaemonSet is there.
+    /// A `DaemonSet` is there.
     pub fn add_daemon_set(&mut self, namespace: &str, name: &str) {
         self.daemon_sets.insert((namespace.into(), name.into()));
     }
@@ -197,7 +197,7 @@ impl Tenants {
         self.pods.get(path).map(|tenant| tenant.pod.clone())
     }
 
-    /// Whether a DaemonSet is there.
+    /// Whether a `DaemonSet` is there.
     #[must_use]
     pub fn has_daemon_set(&self, namespace: &str, name: &str) -> bool {
         self.daemon_sets.contains(&(namespace.to_owned(), name.to_owned()))
@@ -313,12 +313,12 @@ impl Tenants {
             .collect();
         for path in gone {
             let Some(tenant) = self.pods.remove(&path) else { continue };
-            self.replace(tenant, now, ready_nodes, rng);
+            self.replace(&tenant, now, ready_nodes, rng);
         }
         self.reckon(now);
     }
 
-    fn replace(&mut self, gone: Tenant, now: Timestamp, ready_nodes: &BTreeSet<String>, rng: &mut Rng) {
+    fn replace(&mut self, gone: &Tenant, now: Timestamp, ready_nodes: &BTreeSet<String>, rng: &mut Rng) {
         let old = &gone.pod;
         let elsewhere = || ready_nodes.iter().find(|node| Some(*node) != old.node.as_ref()).cloned();
         let (name, node) = match gone.again {
@@ -340,7 +340,7 @@ impl Tenants {
             ..old.clone()
         };
         let ready_at = Some(now + SignedDuration::from_secs(i64::from(rng.u32(10..60))));
-        self.add(Tenant { pod, gone_at: None, ready_at, held_until: None, ..gone });
+        self.add(Tenant { pod, gone_at: None, ready_at, held_until: None, ..gone.clone() });
     }
 
     fn reckon(&mut self, now: Timestamp) {
@@ -349,7 +349,7 @@ impl Tenants {
         for (path, guard) in &mut self.guards {
             let healthy = healthy.get(path).copied().unwrap_or_default();
             let changed = healthy != guard.shown.healthy;
-            if !guard.due.is_some_and(|at| at <= now) {
+            if guard.due.is_none_or(|at| at > now) {
                 if changed {
                     guard.due.get_or_insert(now + RECKONS);
                 }

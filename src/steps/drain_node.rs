@@ -201,7 +201,7 @@ async fn look(ports: Ports<'_>, want: &Input) -> Result<Standing, StepError> {
     Ok(standing)
 }
 
-/// Which of the DaemonSets that pods name are there.
+/// Which of the `DaemonSets` that pods name are there.
 async fn daemon_sets(ports: Ports<'_>, pods: &[Pod]) -> Result<BTreeMap<(String, String), bool>, StepError> {
     let named: BTreeSet<(String, String)> = pods.iter().filter_map(daemon_set).collect();
     let mut there = BTreeMap::new();
