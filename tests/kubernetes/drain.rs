@@ -92,6 +92,8 @@ async fn a_budget_that_blocks_is_named_with_its_numbers_until_it_has_room() {
     stage.bind("web", 1, "elsewhere").await;
     stage.reckoned("web", 3, 1).await;
     let (driven, ()) = tokio::join!(stage.drain(&input), async {
+        // So that a look or two falls into the time without room.
+        tokio::time::sleep(Duration::from_secs(2)).await;
         stage.bind("web", 1, "elsewhere").await;
         stage.bind("web", 1, "elsewhere").await;
     });

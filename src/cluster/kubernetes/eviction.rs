@@ -3,12 +3,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
-    api::{apps::v1::DaemonSet, core::v1::Pod as KubePod, policy::v1::PodDisruptionBudget},
-    apimachinery::pkg::apis::meta::v1::LabelSelector,
+    api::{
+        apps::v1::DaemonSet,
+        core::v1::Pod as KubePod,
+        policy::v1::{Eviction as KubeEviction, PodDisruptionBudget},
+    },
+    apimachinery::pkg::apis::meta::v1::{DeleteOptions, LabelSelector, ObjectMeta, Preconditions},
 };
 use kube::{
     Api,
-    api::{EvictParams, ListParams, PostParams},
+    api::{ListParams, PostParams},
     core::Status,
 };
 use serde::de::DeserializeOwned;
@@ -16,7 +20,6 @@ use serde::de::DeserializeOwned;
 use super::{
     KubernetesCluster,
     error::{cut, from_status},
-    port::only,
 };
 use crate::{
     cluster::{Budget, ClusterError, Controller, Eviction, Pod, PodLife, PodRef, Requirement, Selector},
@@ -57,11 +60,12 @@ impl KubernetesCluster {
 
     pub(super) async fn ask_to_go(&self, id: &PodRef) -> Result<Eviction, ClusterError> {
         let pods: Api<KubePod> = self.namespaced(&id.namespace);
-        // No grace of ours: the pod's own counts, however long.
-        let how = EvictParams { delete_options: Some(only(&id.uid)), post_options: PostParams::default() };
         let what = format!("evict pod {id}");
-        // `evict` reads every status as an answer, also one that says that it failed (more than one budget: 500).
-        match self.answer(what.clone(), pods.evict(&id.name, &how)).await? {
+        let how = PostParams::default();
+        // Every status is read as an answer, also one that says with 201 that it failed (more than one budget).
+        let wanted = eviction(id);
+        let asked = pods.create_subresource::<KubeEviction, Status>("eviction", &id.name, &how, &wanted);
+        match self.answer(what.clone(), asked).await? {
             Ok(status) if !status.is_failure() => Ok(Eviction::Accepted),
             Ok(status) => classify(what, &status),
             Err(status) => classify(what, &status),
@@ -105,6 +109,22 @@ impl KubernetesCluster {
             }
         }
         Err(uncertain(format!("the list has more than {} entries", all.len())))
+    }
+}
+
+/// What is asked. `kube`'s own `evict` (5.0) writes `delete_options`, which a server does not know and so ignores: the uid would be
+/// no precondition. No grace of ours: the pod's own counts, however long.
+fn eviction(id: &PodRef) -> KubeEviction {
+    KubeEviction {
+        metadata: ObjectMeta {
+            namespace: Some(id.namespace.clone()),
+            name: Some(id.name.clone()),
+            ..ObjectMeta::default()
+        },
+        delete_options: Some(DeleteOptions {
+            preconditions: Some(Preconditions { uid: Some(id.uid.clone()), resource_version: None }),
+            ..DeleteOptions::default()
+        }),
     }
 }
 
@@ -292,6 +312,19 @@ mod tests {
             "details": { "kind": "poddisruptionbudget", "name": "db" } });
         let message = "pdb disruptions allowed is negative".into();
         assert_eq!(answered(negative), Ok(Eviction::Blocked { budget: Some("db".into()), message, retry_after: None }));
+    }
+
+    #[test]
+    fn an_eviction_names_the_uid_where_the_server_looks_for_it() {
+        let id = PodRef { namespace: "shop".into(), name: "db-0".into(), uid: "u1".into() };
+        let expected = json!({ "apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": { "namespace": "shop", "name": "db-0" },
+            "deleteOptions": { "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": "u1" } } });
+        let mut body = serde_json::to_value(eviction(&id)).expect("JSON");
+        // Whether the library writes the inner type's name is its own affair.
+        body["deleteOptions"]["apiVersion"] = "v1".into();
+        body["deleteOptions"]["kind"] = "DeleteOptions".into();
+        assert_eq!(body, expected);
     }
 
     #[test]

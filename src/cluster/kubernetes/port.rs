@@ -237,7 +237,7 @@ impl KubernetesCluster {
 }
 
 /// Deletes what has this uid, and nothing else by the same name.
-pub(super) fn only(uid: &str) -> DeleteParams {
+fn only(uid: &str) -> DeleteParams {
     DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
 }
 
