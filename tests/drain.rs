@@ -464,6 +464,47 @@ fn by_seed_no_budget_is_broken_and_nothing_goes_that_should_stay() {
     assert_eq!(ends.len(), 3, "each end must have been seen: {ends:?}");
 }
 
+/// What changes between the list and the request: another pod by the same name, one that has moved, one that was marked.
+#[test]
+fn a_pod_is_read_once_more_right_before_it_is_asked() {
+    let table: [(&str, &str, Change, &str); 5] = [
+        ("pod: before", "another", |tenant| tenant.pod.id.uid = "another".into(), "not to be asked any more"),
+        ("pod: before", "moved", |tenant| tenant.pod.node = Some("elsewhere".into()), "not to be asked any more"),
+        (
+            "pod: before",
+            "marked",
+            |tenant| drop(tenant.pod.annotations.insert("karpenter.sh/do-not-disrupt".into(), "true".into())),
+            "not to be asked any more",
+        ),
+        // Between that look and the request, the uid is what protects it.
+        ("evict: before", "another", |tenant| tenant.pod.id.uid = "another".into(), "was gone already"),
+        ("evict: before", "the same", |_| {}, "evicted shop/web-0"),
+    ];
+    for (place, what, change, said) in table {
+        let point = simulated(async || {
+            let kit = Kit::new(0);
+            kit.add("shop/web-0", "web", |_| {});
+            kit.shared.crash.trace();
+            kit.act(&kit.input(DrainPolicy::default())).await.expect("an answer");
+            let traced = kit.shared.crash.traced();
+            traced.iter().position(|name| name == place).expect("the place") + 1
+        });
+        simulated(async || {
+            let kit = Kit::new(0);
+            kit.add("shop/web-0", "web", |_| {});
+            let input = kit.input(DrainPolicy::default());
+            let meanwhile = async {
+                kit.shared.crash.reached(point as u64).await;
+                change(kit.shared.world().tenants.get_mut("shop/web-0").expect("the pod"));
+            };
+            let (accepted, ()) = tokio::join!(kit.act(&input), meanwhile);
+            let words = accepted.expect("an answer").said.expect("words");
+            assert!(words.contains(said), "{place}, {what}: {words}");
+            assert_eq!(kit.departed().len(), usize::from(said.starts_with("evicted")), "{place}, {what}");
+        });
+    }
+}
+
 #[test]
 fn a_look_and_an_undo_change_nothing() {
     simulated(async || {

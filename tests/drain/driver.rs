@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use kamino_wf::{
-    cloud::Limiter,
+    cloud::{Accepted, Limiter},
     cluster::Node,
     model::{Class, NodeName, RunId},
     policy::drain::DrainPolicy,
@@ -118,6 +118,10 @@ impl Kit {
         self.with(async |ports, step| step.observe(ports, input).await).await
     }
 
+    pub(crate) async fn act(&self, input: &Value) -> Result<Accepted, StepError> {
+        self.with(async |ports, step| step.act(ports, input).await).await
+    }
+
     /// Whether nothing of the step is left.
     pub(crate) async fn undo(&self, input: &Value) -> bool {
         self.with(async |ports, step| step.undo(ports, input).await).await.expect("an answer") == Undone::Gone
@@ -198,7 +202,7 @@ impl Kit {
         driven.heard(text);
         driven.asked += 1;
         *looks = 0;
-        match self.with(async |ports, step| step.act(ports, input).await).await {
+        match self.act(input).await {
             Ok(accepted) => {
                 driven.said.extend(accepted.said);
                 accepted.retry_after.map_or_else(|| pace(looks), Turn::Wait)
