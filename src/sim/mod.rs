@@ -11,6 +11,7 @@ mod cluster;
 mod crash;
 mod disk;
 mod faults;
+mod neighbours;
 mod scene;
 mod session;
 mod tenants;

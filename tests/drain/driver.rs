@@ -8,7 +8,7 @@ use kamino_wf::{
     cluster::Node,
     model::{Class, NodeName, RunId},
     policy::drain::DrainPolicy,
-    sim::{Again, Scene, Shared, SimCloud, SimCluster, Tenant},
+    sim::{Scene, Shared, SimCloud, SimCluster, Tenant, World},
     steps::{DrainInput, DrainNode, Drained},
     workflow::{Affects, AnyStep, Pace, Ports, Seen, StepError, Undone},
 };
@@ -41,6 +41,8 @@ pub(crate) struct Driven {
     pub(crate) looks: Vec<String>,
     pub(crate) crashes: u64,
     pub(crate) took: SignedDuration,
+    /// A person has decided that pods may be deleted.
+    pub(crate) forced: bool,
     /// The most pods that were on their way at a time, and how many may have been.
     parallel: (usize, u32),
 }
@@ -54,6 +56,7 @@ impl Default for Driven {
             looks: vec![],
             crashes: 0,
             took: SignedDuration::ZERO,
+            forced: false,
             parallel: (0, 1),
         }
     }
@@ -136,6 +139,7 @@ impl Kit {
         let mut driven = Driven::default();
         let policy: DrainInput = serde_json::from_value(input.clone()).expect("an input");
         driven.parallel.1 = policy.policy.max_parallel;
+        driven.forced = policy.policy.force.is_some();
         let began = self.now();
         let mut looks = 0;
         for _ in 0..5000 {
@@ -214,14 +218,8 @@ impl Kit {
     /// What has to hold after every drain, however it ended.
     pub(crate) fn check(&self, driven: &Driven) {
         let world = self.shared.world();
-        assert!(world.tenants.wrongs.is_empty(), "{:#?}", world.tenants.wrongs);
-        for departure in &world.tenants.departures {
-            assert_eq!(
-                departure.node.as_deref(),
-                Some(self.node.as_str()),
-                "a pod of another node went: {departure:?}"
-            );
-        }
+        let violations = world.tenants.violations(&self.node, driven.forced);
+        assert!(violations.is_empty(), "{violations:#?}");
         let (most, allowed) = driven.parallel;
         assert!(most <= allowed as usize, "{most} pods were on their way at a time, {allowed} may be");
         if let Ok(Drained { left }) = &driven.end {
@@ -241,40 +239,8 @@ impl Kit {
     pub(crate) fn by_chance(&self) {
         let mut world = self.shared.world();
         let now = world.now();
-        let number = world.rng.u32(1..14);
-        for number in 0..number {
-            let app = format!("app{}", world.rng.u32(0..4));
-            let namespace = ["shop", "bank", "old"][world.rng.usize(0..3)];
-            let mut tenant = Tenant::new(
-                &format!("{namespace}/{app}-{number}"),
-                &app,
-                &self.node,
-                now - SignedDuration::from_hours(5),
-            );
-            tenant.grace = SignedDuration::from_secs(i64::from(world.rng.u32(0..240)));
-            tenant.takes = SignedDuration::from_secs(i64::from(world.rng.u32(0..300)));
-            tenant.again = [Again::Elsewhere, Again::SameName, Again::Here, Again::Never][world.rng.usize(0..4)];
-            tenant.denials = if world.rng.u32(0..6) == 0 { world.rng.u32(1..4) } else { 0 };
-            tenant.pod.ready = world.rng.u32(0..8) > 0;
-            tenant.pod.empty_dir = world.rng.u32(0..12) == 0;
-            if world.rng.u32(0..25) == 0 {
-                tenant.pod.controller = None;
-            }
-            if world.rng.u32(0..25) == 0 {
-                tenant.pod.finalizers = vec!["example.com/keep".into()];
-                tenant.held_until = Some(now + SignedDuration::from_mins(i64::from(world.rng.u32(1..90))));
-            }
-            world.tenants.add(tenant);
-        }
-        for number in 0..world.rng.u32(0..3) {
-            let app = format!("app{}", world.rng.u32(0..4));
-            let least = i32::try_from(world.rng.u32(0..3)).expect("small");
-            world.tenants.add_budget("shop", &format!("budget{number}"), &app, least, now);
-        }
-        if world.rng.u32(0..4) == 0 {
-            let at = now + SignedDuration::from_secs(i64::from(world.rng.u32(0..200)));
-            world.tenants.end_namespace("old", at);
-        }
+        let World { tenants, rng, .. } = &mut *world;
+        tenants.move_in(&self.node, now, rng);
     }
 }
 
