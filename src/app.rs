@@ -2,6 +2,7 @@
 
 mod auto;
 mod doctor;
+mod plan;
 mod remote;
 mod serve;
 
@@ -29,13 +30,15 @@ use crate::{
     },
     config::{Config, ConfigError, Pool},
     http,
-    model::{Capture, DonorChoice, InstanceId, NodeName, RunId},
+    model::{DonorChoice, InstanceId, NodeName, RunId},
+    policy::ranking::Rules,
     store::{Holder, Journal, StoreError, StoreGuard, open_dir},
     workflow::{Authority, Driver, Engine, Observer, Parts, RunSpec, Summary},
 };
 
 pub use auto::auto;
 pub use doctor::doctor;
+pub use plan::{Plan, plan};
 pub use remote::{Ran, Whereabouts, in_the_pod};
 pub use serve::serve;
 
@@ -216,7 +219,7 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
     Ok(RunSpec {
         scale_set: pool.scale_set.clone(),
         donor,
-        capture: Capture::Live,
+        capture: pool.capture,
         profile: pool.profile,
         gallery: pool.gallery.clone(),
         definition: pool.definition.clone(),
@@ -225,13 +228,20 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         storage: pool.storage.clone(),
         adopt,
         min_ready_seconds: pool.min_ready.as_secs(),
+        ranking: Rules { own_node: own_node(config), ..pool.ranking.clone() },
         keep_versions: pool.keep,
         keep_seconds: pool.keep_for.as_secs(),
         clean_namespace: config.clean_namespace.clone(),
         clean_image,
+        unavailable_max: 0,
         cluster,
         drain: pool.drain.clone(),
     })
+}
+
+/// The node that this process runs on, as far as it was told.
+fn own_node(config: &Config) -> Option<NodeName> {
+    config.place.node.as_deref().and_then(|name| NodeName::parse(name).ok())
 }
 
 async fn pool_of<'a>(config: &'a Config, cluster: &KubernetesCluster, node: &NodeName) -> Result<&'a Pool> {

@@ -1,6 +1,7 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
 mod drain;
+mod ranking;
 mod schedules;
 
 use std::{
@@ -16,8 +17,8 @@ use serde::Deserialize;
 use crate::{
     cloud::azure::{AzureSettings, Credential, Timeouts},
     cluster::kubernetes::Access,
-    model::{GalleryId, Profile, Region, ScaleSetId},
-    policy::{drain::DrainPolicy, schedule::Schedule},
+    model::{Capture, GalleryId, Profile, Region, ScaleSetId},
+    policy::{drain::DrainPolicy, ranking::Rules, schedule::Schedule},
     workflow::Pace,
 };
 
@@ -155,6 +156,7 @@ struct PoolFile {
     name: String,
     scale_set: String,
     profile: String,
+    capture: Option<Capture>,
     gallery: String,
     definition: Option<String>,
     #[serde(default)]
@@ -162,6 +164,8 @@ struct PoolFile {
     replicas: Option<u32>,
     storage: Option<String>,
     min_ready: Option<String>,
+    #[serde(default)]
+    ranking: ranking::RankingFile,
     keep: Option<u32>,
     keep_for: Option<String>,
     #[serde(default)]
@@ -182,6 +186,8 @@ pub struct Pool {
     pub scale_set: ScaleSetId,
     /// Which kind of node it has.
     pub profile: Profile,
+    /// How the donor's disk is captured; `live` by default.
+    pub capture: Capture,
     /// Where its versions go.
     pub gallery: GalleryId,
     /// The image definition's name; the pool's own by default.
@@ -194,6 +200,8 @@ pub struct Pool {
     pub storage: String,
     /// How long a donor must have been ready; an hour by default, so that a node that comes up badly shows it first.
     pub min_ready: Duration,
+    /// How the donor is chosen.
+    pub ranking: Rules,
     /// How many published versions stay; 3 by default, at least 2.
     pub keep: u32,
     /// Versions younger than this stay; a day by default.
@@ -401,6 +409,19 @@ fn checked_serve(file: ServeFile) -> Result<Serve, ConfigError> {
     })
 }
 
+/// A capture that was not seen to give a booted guest back as itself, and a clone of it as somebody new, is not offered.
+fn proved(setting: &str, capture: Capture) -> Result<Capture, ConfigError> {
+    match capture {
+        Capture::Live => Ok(capture),
+        Capture::Stop => Err(ConfigError::Bad {
+            setting: setting.to_owned(),
+            value: "stop".to_owned(),
+            remedy: "its cleaner is not finished in this release; use live, which takes no node out of service"
+                .to_owned(),
+        }),
+    }
+}
+
 fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
     let mut pools: Vec<Pool> = Vec::new();
     for (index, file) in files.into_iter().enumerate() {
@@ -408,12 +429,14 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             name,
             scale_set,
             profile,
+            capture,
             gallery,
             definition,
             regions,
             replicas,
             storage,
             min_ready,
+            ranking,
             keep,
             keep_for,
             adopt,
@@ -446,6 +469,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             return Err(bad(at("keep"), keep, "expected 2 to 1000: the newest, and one to go back to"));
         }
         pools.push(Pool {
+            capture: proved(&at("capture"), capture.unwrap_or(Capture::Live))?,
             profile: profile.parse().map_err(|error| said("profile", &profile, &error))?,
             name,
             scale_set,
@@ -455,6 +479,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             replicas,
             storage,
             min_ready: duration(&at("minReady"), min_ready.as_ref(), Duration::from_hours(1), Duration::ZERO)?,
+            ranking: ranking::checked(&at("ranking"), ranking)?,
             keep,
             keep_for: duration(&at("keepFor"), keep_for.as_ref(), Duration::from_hours(24), Duration::ZERO)?,
             adopt,
@@ -572,6 +597,10 @@ pools:
             ("azure: { credential: workload-identity }", "azure.tenant"),
             ("azure: { credential: password }", "password"),
             (&POOL.replace("kubeadm", "talos"), "pools[0].profile is \"talos\""),
+            (
+                &POOL.replace("profile: kubeadm", "profile: kubeadm\n  capture: stop"),
+                "pools[0].capture is stop: its cleaner",
+            ),
             (&POOL.replace("virtualMachineScaleSets", "disks"), "pools[0].scaleSet"),
             (&format!("{POOL}  keep: 1\n"), "pools[0].keep is 1: expected 2 to 1000"),
             (&format!("{POOL}  storage: Fast\n"), "pools[0].storage is \"Fast\""),

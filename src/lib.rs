@@ -18,6 +18,7 @@ pub mod http;
 pub mod model;
 pub mod permissions;
 pub mod policy;
+pub mod preview;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod steps;

@@ -219,6 +219,12 @@ impl TryFrom<String> for ResourceId {
         Self::parse(&text)
     }
 }
+impl FromStr for ResourceId {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        Self::parse(text)
+    }
+}
 impl From<ResourceId> for String {
     fn from(id: ResourceId) -> Self {
         id.text
@@ -600,7 +606,7 @@ pub enum Bootstrap {
 pub enum Capture {
     /// A snapshot of the running donor's disk; a copy of it is cleaned. The donor is only read.
     Live,
-    /// The donor is drained, cleaned and stopped for the snapshot, and brought back.
+    /// The donor is drained, cleaned, and off while its disk is snapshotted; then it is given back.
     Stop,
 }
 

@@ -62,7 +62,7 @@ const fn live(
 
 const MAKING: &[&str] = &["CleanCopy"];
 const CLEANING: &[&str] = &["CleanCopy", "DetachCopy", "the janitor"];
-const CHOOSE_NODES: &[&str] = &["RankNodes"];
+const CHOOSE_NODES: &[&str] = &["Preflight", "RankNodes"];
 const LOOK_AT_NODE: &[&str] = &["CanaryNode"];
 /// No step: `serve` itself.
 const DAEMON: &[&str] = &["the daemon"];
@@ -299,7 +299,7 @@ pub const AZURE: &[AzureRight] = &[
         &["CopyDisk", "DeleteTemporaries", "the janitor"],
         "remove the copy; a disk that a node uses is attached, and Azure refuses to delete those",
     ),
-    azure(AzureScope::Gallery, "Microsoft.Compute/galleries/read", &["EnsureGallery"], "find the gallery"),
+    azure(AzureScope::Gallery, "Microsoft.Compute/galleries/read", &["Preflight", "EnsureGallery"], "find the gallery"),
     azure(
         AzureScope::Gallery,
         "Microsoft.Compute/galleries/write",
@@ -321,7 +321,7 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Gallery,
         "Microsoft.Compute/galleries/images/versions/read",
-        &["ChooseNames", "CreateVersion", "VerifyVersion", "PublishVersion", "PlanPrune", "PruneVersions"],
+        &["RankNodes", "ChooseNames", "CreateVersion", "VerifyVersion", "PublishVersion", "PlanPrune", "PruneVersions"],
         "list versions and see their replication; a scale set's new nodes need it too",
     ),
     azure(

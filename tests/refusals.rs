@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use kamino_wf::{
-    cloud::{Architecture, Definition, DefinitionSpec, Limiter, Provisioning, Snapshot},
-    model::{Profile, RunId},
+    cloud::{Architecture, Cloud, Definition, DefinitionSpec, Limiter, ModelChange, Provisioning, Snapshot},
+    model::{Class, Profile, Region, RunId},
+    policy::preflight::{CLAUSES, document},
     sim::{Crash, Line, Outcome, Resource, Scene, Session, SimCloud, SimCluster, Stop, World, spec},
     store::{Fence, Journal},
     workflow::{self, Authority, Driver, Engine, Pace, Parts, Rejected, RunState},
@@ -45,7 +46,7 @@ fn with(pointer: &'static str, value: Value) -> impl FnOnce(&mut World) {
 
 #[test]
 fn each_unfit_scale_set_is_refused_with_field_value_and_remedy_and_nothing_is_asked_for() {
-    let table: [(&str, &'static str, Value, [&str; 3]); 12] = [
+    let table: [(&str, &'static str, Value, [&str; 3]); 14] = [
         ("KW0201", "/properties/upgradePolicy/mode", json!("Rolling"), ["upgradePolicy.mode", "Rolling", "Manual"]),
         (
             "KW0202",
@@ -97,6 +98,19 @@ fn each_unfit_scale_set_is_refused_with_field_value_and_remedy_and_nothing_is_as
             "/tags/sigs.k8s.io_cluster-api-provider-azure_cluster_prod",
             json!("owned"),
             ["cluster-api-provider-azure", "owned", "AzureMachinePool"],
+        ),
+        (
+            "KW0211",
+            "/properties/virtualMachineProfile/extensionProfile/extensions",
+            json!([{ "name": "node", "properties": { "publisher": "Microsoft.AKS", "type": "Compute.AKS.Linux.AKSNode" } }]),
+            ["extension node", "Microsoft.AKS/Compute.AKS.Linux.AKSNode", "AKS' own"],
+        ),
+        (
+            "KW0214",
+            "/properties/virtualMachineProfile/extensionProfile/extensions",
+            json!([{ "name": "ade", "properties": {
+                "publisher": "Microsoft.Azure.Security", "type": "AzureDiskEncryptionForLinux" } }]),
+            ["extension ade", "AzureDiskEncryptionForLinux", "encryption at host"],
         ),
     ];
     for (code, pointer, value, words) in table {
@@ -276,7 +290,7 @@ fn without_adopt_a_first_run_is_refused_and_says_what_would_be_lost() {
             let model = session.shared.world().model(&wanted.scale_set).cloned().expect("the pool");
             let set = kamino_wf::sim::read_model(&model).expect("a model");
             let definition = wanted.gallery.definition(&wanted.definition).expect("an id");
-            kamino_wf::policy::preflight::refusals(&set, &definition, wanted.profile, adopt)
+            kamino_wf::policy::preflight::refusals(&set, &definition, wanted.profile, adopt, false)
         })
     };
     assert!(refusals(true).is_empty());
@@ -332,6 +346,178 @@ fn a_pool_without_a_fit_node_is_refused_with_each_nodes_reason() {
         assert!(why.contains(word), "{word:?} is missing in: {why}");
     }
     assert!(asked.is_empty() && outcome.violations.is_empty(), "{asked:?}");
+}
+
+fn of_nominal(change: impl FnOnce(&mut World)) -> String {
+    let (outcome, asked) = run(&Scene::nominal(), change);
+    assert!(asked.is_empty() && outcome.violations.is_empty(), "{asked:?}, {:#?}", outcome.violations);
+    assert_eq!(state(&outcome), "undone", "{}", why(&outcome));
+    why(&outcome)
+}
+
+#[test]
+fn a_pool_whose_nodes_are_of_aks_is_refused() {
+    let why = of_nominal(|world| {
+        world.nodes[1].labels.insert("kubernetes.azure.com/cluster".into(), "MC_prod".into());
+    });
+    for word in ["KW0211", "label kubernetes.azure.com/cluster of node pool1-vmss000001", "MC_prod", "AKS' own"] {
+        assert!(why.contains(word), "{word:?} is missing in: {why}");
+    }
+}
+
+#[test]
+fn an_extension_that_waits_for_one_that_has_to_go_is_refused() {
+    let waits = |world: &mut World| {
+        let model = world.scale_sets.get_mut(&spec(&Scene::nominal()).scale_set.key()).expect("the pool");
+        let extensions = &mut model.value["properties"]["virtualMachineProfile"]["extensionProfile"]["extensions"];
+        extensions[1]["properties"]["provisionAfterExtensions"] = json!(["VMSSCSE"]);
+    };
+    let (outcome, asked) = run(&Scene { profile: Profile::AksEngine, ..Scene::nominal() }, waits);
+    let text = why(&outcome);
+    for word in ["KW0215", "provisionAfterExtensions of extension computeAksLinuxBilling", "VMSSCSE"] {
+        assert!(text.contains(word), "{word:?} is missing in: {text}");
+    }
+    assert!(asked.is_empty(), "{asked:?}");
+    // This profile removes none.
+    let (outcome, _) = run(&Scene { profile: Profile::Kubeadm, ..Scene::nominal() }, waits);
+    assert_eq!(state(&outcome), "done", "{}", why(&outcome));
+}
+
+#[test]
+fn a_gallery_elsewhere_has_to_replicate_to_the_scale_sets_region() {
+    let scene = Scene { adopted: true, ..Scene::nominal() };
+    let move_to = |region: &'static str| {
+        move |world: &mut World| {
+            let gallery = &mut world.galleries.values_mut().next().expect("the gallery").value;
+            gallery.location = Region(region.into());
+        }
+    };
+    let (outcome, asked) = run(&scene, move_to("East US"));
+    let text = why(&outcome);
+    for word in ["KW0216", "East US, northeurope, and the scale set is in West Europe", "regions"] {
+        assert!(text.contains(word), "{word:?} is missing in: {text}");
+    }
+    assert!(asked.is_empty(), "{asked:?}");
+}
+
+#[test]
+fn a_donor_without_an_instance_or_a_disk_is_refused() {
+    let known = rehearsed(&Scene::nominal());
+    let of = |field: &str| known["donor"][field].as_str().expect("an id").to_ascii_lowercase();
+    let (instance, disk) = (of("instance"), of("disk"));
+    let table: [(&str, &str, Meddling); 4] = [
+        ("KW0231", "which does not exist", {
+            let instance = instance.clone();
+            Box::new(move |world| drop(world.instances.remove(&instance)))
+        }),
+        ("KW0205", "no managed OS disk", {
+            Box::new(move |world| world.instances.get_mut(&instance).expect("the donor").os_disk = None)
+        }),
+        ("KW0232", "does not exist", {
+            let disk = disk.clone();
+            Box::new(move |world| drop(world.disks.remove(&disk)))
+        }),
+        ("KW0210", "ConfidentialVM_VMGuestStateOnlyEncryptedWithPlatformKey", {
+            Box::new(move |world| {
+                let kind = "ConfidentialVM_VMGuestStateOnlyEncryptedWithPlatformKey";
+                world.disks.get_mut(&disk).expect("the donor's").value.security_type = Some(kind.into());
+            })
+        }),
+    ];
+    for (code, words, change) in table {
+        let (outcome, asked) = run(&Scene::nominal(), change);
+        let why = why(&outcome);
+        assert!(why.contains(code) && why.contains(words), "{code}: {why}");
+        assert!(asked.is_empty(), "{code}: {asked:?}");
+    }
+}
+
+#[test]
+fn a_model_that_changes_between_the_look_and_the_request_is_looked_at_again() {
+    paused(async || {
+        let session = Session::new(Scene::nominal());
+        let cloud = SimCloud::new(Arc::clone(&session.shared), Arc::new(Limiter::default()));
+        let wanted = spec(&Scene::nominal());
+        let seen = cloud.scale_set(&wanted.scale_set).await.expect("a look").expect("the pool");
+        let before = session.shared.world().model(&wanted.scale_set).cloned().expect("the pool");
+        let change = ModelChange {
+            scale_set: wanted.scale_set.clone(),
+            run: RunId(uuid::Uuid::from_u128(1)),
+            image: wanted.gallery.definition(&wanted.definition).expect("an id"),
+            empty_custom_data: false,
+            remove_extensions: vec![],
+            under: seen.etag,
+        };
+        {
+            let mut world = session.shared.world();
+            let model = &mut world.scale_sets.get_mut(&wanted.scale_set.key()).expect("the pool").value;
+            model["etag"] = json!("\"8\"");
+            model["properties"]["upgradePolicy"]["mode"] = json!("Rolling");
+        }
+        let error = cloud.begin_model_change(&change).await.expect_err("another model");
+        assert_eq!(error.class(), Class::Preempted, "{error}");
+        let mut after = session.shared.world().model(&wanted.scale_set).cloned().expect("the pool");
+        after["etag"] = before["etag"].clone();
+        after["properties"]["upgradePolicy"]["mode"] = json!("Manual");
+        assert_eq!(after, before, "nothing was asked for");
+    });
+}
+
+/// Runs to rest in a world that is changed in the very moment in which a step is done. Nothing is polled for.
+fn changed_at(step: &'static str, change: impl FnOnce(&mut World) + Send + 'static) -> (Outcome, Vec<String>) {
+    paused(async || {
+        let session = Session::new(Scene::nominal());
+        let shared = Arc::clone(&session.shared);
+        let change = std::sync::Mutex::new(Some(change));
+        let session = session.watched(Arc::new(move |_, line| {
+            let done = line.step.as_deref() == Some(step) && matches!(line.event, workflow::Event::Confirmed { .. });
+            let change = if done { change.lock().expect("a lock").take() } else { None };
+            if let Some(change) = change {
+                change(&mut shared.world());
+            }
+        }));
+        let outcome = session.run(Stop::AtRest).await.expect("the store never fails");
+        let asked = session.shared.world().accepted.iter().map(|accepted| accepted.verb.to_owned()).collect();
+        (outcome, asked)
+    })
+}
+
+#[test]
+fn whoever_owns_the_model_by_the_time_it_is_changed_keeps_it() {
+    let table: [(&str, &str, Value); 3] = [
+        ("KW0201", "/properties/upgradePolicy/mode", json!("Rolling")),
+        ("KW0211", "/tags/aks-managed-poolName", json!("pool1")),
+        ("KW0212", "/tags/sigs.k8s.io_cluster-api-provider-azure_cluster_prod", json!("owned")),
+    ];
+    for (code, pointer, value) in table {
+        let (outcome, asked) = changed_at("PublishVersion", with(pointer, value));
+        assert_eq!(state(&outcome), "parked", "{code}: {}", why(&outcome));
+        assert!(why(&outcome).contains(code), "{code}: {}", why(&outcome));
+        assert!(!asked.contains(&"begin_model_change".to_owned()), "{code}: the model was changed: {asked:?}");
+    }
+    // Not following yet, and it would roll as soon as it did: refused before the version is published.
+    let rolls = with("/properties/upgradePolicy/mode", json!("Rolling"));
+    let (outcome, asked) = changed_at("VerifyVersion", rolls);
+    assert!(why(&outcome).contains("KW0201"), "{}", why(&outcome));
+    assert!(!asked.contains(&"begin_publish".to_owned()), "{asked:?}");
+}
+
+#[test]
+fn the_documents_list_every_refusal_and_each_has_its_test() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for clause in CLAUSES {
+        let (file, name) = clause.test;
+        let source = std::fs::read_to_string(root.join(file)).expect(file);
+        assert!(source.contains(&format!("fn {name}(")), "{}: {file} has no test {name}", clause.code);
+        assert!(source.contains(clause.code), "{}: {file} does not speak of it", clause.code);
+    }
+    let path = root.join("docs/refusals.md");
+    let made = document();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &made).expect("written");
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(there, made, "UPDATE_DOCS=1 cargo test --test refusals writes it anew");
 }
 
 fn paused<T>(body: impl AsyncFnOnce() -> T) -> T {

@@ -30,6 +30,8 @@ use crate::{
 const FINISHING: Duration = Duration::from_secs(10);
 /// Between two sweeps, whatever the first one says.
 const SWEEPS_APART: Duration = Duration::from_secs(10);
+/// Between two looks at the nodes' boot ids: known to a quarter of an hour a reboot is good enough to be compared.
+const BOOTS_APART: Duration = Duration::from_mins(15);
 /// Between two attempts to ask the API server which cluster this is.
 const CLUSTER_AGAIN: Duration = Duration::from_secs(5);
 
@@ -93,7 +95,11 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
                 Some(_) | None => std::future::pending().await,
             }
         };
-        tokio::pin!(serving, probing, leading, driving, scheduling, sweeping);
+        let watching = async {
+            authority.held().await;
+            watch_boots(config, &engine).await
+        };
+        tokio::pin!(serving, probing, leading, driving, scheduling, sweeping, watching);
         let signal = tokio::select! {
             biased;
             signal = signals.next() => signal,
@@ -108,6 +114,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
             }
             ended = &mut scheduling => match ended? {},
             ended = &mut sweeping => match ended? {},
+            ended = &mut watching => match ended? {},
             ended = &mut serving => {
                 ended.context("the control socket failed")?;
                 bail!("the control socket has stopped");
@@ -192,6 +199,15 @@ async fn sweep(
         let told = report.not_before.map(|until| until.duration_since(engine.clock().now()));
         let told = told.and_then(|pause| Duration::try_from(pause).ok());
         sleep(told.or(report.again_in).unwrap_or(every).max(SWEEPS_APART)).await;
+    }
+}
+
+/// Remembers when the pools' nodes were rebooted.
+async fn watch_boots(config: &Config, engine: &Engine) -> Result<Infallible, EngineError> {
+    let sets: Vec<_> = config.pools.iter().map(|pool| pool.scale_set.clone()).collect();
+    loop {
+        engine.remember_boots(&sets).await?;
+        sleep(BOOTS_APART).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use crate::{clean::cli::CleanArgs, config::Overrides, model::NodeName};
@@ -55,6 +55,7 @@ impl Cli {
             | Command::Cancel(_)
             | Command::Clean(_)
             | Command::Doctor(_)
+            | Command::Plan(_)
             | Command::Store(_)
             | Command::Version(_) => "warn",
         };
@@ -103,6 +104,12 @@ pub(super) enum Command {
     /// With --wait this process drives the run and ends when the run does; stopped and started again it goes on with it.
     /// Without --wait the run is given to the process that holds the store, or recorded for the next one.
     Start(StartArgs),
+    /// Show what a run would do, and change nothing: every node's verdict, what would be refused, what would be made,
+    /// changed and taken away, by name, and which rights are missing.
+    ///
+    /// Takes no Lease, and no lock of a store that another process holds. Ends with 0 when it could look; with
+    /// --detailed-exitcode with 3 when a run would change something, and with 7 when one would be refused.
+    Plan(PlanArgs),
     /// List runs, newest first.
     List(ListArgs),
     /// Show one run: what it waits for, and its steps.
@@ -185,6 +192,26 @@ pub(super) struct StartArgs {
     /// Drive the run in this process until it ends; where another process holds the store, follow it.
     #[arg(long)]
     pub(super) wait: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["pool", "all"]))]
+pub(super) struct PlanArgs {
+    /// The pool, by its name in the settings.
+    #[arg(long, value_name = "NAME")]
+    pub(super) pool: Option<String>,
+    /// All pools in the settings.
+    #[arg(long)]
+    pub(super) all: bool,
+    /// As `start --adopt` would: not refused because the scale set does not follow the image definition yet.
+    #[arg(long)]
+    pub(super) adopt: bool,
+    /// Say in the exit code whether a run would change something.
+    #[arg(long)]
+    pub(super) detailed_exitcode: bool,
     /// How to print.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(super) output: Output,

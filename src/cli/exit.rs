@@ -13,6 +13,8 @@ pub enum Code {
     Failed,
     /// Arguments or settings that can't be used; nothing was touched.
     Usage,
+    /// A run would change something (`plan --detailed-exitcode`).
+    Changes,
     /// There is no such run, node or pool.
     NotFound,
     /// Another process or run is in the way, or the run's state does not allow it.
@@ -35,6 +37,7 @@ Exit codes:
   0    as asked
   1    failed for another reason
   2    arguments or settings that can't be used; nothing was touched
+  3    a run would change something (plan --detailed-exitcode)
   4    no such run, node or pool
   5    another process or run is in the way, or the run's state does not allow it
   6    the run waits for a person: describe says why, resume goes on
@@ -48,7 +51,7 @@ impl Code {
     #[must_use]
     pub fn of(summary: &Summary) -> Self {
         match summary.state.as_str() {
-            "done" => Self::Ok,
+            "done" | "not-needed" => Self::Ok,
             "undone" => Self::Undone,
             "cancelled" => Self::Cancelled,
             "needs-person" => Self::LeftDirty,
@@ -72,6 +75,7 @@ impl Code {
             Self::Ok => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Changes => 3,
             Self::NotFound => 4,
             Self::Conflict => 5,
             Self::NeedsPerson => 6,
@@ -86,5 +90,26 @@ impl Code {
 impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
         Self::from(code.number())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_not_needed_is_no_failure() {
+        let summary = |state: &str| {
+            let set = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/g/providers/Microsoft.Compute/\
+                       virtualMachineScaleSets/pool1";
+            let (now, id) = ("2026-11-24T12:00:00Z", uuid::Uuid::nil());
+            let value = serde_json::json!({ "id": id, "run": "0", "scale_set": set, "state": state, "stage": null,
+                "step": null, "why": null, "until": null, "donor": null, "version": null, "started": now, "moved": now,
+                "warnings": 0 });
+            serde_json::from_value::<Summary>(value).expect("a summary")
+        };
+        assert_eq!(Code::of(&summary("not-needed")), Code::Ok);
+        assert_eq!(Code::of(&summary("undone")), Code::Undone, "the control");
+        assert_eq!(Code::worst(&[summary("not-needed"), summary("undone")]), Code::Undone);
     }
 }

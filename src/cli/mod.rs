@@ -2,6 +2,7 @@
 
 mod args;
 mod exit;
+mod plan;
 mod plugin;
 mod render;
 mod run;

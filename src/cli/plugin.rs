@@ -11,7 +11,8 @@ use crate::app::{Ran, Whereabouts, in_the_pod};
 const NAME: &str = "kubectl-kamino";
 
 /// What makes sense in a pod that serves.
-const COMMANDS: &[&str] = &["list", "describe", "start", "resume", "cancel", "doctor", "store", "version", "help"];
+const COMMANDS: &[&str] =
+    &["list", "describe", "plan", "start", "resume", "cancel", "doctor", "store", "version", "help"];
 
 /// Flags of ours for every command that have a value; a command is no value.
 const WITH_VALUE: &[&str] = &["--config", "--store", "--log", "--log-format"];
@@ -21,7 +22,7 @@ Runs a command of kamino-wf in the controller's pod, with your own rights.
 
 Usage: kubectl kamino [-n NAMESPACE] [--context NAME] [--kubeconfig FILE] COMMAND...
 
-Commands: list, describe, start, resume, cancel, doctor, store check, version; each with --help.
+Commands: list, describe, plan, start, resume, cancel, doctor, store check, version; each with --help.
 
   -n, --namespace NAMESPACE  where the controller is; otherwise the context's, otherwise kamino-wf
       --context NAME         context in the kubeconfig

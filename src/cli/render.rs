@@ -6,17 +6,17 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     doctor::{Report, State},
     http::AuditEntry,
-    workflow::{Description, Event, Outcome, Run, Summary},
+    workflow::{Description, Event, Outcome, Run, Summary, needless},
 };
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     table
 }
 
 /// Lines without the spaces at their ends.
-fn text(table: &Table) -> String {
+pub(super) fn text(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
@@ -191,19 +191,25 @@ pub(super) fn words(run: &Run, event: &Event) -> Option<String> {
         Event::Waiting { why, until, .. } => format!("{step}: waiting until {until:.0}: {why}"),
         Event::Skipped { why, .. } => format!("{}: left: {why}", ended()?),
         Event::Undoing { why, .. } => format!("going back: {why}"),
+        Event::PersonAsked { why, .. } => format!("{step}: a person is asked, and it goes on being tried: {why}"),
+        Event::Paying { .. } => format!("{step}: gives the node back"),
         Event::Parked { why, .. } => format!("{step}: a person is asked: {why}"),
         Event::Resumed { by, .. } => format!("resumed by {by}"),
         Event::CancelRequested { by, .. } => format!("cancelled by {by}"),
         Event::Ended { outcome, .. } => match outcome {
             Outcome::Done => "done: new nodes are made from the new image".into(),
+            Outcome::Undone { why } if needless(why) => format!("nothing to do: {why}"),
             Outcome::Undone { why } => format!("failed, and nothing of it is left: {why}"),
             Outcome::Cancelled => "cancelled, and nothing of it is left".into(),
             Outcome::NeedsPerson { why } => format!("failed, and something of it is left: {why}"),
         },
         Event::Asked { accepted, .. } => format!("{step}: {}", accepted.said.as_ref()?),
-        Event::Decided { .. } | Event::NotAsked { .. } | Event::Cleared { .. } | Event::StepUndone { .. } => {
-            return None;
-        }
+        Event::Owed { .. }
+        | Event::Paid { .. }
+        | Event::Decided { .. }
+        | Event::NotAsked { .. }
+        | Event::Cleared { .. }
+        | Event::StepUndone { .. } => return None,
     })
 }
 

@@ -136,6 +136,7 @@ fn dispatch(cli: Cli) -> Result<Code> {
             }
             Ok(if report.good() { Code::Ok } else { Code::Failed })
         }
+        Command::Plan(args) => super::plan::run(&config()?, &args),
         Command::Store(StoreCommand::Check(args)) => check(&config()?.store, args.output),
         Command::Auto(AutoArgs { once: _ }) => runtime()?.block_on(auto(&config()?)),
         Command::Serve(args) => {

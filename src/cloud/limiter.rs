@@ -22,6 +22,7 @@ pub enum CallKind {
     ScaleSetList,
     ScaleSetWrite,
     InstanceRead,
+    InstanceWrite,
     DiskRead,
     DiskWrite,
     SnapshotRead,
@@ -35,11 +36,12 @@ pub enum CallKind {
 
 impl CallKind {
     /// Every kind: what closes when the subscription as a whole is throttled.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ScaleSetRead,
         Self::ScaleSetList,
         Self::ScaleSetWrite,
         Self::InstanceRead,
+        Self::InstanceWrite,
         Self::DiskRead,
         Self::DiskWrite,
         Self::SnapshotRead,
@@ -55,9 +57,12 @@ impl CallKind {
     #[must_use]
     pub fn is_write(self) -> bool {
         match self {
-            Self::ScaleSetWrite | Self::DiskWrite | Self::SnapshotWrite | Self::GalleryWrite | Self::VersionWrite => {
-                true
-            }
+            Self::ScaleSetWrite
+            | Self::InstanceWrite
+            | Self::DiskWrite
+            | Self::SnapshotWrite
+            | Self::GalleryWrite
+            | Self::VersionWrite => true,
             Self::ScaleSetRead
             | Self::ScaleSetList
             | Self::InstanceRead
@@ -77,6 +82,7 @@ impl CallKind {
             Self::ScaleSetList => "scale-set-list",
             Self::ScaleSetWrite => "scale-set-write",
             Self::InstanceRead => "instance-read",
+            Self::InstanceWrite => "instance-write",
             Self::DiskRead => "disk-read",
             Self::DiskWrite => "disk-write",
             Self::SnapshotRead => "snapshot-read",

@@ -18,6 +18,6 @@ pub use meter::Meter;
 pub use model_change::{Fingerprint, ModelChange};
 pub use port::{
     Accepted, Architecture, Cloud, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Extension, Gallery, ImageRef,
-    Instance, Leftovers, NewVersion, Operation, OperationState, Orchestration, Plan, Provisioning, Replication,
-    ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
+    Instance, Leftovers, NewVersion, Operation, OperationState, Orchestration, Plan, Power, PowerState, Provisioning,
+    Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
 };

@@ -24,6 +24,9 @@ pub struct ModelChange {
     pub empty_custom_data: bool,
     /// Extensions that must go, by name. Those kept are sent along, as Azure shows them.
     pub remove_extensions: Vec<String>,
+    /// The etag of the model that was found good: a model that has another one by now has to be looked at again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<String>,
 }
 
 /// `#cloud-config\n` in base64: custom data can't be removed, only replaced.
@@ -66,6 +69,12 @@ impl ModelChange {
             "upgradePolicy": live["properties"]["upgradePolicy"],
             "virtualMachineProfile": machine,
         }})
+    }
+
+    /// Whether a model as it is now is another than the one that was found good. One without an etag can't be told.
+    #[must_use]
+    pub fn outdated(&self, live: &Value) -> bool {
+        self.under.as_deref().zip(live["etag"].as_str()).is_some_and(|(seen, now)| seen != now)
     }
 
     /// The definition, and an explicit null for each field that names another image: whether Azure merges or replaces an
@@ -178,6 +187,7 @@ mod tests {
             image: DefinitionId::parse(&format!("{id}/galleries/protos/images/pool1")).expect("an id"),
             empty_custom_data: true,
             remove_extensions: vec!["CSE".into()],
+            under: None,
         }
     }
 
@@ -191,6 +201,16 @@ mod tests {
         let body = ModelChange { empty_custom_data: false, remove_extensions: vec![], ..change() }.body(&live());
         let machine = body["properties"]["virtualMachineProfile"].as_object().expect("a profile");
         assert_eq!(machine.keys().collect::<Vec<_>>(), ["storageProfile"]);
+    }
+
+    #[test]
+    fn a_model_that_was_changed_since_it_was_found_good_is_outdated() {
+        let under = |etag: Option<&str>| ModelChange { under: etag.map(str::to_owned), ..change() };
+        assert!(under(Some("\"6\"")).outdated(&live()));
+        assert!(!under(Some("\"7\"")).outdated(&live()) && !under(None).outdated(&live()));
+        let mut bare = live();
+        bare["etag"] = Value::Null;
+        assert!(!under(Some("\"6\"")).outdated(&bare), "without etags there is nothing to compare");
     }
 
     #[test]

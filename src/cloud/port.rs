@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CloudError, Fingerprint, ModelChange};
 use crate::model::{
-    DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, RunId, ScaleSetId, SnapshotId, VersionId,
+    DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId, VersionId,
 };
 
 /// A resource's tags. Names are compared without regard to case by Azure; ours are lower case.
@@ -136,6 +136,8 @@ pub struct Extension {
     pub name: String,
     /// Publisher and type, as in `Microsoft.Azure.Extensions/CustomScript`.
     pub handler: String,
+    /// The extensions that a new instance has before it (`provisionAfterExtensions`).
+    pub after: Vec<String>,
 }
 
 /// A scale set's model, as far as decisions need it.
@@ -203,6 +205,35 @@ pub struct Instance {
     pub data_disks: usize,
     /// The exact version it was made from, where Azure says.
     pub image: ImageRef,
+}
+
+/// What a machine's power is, in its instance view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerState {
+    /// `PowerState/running`.
+    Running,
+    /// `PowerState/starting`.
+    Starting,
+    /// `PowerState/stopping`.
+    Stopping,
+    /// `PowerState/stopped`: off, and its host is kept for it.
+    Stopped,
+    /// `PowerState/deallocating`.
+    Deallocating,
+    /// `PowerState/deallocated`: off, and its host is another's.
+    Deallocated,
+    /// A word we don't know, or none.
+    Unknown(String),
+}
+
+/// Whether a machine is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Power {
+    /// `vmId`: which machine by that number.
+    pub vm_id: String,
+    /// Its power.
+    pub state: PowerState,
 }
 
 /// The instruction set of a disk or an image.
@@ -431,8 +462,8 @@ pub struct NewVersion {
     pub replicas: u32,
     /// `Standard_LRS`, `Standard_ZRS` or `Premium_LRS`.
     pub storage: String,
-    /// The cleaned disk.
-    pub source: DiskId,
+    /// The cleaned disk, or the snapshot of one.
+    pub source: ResourceId,
     /// Ours, `kamino-wf-run` among them.
     pub tags: Tags,
 }
@@ -448,6 +479,8 @@ pub trait Cloud: Send + Sync {
     async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, CloudError>;
     /// All instances of a scale set.
     async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError>;
+    /// Whether an instance's machine is on.
+    async fn power(&self, id: &InstanceId) -> Result<Option<Power>, CloudError>;
     /// A disk.
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError>;
     /// A snapshot.
@@ -466,6 +499,12 @@ pub trait Cloud: Send + Sync {
     /// What an operation says of itself.
     async fn operation(&self, operation: &Operation) -> Result<OperationState, CloudError>;
 
+    /// Asks for an instance's machine to be switched off in an orderly way; its host is kept for it.
+    async fn begin_power_off(&self, id: &InstanceId) -> Result<Accepted, CloudError>;
+    /// Asks for an instance's machine to be started.
+    async fn begin_start(&self, id: &InstanceId) -> Result<Accepted, CloudError>;
+    /// Asks for an instance's machine to be booted anew.
+    async fn begin_restart(&self, id: &InstanceId) -> Result<Accepted, CloudError>;
     /// Asks for a snapshot of a disk, which may be in use.
     async fn begin_snapshot(&self, want: &SnapshotSpec) -> Result<Accepted, CloudError>;
     /// Asks for the deletion of a snapshot.

@@ -8,5 +8,6 @@ mod port;
 pub use error::ClusterError;
 pub use pods::{Budget, Controller, Eviction, Pod, PodLife, PodRef, Requirement, Selector};
 pub use port::{
-    CleaningPod, CleaningSpec, CleaningView, Cluster, Lease, LeaseClaim, Leftover, Node, Owned, PodPhase, Remains,
+    CleaningPod, CleaningSpec, CleaningView, Cluster, DonorCleaning, Lease, LeaseClaim, Leftover, Node, NodeChange,
+    Owned, PodPhase, Remains,
 };

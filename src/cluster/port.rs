@@ -17,6 +17,9 @@ pub struct Node {
     pub name: NodeName,
     /// The object's uid: differs when a name is used again.
     pub uid: String,
+    /// `metadata.resourceVersion`, the precondition of a write.
+    #[serde(default)]
+    pub version: String,
     /// `spec.providerID` without its `azure://`, in the case it was written; empty for a node of no cloud.
     pub provider_id: String,
     /// `status.nodeInfo.bootID`: a new one is the only proof of a reboot.
@@ -41,6 +44,10 @@ pub struct Node {
     pub linux: bool,
     /// True for a condition that says the node is short of something (memory, disk, process ids, network).
     pub under_pressure: Vec<String>,
+    /// The types of all conditions that are true, whoever sets them.
+    pub conditions: Vec<String>,
+    /// The keys of its taints.
+    pub taints: Vec<String>,
     /// The zone's number, as in `1` of `westeurope-1`.
     pub zone: Option<String>,
     /// When the object was made.
@@ -49,6 +56,8 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The API server's time when it answered with it, to a second; `None` where it does not say.
+    pub seen: Option<Timestamp>,
 }
 
 /// What a cleaning pod, its claim and its volume are made from. All three have the same name.
@@ -74,6 +83,44 @@ pub struct CleaningSpec {
     pub profile: Profile,
     /// Chosen once by the run: a report that does not repeat it is not this run's.
     pub nonce: String,
+}
+
+/// What a cleaning pod on a donor is made from (`capture: stop`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DonorCleaning {
+    /// The pod's name, chosen once by the run.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The run, in label `kamino-wf.io/run`.
+    pub run: RunId,
+    /// The node that it is bound to.
+    pub node: NodeName,
+    /// That node's uid: on another one the cleaner does nothing.
+    pub node_uid: String,
+    /// That node's boot: in another one the cleaner does nothing.
+    pub boot_id: String,
+    /// That machine's own id: on another one the cleaner does nothing.
+    pub product_uuid: String,
+    /// The image of the pod: our own.
+    pub image: String,
+    /// Which manifest applies.
+    pub profile: Profile,
+    /// Chosen once by the run: a proof that does not repeat it is not this run's.
+    pub nonce: String,
+}
+
+/// A change of a node: all in one write, over the version that was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeChange {
+    /// Its name.
+    pub name: NodeName,
+    /// The version that was seen; `Preempted` when it is another by now.
+    pub version: String,
+    /// `spec.unschedulable` from now on.
+    pub unschedulable: bool,
+    /// Annotations to set, and those to take away.
+    pub annotations: BTreeMap<String, Option<String>>,
 }
 
 /// Whose an object is.
@@ -204,6 +251,13 @@ pub trait Cluster: Send + Sync {
     async fn delete_claim(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ClusterError>;
     /// Deletes the volume with that uid; the disk stays.
     async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError>;
+
+    /// Changes a node's cordon and annotations, in one write over the version that was seen.
+    async fn change_node(&self, want: &NodeChange) -> Result<(), ClusterError>;
+    /// Makes the pod that cleans a donor's disk from the donor itself.
+    async fn create_donor_pod(&self, want: &DonorCleaning) -> Result<(), ClusterError>;
+    /// What a donor's cleaner has left as proof, once its kubelet and runtime were down.
+    async fn proof(&self, namespace: &str, run: RunId) -> Result<Option<String>, ClusterError>;
 
     /// The Lease of that name.
     async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError>;

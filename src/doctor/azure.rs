@@ -12,7 +12,7 @@ use crate::{
 /// The galleries of all pools, and the definitions in them.
 pub type Galleries = BTreeMap<GalleryId, BTreeSet<DefinitionId>>;
 
-const RIGHTS: &str = "Azure rights";
+pub(super) const RIGHTS: &str = "Azure rights";
 const NOT_ASKED: &str =
     "Azure does not say what it grants on what a model refers to; it checks that when a model is sent";
 

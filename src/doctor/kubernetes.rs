@@ -7,6 +7,8 @@ use crate::{
     permissions::{ClusterRight, ClusterScope, Installation, KUBERNETES, LEASE},
 };
 
+pub(super) const RIGHTS: &str = "Kubernetes rights";
+
 /// Looks at an API server. The second value is the cluster's id, when it could be read.
 ///
 /// `own` is the namespace of this process, when it is told so; without one no Lease is used, and no right to it needed.
@@ -22,7 +24,7 @@ pub async fn kubernetes(
         Err(error) => {
             let remedy = format!("see that {} can be reached from here, with this identity", cluster.server());
             checks.push(Check::wrong("API server", error.to_string(), remedy));
-            for name in ["API server's clock", "Kubernetes rights"] {
+            for name in ["API server's clock", RIGHTS] {
                 checks.push(Check::skipped(name, "there is no API server to ask"));
             }
             return (checks, None);
@@ -41,7 +43,6 @@ pub async fn kubernetes(
 }
 
 async fn rights(cluster: &KubernetesCluster, own: Option<&str>, clean_namespace: &str) -> Vec<Check> {
-    const NAME: &str = "Kubernetes rights";
     let at = Installation {
         namespace: own.unwrap_or_default().to_owned(),
         clean_namespace: clean_namespace.to_owned(),
@@ -52,7 +53,7 @@ async fn rights(cluster: &KubernetesCluster, own: Option<&str>, clean_namespace:
     let missing = match cluster.missing_rights(&needed, &at).await {
         Ok(missing) => missing,
         Err(error) => {
-            return vec![Check::wrong(NAME, error.to_string(), "let this identity ask about its own rights")];
+            return vec![Check::wrong(RIGHTS, error.to_string(), "let this identity ask about its own rights")];
         }
     };
     let all = match own {
@@ -60,7 +61,7 @@ async fn rights(cluster: &KubernetesCluster, own: Option<&str>, clean_namespace:
         None => format!("all {}; those to the Lease are not needed outside of a pod (KAMINO_NAMESPACE)", needed.len()),
     };
     if missing.is_empty() {
-        return vec![Check::ok(NAME, all)];
+        return vec![Check::ok(RIGHTS, all)];
     }
     missing.iter().map(|right| lacking(right, &at)).collect()
 }
@@ -72,7 +73,7 @@ fn lacking(right: &ClusterRight, at: &Installation) -> Check {
     let place = at.namespace_of(right.scope).map_or_else(|| "the cluster".into(), |it| format!("namespace {it}"));
     let seen = format!("may not {verb} {resource}{group}{named} in {place}");
     let remedy = format!("{} needs it ({why}); docs/permissions.md has the roles", steps.join(", "));
-    Check::wrong("Kubernetes rights", seen, remedy)
+    Check::wrong(RIGHTS, seen, remedy)
 }
 
 async fn held(cluster: &KubernetesCluster, namespace: &str, lease: &str, lacking: bool) -> Check {

@@ -14,3 +14,6 @@ pub use kubernetes::kubernetes;
 pub use pools::{Wanted, pool};
 pub use report::{Check, Report, State};
 pub use store::store;
+
+/// The names of the checks that say which rights are missing.
+pub const RIGHTS: [&str; 2] = [azure::RIGHTS, kubernetes::RIGHTS];

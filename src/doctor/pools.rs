@@ -1,12 +1,15 @@
 //! What a run of each pool would meet right now, by the very looks and rules of a run's first two steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, State};
 use crate::{
     model::{Class, RunId},
     policy::preflight::Refusal,
-    steps::{RankNodes, preflight},
+    steps::{
+        RankNodes,
+        preflight::{self, Examined},
+    },
     workflow::{Context, Decide as _, Ports, RunSpec, StepError},
 };
 
@@ -29,12 +32,14 @@ pub async fn pool(ports: Ports<'_>, wanted: &Wanted) -> Vec<Check> {
     let name = format!("pool {}", wanted.name);
     let mut checks = Vec::new();
     match preflight::examine(ports, &wanted.spec).await {
-        Ok((set, _, refusals)) if refusals.is_empty() => {
+        Ok(Examined { set, refusals, .. }) if refusals.is_empty() => {
             let seen =
                 format!("scale set {} with {} instances; nothing speaks against a run", set.id.name(), set.capacity);
             checks.push(Check::ok(&name, seen));
         }
-        Ok((_, _, refusals)) => checks.extend(refusals.into_iter().map(|refusal| refused(&name, wanted, refusal))),
+        Ok(Examined { refusals, .. }) => {
+            checks.extend(refusals.into_iter().map(|refusal| refused(&name, wanted, refusal)));
+        }
         Err(error) => {
             let gone = error.class == Class::Gone;
             checks.push(failed(&name, &error));
@@ -45,9 +50,17 @@ pub async fn pool(ports: Ports<'_>, wanted: &Wanted) -> Vec<Check> {
     }
     let now = ports.clock.now();
     // No run: the step asks for nothing of one.
-    let (outputs, memory) = (BTreeMap::new(), BTreeMap::new());
-    let context =
-        Context { run: RunId(uuid::Uuid::nil()), started: now, spec: &wanted.spec, outputs: &outputs, memory: &memory };
+    let (outputs, memory, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let context = Context {
+        run: RunId(uuid::Uuid::nil()),
+        started: now,
+        epoch: 0,
+        now,
+        asked: &asked,
+        spec: &wanted.spec,
+        outputs: &outputs,
+        memory: &memory,
+    };
     let donor = format!("{name}, donor");
     checks.push(match RankNodes.decide(ports, context).await {
         Ok(ranked) => {

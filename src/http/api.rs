@@ -1,6 +1,7 @@
 //! The API, said once: paths, what is asked and what is answered. The router and the client are both built on it.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     marker::PhantomData,
     path::{Path, PathBuf},
@@ -9,6 +10,7 @@ use std::{
 use http::Method;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     model::RunId,
@@ -78,6 +80,9 @@ pub(super) const RESUME: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v
 /// Who asked for what, oldest first.
 pub(super) const AUDIT: Endpoint<(), AuditList> = Endpoint::new(Method::GET, "/v1/audit", "AuditList");
 
+/// What steps remember beyond their runs.
+pub(super) const MEMORY: Endpoint<(), Memory> = Endpoint::new(Method::GET, "/v1/memory", "Memory");
+
 /// Nothing in a name can become another path.
 fn escaped(text: &str) -> String {
     let mut path = String::new();
@@ -117,6 +122,13 @@ impl<T> Answer<T> {
 pub struct RunList {
     /// Each in one line.
     pub runs: Vec<Summary>,
+}
+
+/// What steps remember beyond their runs: the highest version of a definition, the boots of a pool's nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Memory {
+    /// By key. What the keys and values mean is the steps' own, and changes with them.
+    pub(super) facts: BTreeMap<String, Value>,
 }
 
 /// One run, step by step.

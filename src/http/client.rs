@@ -1,6 +1,7 @@
 //! The commands' side of the control socket.
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -14,12 +15,13 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
     api::{
-        self, Answer, AuditEntry, AuditList, By, Changed, Endpoint, IDEMPOTENCY_KEY, Problem, RunList, RunView, Start,
-        VERSION, socket_path,
+        self, Answer, AuditEntry, AuditList, By, Changed, Endpoint, IDEMPOTENCY_KEY, Memory, Problem, ProblemKind,
+        RunList, RunView, Start, VERSION, socket_path,
     },
     follow::Follow,
 };
@@ -95,6 +97,15 @@ impl Client {
     pub async fn audit(&self) -> Result<Vec<AuditEntry>, CallError> {
         let AuditList { entries } = self.get(&api::AUDIT, "").await?;
         Ok(entries)
+    }
+
+    /// What steps remember beyond their runs; nothing from a holder of an older release, which can't be asked for it.
+    pub async fn memory(&self) -> Result<BTreeMap<String, Value>, CallError> {
+        match self.get(&api::MEMORY, "").await {
+            Ok(Memory { facts }) => Ok(facts),
+            Err(CallError::Refused(problem)) if problem.kind == ProblemKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Starts a run.

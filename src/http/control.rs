@@ -25,7 +25,7 @@ use tokio::{net::UnixListener, sync::watch};
 use super::{
     api::{
         self, AuditList, BODY_BYTES_MAX, BY_CHARS_MAX, By, Changed, Endpoint, IDEMPOTENCY_KEY, KEY_CHARS_MAX,
-        LAST_EVENT_ID, Peer, REPLAYED, RunList, RunView, Start,
+        LAST_EVENT_ID, Memory, Peer, REPLAYED, RunList, RunView, Start,
     },
     events,
     failure::Failure,
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     store::Revision,
-    workflow::{Engine, Rejected},
+    workflow::{Engine, Rejected, memory_of, memory_prefix},
 };
 
 #[derive(Debug, Clone)]
@@ -68,6 +68,7 @@ pub fn router(engine: Arc<Engine>, shutdown: watch::Receiver<bool>) -> Router {
         .route(api::CANCEL.path, post(cancel))
         .route(api::RESUME.path, post(resume))
         .route(api::AUDIT.path, get(audit))
+        .route(api::MEMORY.path, get(memory))
         .fallback(async |uri: Uri| Failure::no_such_path(uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             Failure::no_such_method(method.as_str(), uri.path())
@@ -175,6 +176,11 @@ async fn describe(State(Served { engine, .. }): State<Served>, path: Run) -> Res
 async fn audit(State(Served { engine, .. }): State<Served>) -> Result<Response, Failure> {
     let entries = audit_entries(engine.facts(audit_prefix()).await?);
     Ok(answered(&api::AUDIT, AuditList { entries }))
+}
+
+async fn memory(State(Served { engine, .. }): State<Served>) -> Result<Response, Failure> {
+    let facts = memory_of(engine.facts(memory_prefix()).await?);
+    Ok(answered(&api::MEMORY, Memory { facts }))
 }
 
 async fn follow(

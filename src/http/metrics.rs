@@ -31,7 +31,7 @@ use prometheus_client::{
 use crate::{
     cloud::Meter,
     model::RunId,
-    workflow::{Engine, Event, Outcome, PlannedStep, Run, Summary},
+    workflow::{Engine, Event, Outcome, PlannedStep, Run, Summary, needless},
 };
 
 /// What this answer is, for scrapers.
@@ -41,7 +41,8 @@ const STEP_SECONDS: [f64; 10] = [1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 360
 /// A run takes an hour, and throttled ones a day.
 const RUN_SECONDS: [f64; 8] = [600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0, 172_800.0];
 /// All states of a run, so that each is there from the start and an alert can tell none from unknown.
-const STATES: [&str; 8] = ["running", "waiting", "undoing", "parked", "done", "undone", "cancelled", "needs-person"];
+const STATES: [&str; 9] =
+    ["running", "waiting", "undoing", "parked", "done", "not-needed", "undone", "cancelled", "needs-person"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InState {
@@ -172,6 +173,7 @@ impl Metrics {
             Event::Ended { at, outcome } => {
                 let outcome = match outcome {
                     Outcome::Done => "done",
+                    Outcome::Undone { why } if needless(why) => "not-needed",
                     Outcome::Undone { .. } => "undone",
                     Outcome::Cancelled => "cancelled",
                     Outcome::NeedsPerson { .. } => "needs-person",
@@ -190,6 +192,10 @@ impl Metrics {
             | Event::Skipped { .. }
             | Event::Undoing { .. }
             | Event::StepUndone { .. }
+            | Event::Owed { .. }
+            | Event::Paying { .. }
+            | Event::Paid { .. }
+            | Event::PersonAsked { .. }
             | Event::Parked { .. }
             | Event::Resumed { .. }
             | Event::CancelRequested { .. } => {}

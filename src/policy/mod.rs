@@ -4,6 +4,7 @@ pub mod drain;
 pub mod evictions;
 pub mod lease;
 pub mod leftovers;
+pub mod obligations;
 pub mod preflight;
 pub mod ranking;
 pub mod retention;

@@ -10,7 +10,9 @@ use super::{
     world::{Deletion, Kind, Object, World, name},
 };
 use crate::{
-    model::{RunId, VersionId},
+    cloud::PowerState,
+    model::{Capture, RunId, VersionId},
+    policy::obligations::{CLAIM, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
     workflow::{Event, Outcome, Run, RunState},
 };
 
@@ -41,10 +43,12 @@ impl Found {
 }
 
 /// All checkers, by the name of their invariant.
-const CHECKERS: [(&str, Checker); 14] = [
+const CHECKERS: [(&str, Checker); 16] = [
     ("I1", effect_once),
+    ("I2", donor_back),
     ("I3", one_run_a_scale_set),
     ("I5", right_machine),
+    ("I6", hold_covers_absence),
     ("I7", no_mass_action),
     ("I8", proven_image),
     ("I9", no_strangers),
@@ -103,10 +107,12 @@ pub fn check_sweeps(world: &World, cluster: &str, open: &[RunId], since: Timesta
 
 /// At most one accepted request for each intent: one more only for each attempt that failed and was cleared away.
 fn effect_once(view: &View<'_>, found: &mut Found) {
-    const ONCE: [(&str, &str); 6] = [
+    const ONCE: [(&str, &str); 8] = [
         ("begin_snapshot", "SnapshotDisk"),
         ("begin_copy_disk", "CopyDisk"),
         ("create_pod", "CleanCopy"),
+        ("create_donor_pod", "CleanDisk"),
+        ("begin_power_off", "StopVm"),
         ("begin_version", "CreateVersion"),
         ("begin_model_change", "PatchModel"),
         ("begin_publish", "PublishVersion"),
@@ -128,6 +134,50 @@ fn effect_once(view: &View<'_>, found: &mut Found) {
             });
         }
     }
+}
+
+/// A donor that was taken out of service is back: on, Ready, schedulable and held as it was found, with nothing of ours on it.
+/// And no other machine was touched.
+fn donor_back(view: &View<'_>, found: &mut Found) {
+    let chosen = view.run.outputs.get("RankNodes").map(|ranked| &ranked["donor"]);
+    let donor = chosen.and_then(|donor| donor["instance"].as_str()).unwrap_or_default().to_ascii_lowercase();
+    for accepted in &view.world.accepted {
+        if ["begin_power_off", "begin_start", "begin_restart"].contains(&accepted.verb) {
+            found.check(accepted.key == donor, || format!("{} was sent to {}", accepted.verb, name(&accepted.key)));
+        }
+    }
+    harm(view, "I2", found);
+    if view.run.asked.contains("HoldNode") {
+        found.check(!matches!(view.run.state, RunState::Parked { .. }), || "parked with a node in hand".into());
+    }
+    if !view.run.ended() {
+        return;
+    }
+    for machine in view.world.machines.values() {
+        let node = view.world.nodes.iter().find(|node| node.name == machine.node);
+        let Some(node) = node.map(|node| view.world.shown(node)) else { continue };
+        found.check(machine.power == PowerState::Running, || format!("{} is {:?}", node.name, machine.power));
+        found.check(node.ready && machine.silent.is_none(), || format!("{} is not Ready", node.name));
+        found.check(!node.unschedulable, || format!("{} is cordoned", node.name));
+        let ours = [CLAIM, SCALE_DOWN_DISABLED];
+        let left = ours.iter().find(|mark| node.annotations.contains_key(**mark));
+        found.check(left.is_none(), || format!("{} carries {left:?}", node.name));
+        // It was there before.
+        let kept = node.annotations.get(DO_NOT_DISRUPT).map(String::as_str) == Some("false");
+        found.check(kept, || format!("{DO_NOT_DISRUPT} of {} is not as it was found", node.name));
+    }
+    found.check(view.run.debt.is_none(), || "the run ended and owes".into());
+}
+
+/// While a machine is off its node is cordoned, and autoscalers are kept off it; looked at whenever time passes.
+fn hold_covers_absence(view: &View<'_>, found: &mut Found) {
+    found.exercised += u64::from(view.run.asked.contains("StopVm"));
+    harm(view, "I6", found);
+}
+
+fn harm(view: &View<'_>, invariant: &str, found: &mut Found) {
+    let suffered = view.world.harm.iter().find(|(name, _)| *name == invariant);
+    found.check(suffered.is_none(), || suffered.map(|(_, text)| text.clone()).unwrap_or_default());
 }
 
 fn one_run_a_scale_set(view: &View<'_>, found: &mut Found) {
@@ -242,7 +292,9 @@ fn minimal_diff(view: &View<'_>, found: &mut Found) {
 
 /// After a cancel was acknowledged no forward request begins.
 fn cancel_is_final(view: &View<'_>, found: &mut Found) {
-    const FORWARD: [&str; 8] = [
+    const FORWARD: [&str; 10] = [
+        "create_donor_pod",
+        "begin_power_off",
         "begin_snapshot",
         "begin_copy_disk",
         "create_volume",
@@ -272,6 +324,8 @@ fn no_privileged_residue(view: &View<'_>, found: &mut Found) {
         let ours = |object: &&Object| object.gone_at.is_none() && object.run == view.run.id.short();
         let pods = view.world.pods.values().filter(|pod| pod.gone_at.is_none() && pod.spec.run == view.run.id);
         residue("pods", pods.count(), found);
+        let pods = view.world.donor_pods.values().filter(|pod| pod.gone_at.is_none() && pod.spec.run == view.run.id);
+        residue("pods on donors", pods.count(), found);
         residue("claims", view.world.claims.values().filter(ours).count(), found);
         residue("volumes", view.world.volumes.values().filter(ours).count(), found);
     }
@@ -279,6 +333,11 @@ fn no_privileged_residue(view: &View<'_>, found: &mut Found) {
 
 /// The donor is never written to: neither its instance, nor its disk, nor its Node.
 fn donor_untouched(view: &View<'_>, found: &mut Found) {
+    if view.run.spec.capture == Capture::Stop {
+        return;
+    }
+    let node = view.world.accepted.iter().find(|accepted| accepted.verb == "change_node");
+    found.check(node.is_none(), || format!("a node was written to: {node:?}"));
     for accepted in &view.world.accepted {
         found.check(!view.world.untouchable.contains(&accepted.key), || {
             format!("{} was sent to {}, which is a node's", accepted.verb, name(&accepted.key))

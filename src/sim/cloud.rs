@@ -12,8 +12,8 @@ use super::world::{Accepted as Entry, Effect, Kind, Resource, Shared, World, nam
 use crate::{
     cloud::{
         Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Gallery,
-        Instance, Leftovers, Limiter, ModelChange, NewVersion, Operation, OperationState, Provisioning, Replication,
-        ScaleSet, Snapshot, SnapshotSpec, Version, azure::scale_set_from_json,
+        Instance, Leftovers, Limiter, ModelChange, NewVersion, Operation, OperationState, Power, PowerState,
+        Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Version, azure::scale_set_from_json,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId,
@@ -262,6 +262,14 @@ impl SimCloud {
         .await
     }
 
+    async fn turn(&self, verb: &'static str, id: &InstanceId, on: bool) -> Result<Accepted, CloudError> {
+        let key = id.key();
+        self.call(Call::write(verb, CallKind::InstanceWrite, id.id()), |world| {
+            if world.turn(&key, on) { Ok(Accepted::default()) } else { Err(gone(verb, "ResourceNotFound")) }
+        })
+        .await
+    }
+
     /// Begins the making of a resource that is not there.
     fn make<T: Clone>(
         world: &mut World,
@@ -444,6 +452,32 @@ impl Cloud for SimCloud {
         .await
     }
 
+    async fn power(&self, id: &InstanceId) -> Result<Option<Power>, CloudError> {
+        let key = id.key();
+        self.call(Call::read("power", CallKind::InstanceRead, id.id()), |world| {
+            let vm_id = world.instances.get(&key).map(|instance| instance.vm_id.clone());
+            let state = world.machines.get(&key).map(|machine| machine.power.clone());
+            Ok(vm_id.zip(state).map(|(vm_id, state)| Power { vm_id, state }))
+        })
+        .await
+    }
+
+    async fn begin_power_off(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        self.turn("begin_power_off", id, false).await
+    }
+
+    async fn begin_start(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        self.turn("begin_start", id, true).await
+    }
+
+    async fn begin_restart(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        let key = id.key();
+        self.call(Call::write("begin_restart", CallKind::InstanceWrite, id.id()), |world| {
+            if world.restart(&key) { Ok(Accepted::default()) } else { Err(gone("begin_restart", "ResourceNotFound")) }
+        })
+        .await
+    }
+
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {
         let key = id.key();
         self.call(Call::read("disk", CallKind::DiskRead, id.id()), |world| {
@@ -548,6 +582,11 @@ impl Cloud for SimCloud {
                 return Err(gone(&what, "NotFound"));
             };
             world.sources.push((key.clone(), want.source.key()));
+            // As clean as its disk is at this moment, if nothing can write to it.
+            let off = world.machines.values().any(|it| it.disk == want.source.key() && it.power == PowerState::Stopped);
+            if let Some(nonce) = world.cleaned.get(&want.source.key()).filter(|_| off).cloned() {
+                world.cleaned.insert(key.clone(), nonce);
+            }
             let snapshot = Snapshot {
                 id: want.id.clone(),
                 provisioning: Provisioning::Running,
@@ -660,12 +699,26 @@ impl Cloud for SimCloud {
                     Err(refused(&what, "changing property 'storageProfile.osDiskImage.source.id' is not allowed"))
                 };
             }
-            let Some(disk) = world.disks.get(&want.source.key()).map(|disk| disk.value.clone()) else {
-                return Err(gone(&what, "NotFound"));
+            let busy = |message: &str| CloudError::Busy {
+                what: what.clone(),
+                code: "Conflict".into(),
+                message: message.into(),
             };
-            if disk.managed || disk.state != DiskState::Unattached || disk.provisioning != Provisioning::Succeeded {
-                return Err(CloudError::Busy { what, code: "Conflict".into(), message: "the disk is in use".into() });
-            }
+            let source = want.source.key();
+            let snapshot = world.snapshots.get(&source).map(|found| &found.value);
+            let disk = world.disks.get(&source).map(|found| &found.value);
+            let size_gib = match (snapshot, disk) {
+                (Some(snapshot), _) if snapshot.provisioning == Provisioning::Succeeded => snapshot.size_gib,
+                (Some(_), _) => return Err(busy("the snapshot is being taken")),
+                (None, Some(disk)) if disk.managed || disk.state != DiskState::Unattached => {
+                    return Err(busy("the disk is in use"));
+                }
+                (None, Some(disk)) if disk.provisioning != Provisioning::Succeeded => {
+                    return Err(busy("the disk is being made"));
+                }
+                (None, Some(disk)) => disk.size_gib,
+                (None, None) => return Err(gone(&what, "NotFound")),
+            };
             let version = Version {
                 id: want.id.clone(),
                 provisioning: Provisioning::Running,
@@ -673,7 +726,7 @@ impl Cloud for SimCloud {
                 excluded_from_latest: true,
                 regions: want.regions.clone(),
                 source: Some(want.source.to_string()),
-                size_gib: Some(disk.size_gib),
+                size_gib: Some(size_gib),
                 created: Some(world.now()),
                 tags: want.tags.clone(),
                 run: run_of(&want.tags),
@@ -721,6 +774,13 @@ impl Cloud for SimCloud {
         let live = self
             .raw_scale_set(&want.scale_set)
             .ok_or_else(|| gone(&format!("model of {}", want.scale_set.name()), "ResourceNotFound"))?;
+        if want.outdated(&live) {
+            return Err(CloudError::Preempted {
+                what: format!("model of {}", want.scale_set.name()),
+                code: "ETagMismatch".into(),
+                message: "the model has another etag than the one that was found good".into(),
+            });
+        }
         let etag = live["etag"].as_str().map(str::to_owned);
         self.patch_scale_set(&want.scale_set, etag.as_deref(), &want.body(&live)).await
     }

@@ -7,15 +7,18 @@ use serde_json::json;
 
 use super::{
     Fault,
+    machines::DonorPod,
     scene::cluster_id,
     world::{Accepted, Object, Pod, Shared, World},
 };
 use crate::{
+    cloud::PowerState,
     cluster::{
-        self, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Eviction, Lease, LeaseClaim,
-        Leftover, Node, Owned, PodPhase, PodRef, Remains,
+        self, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Eviction, Lease,
+        LeaseClaim, Leftover, Node, NodeChange, Owned, PodPhase, PodRef, Remains,
     },
-    model::NodeName,
+    model::{NodeName, RunId},
+    policy::obligations::CLAIM,
 };
 
 /// What a server that is asked too much asks for.
@@ -112,6 +115,25 @@ impl World {
     }
 }
 
+/// A donor's pod as its API server shows it: `Running` for ever, since its kubelet is down when it has done its work.
+fn donor_view(world: &World, pod: &DonorPod) -> CleaningPod {
+    let now = world.now();
+    let phase = if now < pod.runs_at {
+        PodPhase::Pending("its image is being pulled".into())
+    } else if pod.killed && now >= pod.proves_at {
+        PodPhase::Failed("container was killed (137)".into())
+    } else {
+        PodPhase::Running
+    };
+    CleaningPod {
+        owned: Owned { uid: pod.uid.clone(), run: Some(pod.spec.run.short()), deleting: pod.gone_at.is_some() },
+        phase,
+        report: None,
+        exit_code: None,
+        node: Some(pod.spec.node.to_string()),
+    }
+}
+
 fn owned(object: &Object) -> Owned {
     Owned { uid: object.uid.clone(), run: Some(object.run.clone()), deleting: object.gone_at.is_some() }
 }
@@ -138,16 +160,15 @@ impl Cluster for SimCluster {
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
-        self.call("nodes", "", false, |world| {
-            let now = world.now();
-            Ok(world.nodes.iter().map(|node| Node { lease_renewed: Some(now), ..node.clone() }).collect())
-        })
-        .await
+        self.call("nodes", "", false, |world| Ok(world.nodes.iter().map(|node| world.shown(node)).collect())).await
     }
 
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
-        self.call("node", name.as_str(), false, |world| Ok(world.nodes.iter().find(|node| node.name == *name).cloned()))
-            .await
+        self.call("node", name.as_str(), false, |world| {
+            let found = world.nodes.iter().find(|node| node.name == *name);
+            Ok(found.map(|node| world.shown(node)))
+        })
+        .await
     }
 
     async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError> {
@@ -171,6 +192,7 @@ impl Cluster for SimCluster {
                     node: Some("pool1-vmss000002".into()),
                 }
             });
+            let pod = pod.or_else(|| world.donor_pods.get(&path).map(|pod| donor_view(world, pod)));
             Ok(CleaningView {
                 volume: world.volumes.get(name).map(owned),
                 claim: world.claims.get(&path).map(owned),
@@ -183,6 +205,12 @@ impl Cluster for SimCluster {
     async fn leftovers(&self, namespace: &str) -> Result<Remains, ClusterError> {
         let inside = format!("{namespace}/");
         self.call("leftovers", namespace, false, |world| {
+            let donors = world.donor_pods.iter().filter_map(|(path, pod)| {
+                let view = donor_view(world, pod);
+                let running = view.phase == PodPhase::Running;
+                let name = path.strip_prefix(&inside)?.to_owned();
+                Some(Leftover { name, owned: view.owned, created: Some(pod.created), running })
+            });
             let pods = world.pods.iter().filter_map(|(path, pod)| {
                 let owned =
                     Owned { uid: pod.uid.clone(), run: Some(pod.spec.run.short()), deleting: pod.gone_at.is_some() };
@@ -198,7 +226,7 @@ impl Cluster for SimCluster {
             };
             let claims = world.claims.iter().filter_map(|(path, claim)| Some(of(path.strip_prefix(&inside)?, claim)));
             let volumes = world.volumes.iter().map(|(name, volume)| of(name, volume));
-            Ok(Remains { pods: pods.collect(), claims: claims.collect(), volumes: volumes.collect() })
+            Ok(Remains { pods: pods.chain(donors).collect(), claims: claims.collect(), volumes: volumes.collect() })
         })
         .await
     }
@@ -258,6 +286,13 @@ impl Cluster for SimCluster {
         let path = format!("{namespace}/{name}");
         self.call("delete_pod", &path, true, |world| {
             let gone_at = world.now() + world.span(1..5);
+            if let Some(pod) = world.donor_pods.get_mut(&path) {
+                check_uid(&path, &pod.uid, given)?;
+                pod.gone_at.get_or_insert(gone_at);
+                let run = pod.spec.run.short();
+                world.note_deletion("delete_pod", &path, Some(run));
+                return Ok(());
+            }
             let pod = world.pods.get_mut(&path).ok_or_else(|| not_found(&path))?;
             check_uid(&path, &pod.uid, given)?;
             pod.gone_at.get_or_insert(gone_at);
@@ -293,6 +328,60 @@ impl Cluster for SimCluster {
             Ok(())
         })
         .await
+    }
+
+    async fn change_node(&self, want: &NodeChange) -> Result<(), ClusterError> {
+        self.call("change_node", want.name.as_str(), true, |world| {
+            let what = format!("patch node {}", want.name);
+            let at = world.nodes.iter().position(|node| node.name == want.name).ok_or_else(|| not_found(&what))?;
+            let shown = world.shown(&world.nodes[at]);
+            if shown.version != want.version {
+                let message = format!("version is {}, patch goes over {}", shown.version, want.version);
+                return Err(ClusterError::Preempted { what, message });
+            }
+            let released = want.annotations.get(CLAIM) == Some(&None);
+            let on = world.machines.values().any(|it| it.node == want.name && it.power == PowerState::Running);
+            let silent = world.machines.values().any(|it| it.node == want.name && it.silent.is_some());
+            if released && (!on || silent || !world.nodes[at].ready) {
+                world.harm.push(("I2", format!("{} was released before it was back", want.name)));
+            }
+            let node = &mut world.nodes[at];
+            node.version = format!("{}", node.version.parse::<u64>().unwrap_or_default() + 1);
+            node.unschedulable = want.unschedulable;
+            for (name, value) in &want.annotations {
+                match value {
+                    Some(value) => drop(node.annotations.insert(name.clone(), value.clone())),
+                    None => drop(node.annotations.remove(name)),
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn create_donor_pod(&self, want: &DonorCleaning) -> Result<(), ClusterError> {
+        let path = format!("{}/{}", want.namespace, want.name);
+        self.call("create_donor_pod", &path, true, |world| {
+            if world.donor_pods.contains_key(&path) {
+                return Err(ClusterError::Exists { what: format!("create pod {path}") });
+            }
+            let runs_at = world.now() + world.span(5..40);
+            let proves_at = runs_at + world.span(3..20);
+            let chance = world.faults.killed_pods;
+            let killed = {
+                let World { faults, rng, .. } = world;
+                faults.strikes(chance, rng)
+            };
+            let (created, gone_at) = (world.now(), None);
+            let pod = DonorPod { spec: want.clone(), uid: uid(world), created, runs_at, proves_at, killed, gone_at };
+            world.donor_pods.insert(path.clone(), pod);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn proof(&self, namespace: &str, run: RunId) -> Result<Option<String>, ClusterError> {
+        self.call("proof", namespace, false, |world| Ok(world.proofs.get(&run.short()).cloned())).await
     }
 
     async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {

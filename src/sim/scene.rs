@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Faults, Habits, SimClock,
+    machines::Machine,
     world::{Resource, World},
 };
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
         Capture, DefinitionId, DiskId, DonorChoice, GalleryId, InstanceId, NodeName, Profile, Region, RunId,
         ScaleSetId, VersionName,
     },
+    policy::{obligations::DO_NOT_DISRUPT, ranking::Rules},
     workflow::RunSpec,
 };
 
@@ -49,6 +51,8 @@ pub struct Scene {
     pub adopted: bool,
     /// Which manifest applies.
     pub profile: Profile,
+    /// How the donor's disk is captured.
+    pub capture: Capture,
     /// When it begins.
     pub start: Timestamp,
 }
@@ -65,6 +69,7 @@ impl Scene {
             scale: 1.0,
             adopted: rng.bool(),
             profile: if rng.bool() { Profile::Kubeadm } else { Profile::AksEngine },
+            capture: Capture::Live,
             start: start(),
         }
     }
@@ -79,6 +84,7 @@ impl Scene {
             scale: 1.0,
             adopted: false,
             profile: Profile::Kubeadm,
+            capture: Capture::Live,
             start: start(),
         }
     }
@@ -108,6 +114,9 @@ impl Scene {
             jobs: Vec::new(),
             nodes: Vec::new(),
             pods: BTreeMap::new(),
+            donor_pods: BTreeMap::new(),
+            proofs: BTreeMap::new(),
+            machines: BTreeMap::new(),
             claims: BTreeMap::new(),
             volumes: BTreeMap::new(),
             tenants: super::Tenants::default(),
@@ -125,6 +134,7 @@ impl Scene {
             gone_snapshots: Vec::new(),
             deleted: Vec::new(),
             trespasses: Vec::new(),
+            harm: Vec::new(),
             log: Vec::new(),
             exercised: BTreeMap::new(),
             untouchable: std::collections::BTreeSet::new(),
@@ -136,8 +146,13 @@ impl Scene {
         world
     }
 
+    /// Long enough ago for every list to show what was there at the start.
+    fn before(&self) -> Timestamp {
+        self.start - SignedDuration::from_hours(1)
+    }
+
     fn furnish(&self, world: &mut World, spec: &RunSpec, definition: &DefinitionId) {
-        let visible = self.start;
+        let visible = self.before();
         let old = DefinitionSpec {
             id: definition.clone(),
             location: Region(LOCATION.into()),
@@ -221,6 +236,7 @@ impl Scene {
             data_disks: 0,
             image,
         };
+        world.machines.insert(instance.key(), Machine::running(name.clone(), disk.key()));
         world.instances.insert(instance.key(), value);
         world.untouchable.insert(instance.key());
         world.untouchable.insert(disk.key());
@@ -242,12 +258,13 @@ impl Scene {
             run: None,
             cluster: None,
         };
-        world.disks.insert(disk.key(), Resource { value, operation: None, visible: self.start });
+        world.disks.insert(disk.key(), Resource { value, operation: None, visible: self.before() });
         let hours = i64::from(world.rng.u32(2..200));
         world.nodes.push(Node {
             name,
             uid: uuid::Builder::from_random_bytes(world.rng.u128(..).to_be_bytes()).into_uuid().to_string(),
             // cloud-provider-azure lower-cases the resource group.
+            version: "1".into(),
             provider_id: instance.as_str().replace(GROUP, &GROUP.to_lowercase()),
             boot_id: format!("{:032x}", world.rng.u128(..)),
             system_uuid: format!("{:032x}", world.rng.u128(..)),
@@ -260,10 +277,13 @@ impl Scene {
             control_plane: false,
             linux: true,
             under_pressure: vec![],
+            conditions: vec!["Ready".into()],
+            taints: vec![],
             zone,
             created: Some(self.start - SignedDuration::from_hours(1000)),
             labels: BTreeMap::from([("agentpool".to_owned(), spec.scale_set.name().to_owned())]),
-            annotations: BTreeMap::new(),
+            annotations: BTreeMap::from([(DO_NOT_DISRUPT.to_owned(), "false".to_owned())]),
+            seen: None,
         });
     }
 }
@@ -280,7 +300,7 @@ pub fn spec(scene: &Scene) -> RunSpec {
     RunSpec {
         scale_set: ScaleSetId::new(SUBSCRIPTION, GROUP, &[POOL]).expect("a constant that parses"),
         donor: DonorChoice::Pool,
-        capture: Capture::Live,
+        capture: scene.capture,
         profile: scene.profile,
         gallery: GalleryId::new(SUBSCRIPTION, GROUP, &["prototypes"]).expect("a constant that parses"),
         definition: POOL.into(),
@@ -289,10 +309,12 @@ pub fn spec(scene: &Scene) -> RunSpec {
         storage: "Standard_LRS".into(),
         adopt: !scene.adopted,
         min_ready_seconds: 3600,
+        ranking: Rules::default(),
         keep_versions: 3,
         keep_seconds: 86_400,
         clean_namespace: "kamino-wf-clean".into(),
         clean_image: "kamino-wf:simulated".into(),
+        unavailable_max: 1,
         cluster: cluster_id(),
         drain: crate::policy::drain::DrainPolicy::default(),
     }

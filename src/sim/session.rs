@@ -322,11 +322,14 @@ fn text(event: &Event) -> String {
         Event::SetBack { why, .. }
         | Event::Skipped { why, .. }
         | Event::NotAsked { why, .. }
+        | Event::PersonAsked { why, .. }
         | Event::Parked { why, .. }
         | Event::Undoing { why, .. } => format!("{}: {why}", event.kind()),
         Event::Asking { attempt, .. } => format!("asking (attempt {attempt})"),
         Event::Ended { outcome, .. } => format!("ended: {outcome:?}"),
+        Event::Owed { duties, .. } | Event::Paid { duties, .. } => format!("{}: {duties:?}", event.kind()),
         Event::Started { .. }
+        | Event::Paying { .. }
         | Event::Decided { .. }
         | Event::Asked { .. }
         | Event::Cleared { .. }

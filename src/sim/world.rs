@@ -13,7 +13,11 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{Fault, Faults, Habits, SimClock, Tenants, crash::Crash};
+use super::{
+    Fault, Faults, Habits, SimClock, Tenants,
+    crash::Crash,
+    machines::{DonorPod, Machines},
+};
 use crate::{
     clock::Clock,
     cloud::{
@@ -193,6 +197,12 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// Pods by namespace/name.
     pub pods: BTreeMap<String, Pod>,
+    /// Pods that clean donors from inside, by namespace/name.
+    pub donor_pods: BTreeMap<String, DonorPod>,
+    /// What they have left as proof, by run.
+    pub proofs: BTreeMap<String, String>,
+    /// Machines by their instances' keys.
+    pub machines: Machines,
     /// Claims by namespace/name.
     pub claims: BTreeMap<String, Object>,
     /// Volumes by name.
@@ -227,6 +237,8 @@ pub struct World {
     pub deleted: Vec<(Kind, String, Option<RunId>)>,
     /// Writes to what is not ours: each is a violation.
     pub trespasses: Vec<String>,
+    /// What a node suffered, by the invariant that it broke.
+    pub harm: Vec<(&'static str, String)>,
     /// What happened, a line each.
     pub log: Vec<String>,
     /// Lines that have been looked at by checkers, by checker: how often what they check was the case.
@@ -371,6 +383,7 @@ impl World {
     pub fn pass(&mut self) {
         let now = self.now();
         self.pass_tenants(now);
+        self.pass_machines();
         let ended: Vec<Pod> = self
             .pods
             .values()

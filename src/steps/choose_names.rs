@@ -10,6 +10,7 @@ use super::{Preflight, Preflighted, RankNodes, Ranked};
 use crate::{
     cloud::Tags,
     model::{DefinitionId, DiskId, RunId, SnapshotId, VersionId, VersionName},
+    policy::ranking::PATCHED_TAG,
     workflow::{Context, Decide, Ports, StepError},
 };
 
@@ -99,6 +100,9 @@ impl Decide for ChooseNames {
             ("BuiltFrom".into(), donor.node.to_string()),
             ("BuiltAt".into(), chosen.to_string()),
         ]);
+        if let Some(patched) = donor.patched {
+            tags.insert(PATCHED_TAG.into(), patched.to_string());
+        }
         if let Some(parent) = newest {
             tags.insert("kamino-wf-parent".into(), parent.to_string());
         }

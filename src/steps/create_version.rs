@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{ChooseNames, Copied, CopyDisk, EnsureDefinition, EnsureGallery, Names, ensure_gallery};
+use super::{ChooseNames, Copied, CopyDisk, EnsureDefinition, EnsureGallery, Names, StopVm, ensure_gallery};
 use crate::{
     cloud::{Accepted, DefinitionSpec, NewVersion, Provisioning, Replication},
     model::{Region, RunId},
@@ -47,7 +47,13 @@ impl Effect for CreateVersion {
 
     fn input(&self, context: Context<'_>) -> Result<Input, StepError> {
         let names: Names = context.output(ChooseNames::NAME)?;
-        let copy: Copied = context.output(CopyDisk::NAME)?;
+        // The cleaned copy, or the snapshot of the disk that was cleaned on the donor.
+        let source = if context.outputs.contains_key(StopVm::NAME) {
+            names.snapshot.id().clone()
+        } else {
+            let copy: Copied = context.output(CopyDisk::NAME)?;
+            copy.disk.id().clone()
+        };
         let ensure_gallery::Output { location } = context.output(EnsureGallery::NAME)?;
         let _: DefinitionSpec = context.output(EnsureDefinition::NAME)?;
         let mut regions = vec![location.clone()];
@@ -64,7 +70,7 @@ impl Effect for CreateVersion {
                 regions,
                 replicas: context.spec.replicas,
                 storage: context.spec.storage.clone(),
-                source: copy.disk,
+                source,
                 tags: names.tags,
             },
         })

@@ -70,15 +70,6 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Of the words that are recorded of one request.
 const WORDS_CHARS_MAX: usize = 2000;
 
-/// The step that cordons, and what it says of that.
-const HOLD: &str = "HoldNode";
-
-#[derive(Debug, Deserialize)]
-struct Held {
-    /// When the cordon was seen to be there.
-    since: Timestamp,
-}
-
 #[async_trait]
 impl Effect for DrainNode {
     const NAME: &'static str = "DrainNode";
@@ -89,8 +80,7 @@ impl Effect for DrainNode {
 
     fn input(&self, context: Context<'_>) -> Result<Input, StepError> {
         let Ranked { donor, .. } = context.output(RankNodes::NAME)?;
-        let Held { since } = context.output(HOLD)?;
-        Ok(Input { node: donor.node, uid: donor.node_uid, cordoned: since, policy: context.spec.drain.clone() })
+        Ok(Input { node: donor.node, uid: donor.node_uid, cordoned: context.now, policy: context.spec.drain.clone() })
     }
 
     async fn observe(&self, ports: Ports<'_>, want: &Input) -> Result<Seen<Drained>, StepError> {

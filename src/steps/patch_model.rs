@@ -13,7 +13,7 @@ use super::{ModelBefore, Preflight, Preflighted, ReadModel, preflight::refuse};
 use crate::{
     cloud::{Accepted, Fingerprint, ImageRef, ModelChange, Provisioning},
     model::{Bootstrap, Class},
-    policy::preflight::would_roll,
+    policy::preflight::still_refused,
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
 
@@ -59,6 +59,7 @@ impl Effect for PatchModel {
                 image: definition,
                 empty_custom_data: bootstrap == Bootstrap::Disk,
                 remove_extensions,
+                under: None,
             },
             before: fingerprint,
         })
@@ -104,14 +105,17 @@ impl Effect for PatchModel {
 
     async fn act(&self, ports: Ports<'_>, want: &Input) -> Result<Accepted, StepError> {
         let id = &want.change.scale_set;
+        let mut under = None;
         if let Some(set) = ports.cloud.scale_set(id).await? {
-            refuse(would_roll(&set))?;
+            refuse(still_refused(&set, &want.change.remove_extensions))?;
             if set.provisioning == Provisioning::Running {
                 let text = format!("an operation on scale set {} is under way", id.name());
                 return Err(StepError { class: Class::Busy, code: "KW0300", text });
             }
+            under = set.etag;
         }
-        Ok(ports.cloud.begin_model_change(&want.change).await?)
+        // Whoever changes the model between this look and the request has changed its etag as well.
+        Ok(ports.cloud.begin_model_change(&ModelChange { under, ..want.change.clone() }).await?)
     }
 
     async fn undo(&self, _ports: Ports<'_>, _want: &Input) -> Result<Undone, StepError> {

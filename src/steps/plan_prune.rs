@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Preflight, Preflighted};
 use crate::{
-    cloud::ImageRef,
+    cloud::{ImageRef, Version},
     model::{DefinitionId, VersionId},
     policy::retention::{Verdict, plan},
-    workflow::{Context, Decide, Ports, StepError},
+    workflow::{Context, Decide, Ports, RunSpec, StepError},
 };
 
 /// The decision.
@@ -46,19 +46,28 @@ pub(super) async fn in_use(
     Ok(used)
 }
 
+/// A verdict on every version of a definition, with one that is still to come (`kamino-wf plan`).
+pub(crate) async fn verdicts(
+    ports: Ports<'_>,
+    spec: &RunSpec,
+    definition: &DefinitionId,
+    coming: Option<Version>,
+) -> Result<Vec<Verdict>, StepError> {
+    let mut versions = ports.cloud.versions(definition).await?;
+    versions.extend(coming);
+    let used = in_use(ports, spec.scale_set.subscription(), definition).await?;
+    let min_age = Duration::from_secs(spec.keep_seconds);
+    Ok(plan(versions, &used, spec.keep_versions, min_age, ports.clock.now()))
+}
+
 #[async_trait]
 impl Decide for PlanPrune {
     const NAME: &'static str = "PlanPrune";
     type Output = PrunePlan;
 
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Result<PrunePlan, StepError> {
-        let spec = context.spec;
         let Preflighted { definition, .. } = context.output(Preflight::NAME)?;
-        let versions = ports.cloud.versions(&definition).await?;
-        let used = in_use(ports, spec.scale_set.subscription(), &definition).await?;
-        let min_age = Duration::from_secs(spec.keep_seconds);
-        let verdicts = plan(versions, &used, spec.keep_versions, min_age, ports.clock.now());
-        Ok(PrunePlan { verdicts: bounded(verdicts) })
+        Ok(PrunePlan { verdicts: bounded(verdicts(ports, context.spec, &definition, None).await?) })
     }
 }
 

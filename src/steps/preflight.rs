@@ -2,11 +2,17 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::rank_nodes::servers_time;
 use crate::{
-    cloud::{Plan, ScaleSet},
-    model::{Bootstrap, DefinitionId, Region},
-    policy::preflight::{Refusal, refusals, would_roll},
+    cloud::{ImageRef, Plan, ScaleSet},
+    cluster::Node,
+    model::{Capture, DefinitionId, Region, ScaleSetId},
+    policy::{
+        preflight::{CLAUSES, Refusal, bootstrapping, elsewhere, owned_by_aks, refusals, would_roll},
+        ranking::Boots,
+    },
     workflow::{Context, Decide, Ports, RunSpec, StepError},
 };
 
@@ -29,6 +35,15 @@ pub struct Preflighted {
     pub plan: Option<Plan>,
     /// Extensions that leave the model when the disk bootstraps the node.
     pub remove_extensions: Vec<String>,
+    /// The scale set follows the definition already.
+    #[serde(default)]
+    pub follows: bool,
+    /// What is known of the boots of the pool's nodes, to be remembered.
+    #[serde(default, skip_serializing_if = "Boots::is_empty")]
+    pub boots: Boots,
+    /// Whose boots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_set: Option<ScaleSetId>,
 }
 
 /// Scale sets other than `set` that follow `definition`, and why a new version would do more than change new nodes.
@@ -46,21 +61,27 @@ pub(super) fn refuse(mut refusals: Vec<Refusal>) -> Result<(), StepError> {
 
 /// Stored refusals carry their code as text; errors carry a static one.
 fn code(text: &str) -> &'static str {
-    const CODES: [&str; 13] = [
-        "KW0201", "KW0202", "KW0203", "KW0204", "KW0205", "KW0206", "KW0207", "KW0208", "KW0209", "KW0210", "KW0211",
-        "KW0212", "KW0213",
-    ];
-    CODES.into_iter().find(|code| *code == text).unwrap_or("KW0200")
+    CLAUSES.iter().map(|clause| clause.code).find(|code| *code == text).unwrap_or("KW0200")
+}
+
+/// What was looked at before anything is touched.
+#[derive(Debug)]
+pub(crate) struct Examined {
+    /// The scale set.
+    pub(crate) set: ScaleSet,
+    /// What new nodes shall follow.
+    pub(crate) definition: DefinitionId,
+    /// Everything that speaks against a run right now.
+    pub(crate) refusals: Vec<Refusal>,
+    /// The cluster's nodes.
+    pub(crate) nodes: Vec<Node>,
 }
 
 /// Everything that speaks against a run right now, all of it read and nothing decided.
 ///
 /// # Errors
 /// What keeps even the looks from being taken: a scale set that is not there, a call that fails.
-pub(crate) async fn examine(
-    ports: Ports<'_>,
-    spec: &RunSpec,
-) -> Result<(ScaleSet, DefinitionId, Vec<Refusal>), StepError> {
+pub(crate) async fn examine(ports: Ports<'_>, spec: &RunSpec) -> Result<Examined, StepError> {
     let cluster = ports.cluster.cluster_id().await?;
     if cluster != spec.cluster {
         let text =
@@ -77,11 +98,38 @@ pub(crate) async fn examine(
         .gallery
         .definition(&spec.definition)
         .map_err(|error| StepError::refused("KW0222", format!("setting definition: {error}")))?;
-    let mut reasons = refusals(&set, &definition, spec.profile, spec.adopt);
+    let taken_out = match spec.capture {
+        Capture::Live => false,
+        Capture::Stop => true,
+    };
+    let mut reasons = refusals(&set, &definition, spec.profile, spec.adopt, taken_out);
     let sets = ports.cloud.scale_sets(spec.scale_set.subscription()).await?;
     reasons.extend(followers(&sets, &definition));
+    let gallery = ports.cloud.gallery(&spec.gallery).await?;
+    reasons.extend(elsewhere(&set, gallery.as_ref().map(|gallery| &gallery.location), &spec.regions));
+    let nodes = ports.cluster.nodes().await?;
+    if !reasons.iter().any(|reason| reason.code == "KW0211") {
+        reasons.extend(owned_by_aks(&nodes, &spec.scale_set));
+    }
     reasons.dedup();
-    Ok((set, definition, reasons))
+    Ok(Examined { set, definition, refusals: reasons, nodes })
+}
+
+/// What later steps build on, of what was seen.
+pub(crate) fn preflighted(ports: Ports<'_>, context: Context<'_>, seen: Examined) -> Preflighted {
+    let Examined { set, definition, nodes, .. } = seen;
+    let now = servers_time(&nodes, ports.clock.now());
+    Preflighted {
+        boots: Boots::recalled(context.memory, &context.spec.scale_set).of(&set.id, &nodes, now),
+        follows: set.image == ImageRef::Definition(definition.clone()),
+        remove_extensions: bootstrapping(&set, context.spec.profile),
+        definition,
+        location: set.location,
+        security_type: set.security_type,
+        disk_controller: set.disk_controller,
+        plan: set.plan,
+        scale_set: Some(set.id),
+    }
 }
 
 #[async_trait]
@@ -90,32 +138,15 @@ impl Decide for Preflight {
     type Output = Preflighted;
 
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Result<Preflighted, StepError> {
-        let spec = context.spec;
-        let (set, definition, reasons) = examine(ports, spec).await?;
-        refuse(reasons)?;
-        let remove_extensions = match spec.profile.bootstrap() {
-            Bootstrap::Disk => set
-                .extensions
-                .iter()
-                .filter(|extension| bootstraps(&extension.handler))
-                .map(|e| e.name.clone())
-                .collect(),
-            Bootstrap::Model => Vec::new(),
-        };
-        Ok(Preflighted {
-            definition,
-            location: set.location,
-            security_type: set.security_type,
-            disk_controller: set.disk_controller,
-            plan: set.plan,
-            remove_extensions,
-        })
+        let mut seen = examine(ports, context.spec).await?;
+        refuse(std::mem::take(&mut seen.refusals))?;
+        Ok(preflighted(ports, context, seen))
     }
-}
 
-/// Extensions that would set the node up a second time, by exact publisher and type; billing and monitoring stay.
-fn bootstraps(handler: &str) -> bool {
-    ["Microsoft.Azure.Extensions/CustomScript", "Microsoft.OSTCExtensions/CustomScriptForLinux"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(handler))
+    // By this step and not by the ranking: a pool whose nodes all carry a mark that sticks is refused there, and would be
+    // for ever if nobody remembered what was seen.
+    fn remember(&self, output: &Preflighted) -> Option<(String, Value)> {
+        let key = Boots::key(output.scale_set.as_ref()?);
+        Some((key, serde_json::to_value(&output.boots).ok()?))
+    }
 }

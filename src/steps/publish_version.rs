@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     cloud::{Accepted, Provisioning},
-    model::{RunId, VersionId},
+    model::{RunId, ScaleSetId, VersionId},
+    policy::preflight::would_roll,
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
 
@@ -29,6 +30,9 @@ pub struct Input {
     pub run: RunId,
     /// The version that was proved.
     pub version: VersionId,
+    /// The scale set that is to follow it, whether or not it does so far.
+    #[serde(default)]
+    pub scale_set: Option<ScaleSetId>,
 }
 
 #[async_trait]
@@ -41,7 +45,7 @@ impl Effect for PublishVersion {
 
     fn input(&self, context: Context<'_>) -> Result<Input, StepError> {
         let Verified { version, .. } = context.output(VerifyVersion::NAME)?;
-        Ok(Input { run: context.run, version })
+        Ok(Input { run: context.run, version, scale_set: Some(context.spec.scale_set.clone()) })
     }
 
     async fn observe(&self, ports: Ports<'_>, want: &Input) -> Result<Seen<VersionId>, StepError> {
@@ -61,7 +65,11 @@ impl Effect for PublishVersion {
     async fn act(&self, ports: Ports<'_>, want: &Input) -> Result<Accepted, StepError> {
         // Read again: what was true at preflight may have changed in the hours since.
         let sets = ports.cloud.scale_sets(want.version.subscription()).await?;
-        refuse(followers(&sets, &want.version.definition()))?;
+        let mut refusals = followers(&sets, &want.version.definition());
+        if let Some(own) = sets.iter().find(|set| Some(&set.id) == want.scale_set.as_ref()) {
+            refusals.extend(would_roll(own));
+        }
+        refuse(refusals)?;
         Ok(ports.cloud.begin_publish(&want.version, true).await?)
     }
 

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::{Preflight, Preflighted};
 use crate::{
-    cloud::Architecture,
-    model::{DiskId, InstanceId, NodeName, Region},
-    policy::ranking::{Verdict, rank},
+    cloud::{Architecture, Version},
+    cluster::Node,
+    model::{Capture, Class, DefinitionId, DiskId, DonorChoice, InstanceId, NodeName, Region},
+    policy::ranking::{Absence, Boots, Candidate, Patched, Question, Ranking, Verdict, needless, rank},
     workflow::{Context, Decide, Ports, StepError},
 };
 
@@ -51,6 +54,9 @@ pub struct Donor {
     pub architecture: Architecture,
     /// As the disk says.
     pub security_type: Option<String>,
+    /// When it was patched, if the signal is a time.
+    #[serde(default)]
+    pub patched: Option<Timestamp>,
 }
 
 /// The choice and its reasons.
@@ -65,57 +71,143 @@ pub struct Ranked {
 /// How many verdicts are stored: a record stays small in a pool of a thousand nodes.
 const VERDICTS_MAX: usize = 100;
 
+/// The servers' time, as far as they say it: by a clock of ours that is ahead a young node would look old.
+pub(crate) fn servers_time(nodes: &[Node], ours: Timestamp) -> Timestamp {
+    nodes.iter().filter_map(|node| node.seen).max().unwrap_or(ours)
+}
+
+/// The ranking, and the time that it is for.
+pub(crate) async fn ranking(ports: Ports<'_>, context: Context<'_>) -> Result<(Ranking, Timestamp), StepError> {
+    let spec = context.spec;
+    let nodes = ports.cluster.nodes().await?;
+    let now = servers_time(&nodes, ports.clock.now());
+    let taken_out: Option<Absence> = match spec.capture {
+        Capture::Live => None,
+        Capture::Stop => Some(Absence::default()),
+    };
+    let question = Question {
+        scale_set: &spec.scale_set,
+        choice: &spec.donor,
+        min_ready: Duration::from_secs(spec.min_ready_seconds),
+        rules: &spec.ranking,
+        boots: &Boots::recalled(context.memory, &spec.scale_set),
+        taken_out: taken_out.as_ref(),
+        now,
+    };
+    Ok((rank(&nodes, &question), now))
+}
+
+/// Why nobody can be the donor, with the reasons of some.
+fn nobody(context: Context<'_>, ranking: &Ranking) -> StepError {
+    let set = &context.spec.scale_set;
+    let reasons: Vec<String> =
+        ranking.verdicts.iter().take(10).map(|verdict| format!("{}: {}", verdict.node, verdict.reason)).collect();
+    let text = if reasons.is_empty() {
+        format!("no node of the cluster belongs to scale set {set}")
+    } else {
+        format!("no node of scale set {} can be the donor ({})", set.name(), reasons.join("; "))
+    };
+    StepError::refused("KW0230", text)
+}
+
+/// The best of a ranking, unless there are too few to choose from.
+pub(crate) fn best<'a>(context: Context<'_>, ranking: &'a Ranking) -> Result<&'a Candidate, StepError> {
+    let best = ranking.candidates.first().ok_or_else(|| nobody(context, ranking))?;
+    let (fit, least) = (ranking.fit, context.spec.ranking.min_candidates);
+    if context.spec.donor == DonorChoice::Pool && fit < usize::try_from(least).unwrap_or(usize::MAX) {
+        let set = context.spec.scale_set.name();
+        let text = format!(
+            "{fit} nodes of scale set {set} are fit, and ranking.minCandidates asks for {least}: wait until more are \
+             (`kamino-wf plan` says what each lacks), or lower it"
+        );
+        return Err(StepError::refused("KW0236", text));
+    }
+    Ok(best)
+}
+
+async fn versions(ports: Ports<'_>, definition: &DefinitionId) -> Result<Vec<Version>, StepError> {
+    match ports.cloud.versions(definition).await {
+        Ok(versions) => Ok(versions),
+        Err(error) if error.class() == Class::Gone => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends the run when the newest version is young enough for this donor. One that a person has named is always taken, and a
+/// scale set that does not follow the definition yet has none of its versions.
+pub(crate) async fn needed(
+    ports: Ports<'_>,
+    context: Context<'_>,
+    best: &Candidate,
+    now: Timestamp,
+) -> Result<(), StepError> {
+    let (Some(limits), DonorChoice::Pool) = (context.spec.ranking.image_age, &context.spec.donor) else {
+        return Ok(());
+    };
+    let Ok(Preflighted { definition, follows: true, .. }) = context.output(Preflight::NAME) else { return Ok(()) };
+    match needless(limits, &best.patched, &versions(ports, &definition).await?, now) {
+        None => Ok(()),
+        Some(why) => {
+            let text = format!(
+                "no new image is needed: {why}; `kamino-wf start --node {}` makes one all the same",
+                best.node.name
+            );
+            Err(StepError::refused("KW0235", text))
+        }
+    }
+}
+
+/// Which machine and disk a candidate is.
+pub(crate) async fn identify(ports: Ports<'_>, candidate: &Candidate) -> Result<Donor, StepError> {
+    let Candidate { node, instance, patched } = candidate;
+    let machine = ports.cloud.instance(instance).await?.ok_or_else(|| {
+        StepError::gone("KW0231", format!("node {} says that it is {instance}, which does not exist", node.name))
+    })?;
+    let disk_id = machine.os_disk.ok_or_else(|| {
+        StepError::refused("KW0205", format!("instance {} has no managed OS disk to snapshot", machine.id))
+    })?;
+    let disk =
+        ports.cloud.disk(&disk_id).await?.ok_or_else(|| {
+            StepError::gone("KW0232", format!("OS disk {disk_id} of node {} does not exist", node.name))
+        })?;
+    if let Some(kind) = disk.security_type.as_deref().filter(|kind| kind.starts_with("Confidential")) {
+        let text = format!("securityProfile.securityType of disk {} is {kind}: not supported", disk.id.name());
+        return Err(StepError::refused("KW0210", text));
+    }
+    Ok(Donor {
+        node: node.name.clone(),
+        node_uid: node.uid.clone(),
+        boot_id: node.boot_id.clone(),
+        kernel: node.kernel.clone(),
+        kubelet: node.kubelet.clone(),
+        instance: machine.id,
+        vm_id: machine.vm_id,
+        disk: disk.id,
+        disk_unique_id: disk.unique_id,
+        location: disk.location,
+        zone: disk.zone,
+        size_gib: disk.size_gib,
+        sku: disk.sku,
+        generation: disk.generation,
+        architecture: disk.architecture,
+        security_type: disk.security_type,
+        patched: match patched {
+            Patched::At(at) => Some(*at),
+            Patched::Kernel(_) => None,
+        },
+    })
+}
+
 #[async_trait]
 impl Decide for RankNodes {
     const NAME: &'static str = "RankNodes";
     type Output = Ranked;
 
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Result<Ranked, StepError> {
-        let spec = context.spec;
-        let nodes = ports.cluster.nodes().await?;
-        let min_ready = Duration::from_secs(spec.min_ready_seconds);
-        let mut ranking = rank(nodes, &spec.scale_set, &spec.donor, min_ready, ports.clock.now());
-        let Some((node, instance)) = ranking.candidates.first() else {
-            let reasons: Vec<String> = ranking
-                .verdicts
-                .iter()
-                .take(10)
-                .map(|verdict| format!("{}: {}", verdict.node, verdict.reason))
-                .collect();
-            let text = if reasons.is_empty() {
-                format!("no node of the cluster belongs to scale set {}", spec.scale_set)
-            } else {
-                format!("no node of scale set {} can be the donor ({})", spec.scale_set.name(), reasons.join("; "))
-            };
-            return Err(StepError::refused("KW0230", text));
-        };
-        let machine = ports.cloud.instance(instance).await?.ok_or_else(|| {
-            StepError::gone("KW0231", format!("node {} says that it is {instance}, which does not exist", node.name))
-        })?;
-        let disk_id = machine.os_disk.ok_or_else(|| {
-            StepError::refused("KW0205", format!("instance {} has no managed OS disk to snapshot", machine.id))
-        })?;
-        let disk = ports.cloud.disk(&disk_id).await?.ok_or_else(|| {
-            StepError::gone("KW0232", format!("OS disk {disk_id} of node {} does not exist", node.name))
-        })?;
-        let donor = Donor {
-            node: node.name.clone(),
-            node_uid: node.uid.clone(),
-            boot_id: node.boot_id.clone(),
-            kernel: node.kernel.clone(),
-            kubelet: node.kubelet.clone(),
-            instance: machine.id,
-            vm_id: machine.vm_id,
-            disk: disk.id,
-            disk_unique_id: disk.unique_id,
-            location: disk.location,
-            zone: disk.zone,
-            size_gib: disk.size_gib,
-            sku: disk.sku,
-            generation: disk.generation,
-            architecture: disk.architecture,
-            security_type: disk.security_type,
-        };
+        let (mut ranking, now) = ranking(ports, context).await?;
+        let best = best(context, &ranking)?;
+        needed(ports, context, best, now).await?;
+        let donor = identify(ports, best).await?;
         ranking.verdicts.truncate(VERDICTS_MAX);
         Ok(Ranked { donor, verdicts: ranking.verdicts })
     }

@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::preflight::refuse;
+use super::{Preflight, Preflighted, preflight::refuse};
 use crate::{
     cloud::{Fingerprint, ImageRef},
-    policy::preflight::would_roll,
+    policy::preflight::still_refused,
     workflow::{Context, Decide, Ports, StepError},
 };
 
@@ -35,7 +35,8 @@ impl Decide for ReadModel {
             .scale_set(id)
             .await?
             .ok_or_else(|| StepError::gone("KW0221", format!("scale set {id} was deleted by somebody")))?;
-        refuse(would_roll(&set))?;
+        let Preflighted { remove_extensions, .. } = context.output(Preflight::NAME)?;
+        refuse(still_refused(&set, &remove_extensions))?;
         Ok(ModelBefore { image: set.image, fingerprint: set.fingerprint })
     }
 }

@@ -1,4 +1,4 @@
-//! Snapshot the OS disk of the donor, which goes on working.
+//! Snapshot the OS disk of the donor, which goes on working; with `capture: stop`, of one that is off and stays so.
 //!
 //! Effect: one snapshot, one point in time of the disk, under a name of this run. A repeat is safe: the name is unique, and
 //! the same PUT on an existing snapshot changes nothing (Azure/azure-cli#28879). Undo: delete it. Never touched: the donor,
@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ChooseNames, Names, RankNodes, Ranked, take_away};
+use super::{ChooseNames, Names, RankNodes, Ranked, StopVm, take_away};
 use crate::{
-    cloud::{Accepted, Provisioning, SnapshotSpec},
+    cloud::{Accepted, PowerState, Provisioning, SnapshotSpec},
     model::{InstanceId, RunId},
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
@@ -36,6 +36,9 @@ pub struct Input {
     pub snapshot: SnapshotSpec,
     /// No snapshot of this run can be older.
     pub not_before: Timestamp,
+    /// The machine is off, and has to stay so until the snapshot is taken.
+    #[serde(default)]
+    pub off: bool,
 }
 
 /// The snapshot.
@@ -74,6 +77,7 @@ impl Effect for SnapshotDisk {
                 tags: names.tags,
             },
             not_before: names.chosen,
+            off: context.outputs.contains_key(StopVm::NAME),
         })
     }
 
@@ -88,6 +92,9 @@ impl Effect for SnapshotDisk {
         }
         if found.created.is_some_and(|at| at + SKEW < want.not_before) {
             return Ok(Seen::Foreign(format!("snapshot {name} is older than this run")));
+        }
+        if want.off && !off(ports, want).await? {
+            return Ok(Seen::Foreign(format!("the machine was started before snapshot {name} was taken")));
         }
         Ok(match found.provisioning {
             Provisioning::Running => Seen::Underway(format!("snapshot {name} is being taken")),
@@ -107,10 +114,22 @@ impl Effect for SnapshotDisk {
             let text = format!("instance {} is not the machine that was chosen any more: start again", want.instance);
             return Err(StepError::gone("KW0233", text));
         }
+        if want.off && !off(ports, want).await? {
+            let text = format!("instance {} was started by somebody: its disk is not clean any more", want.instance);
+            return Err(StepError::gone("KW0607", text));
+        }
         Ok(ports.cloud.begin_snapshot(&want.snapshot).await?)
     }
 
     async fn undo(&self, ports: Ports<'_>, want: &Input) -> Result<Undone, StepError> {
         take_away::snapshot(ports, &want.snapshot.id, want.run).await
     }
+}
+
+/// The machine is off, and is the one that was chosen.
+async fn off(ports: Ports<'_>, want: &Input) -> Result<bool, StepError> {
+    let power = ports.cloud.power(&want.instance).await?;
+    Ok(power.is_some_and(|power| {
+        power.vm_id == want.vm_id && matches!(power.state, PowerState::Stopped | PowerState::Deallocated)
+    }))
 }

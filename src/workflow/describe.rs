@@ -120,6 +120,7 @@ fn note(step: &mut StepView, event: &Event) {
         Event::Undoing { why, .. }
         | Event::SetBack { why, .. }
         | Event::NotAsked { why, .. }
+        | Event::PersonAsked { why, .. }
         | Event::Parked { why, .. } => step.note = Some(why.clone()),
         Event::Waiting { why, until, .. } => step.note = Some(format!("until {until:.0}: {why}")),
         Event::Ended { outcome, .. } => match outcome {
@@ -133,6 +134,9 @@ fn note(step: &mut StepView, event: &Event) {
         | Event::Decided { .. }
         | Event::Asked { .. }
         | Event::Cleared { .. }
+        | Event::Owed { .. }
+        | Event::Paying { .. }
+        | Event::Paid { .. }
         | Event::Resumed { .. }
         | Event::CancelRequested { .. } => {}
     }

@@ -6,14 +6,20 @@
 //! run ends, or says what it waits for. What is not: that a request is sent only once when its answer was lost.
 
 mod authority;
+mod boots;
 mod delay;
 mod describe;
 mod driver;
 mod engine;
+mod gate;
 mod janitor;
 mod leadership;
+mod memory;
+mod pay;
 mod plan;
+mod reads;
 pub mod recovery;
+mod requests;
 mod run;
 mod scheduler;
 mod spec;
@@ -25,15 +31,15 @@ pub use authority::Authority;
 pub use delay::Pace;
 pub use describe::{Description, StepView};
 pub use driver::Driver;
-pub use engine::{
-    Change, Engine, EngineError, News, Next, Note, Observer, Parts, Rejected, describe, events, find_run, load,
-    summaries,
-};
+pub use engine::{Engine, EngineError, Next, Observer, Parts};
 pub use janitor::{Held, SweepReport, Swept, Trouble, sweep};
 pub use leadership::{Leadership, LostLease};
-pub use plan::{LIVE, OnFailure, Stage, find, plan, stages};
-pub use run::{Event, IllegalEvent, Outcome, Phase, PlannedStep, Position, Run, RunState};
+pub use memory::{memory_of, memory_prefix};
+pub use plan::{LIVE, OnFailure, STOP, Stage, find, plan, stages};
+pub use reads::{News, describe, events, find_run, load, summaries};
+pub use requests::{Change, Note, Rejected};
+pub use run::{Event, IllegalEvent, Outcome, Paying, Phase, PlannedStep, Position, Run, RunState};
 pub use scheduler::{Followed, Scheduled, follow, follow_once};
 pub use spec::RunSpec;
 pub use step::{Affects, AnyStep, Context, Decide, Decides, Effect, Ports, Seen, StepError, Undone};
-pub use summary::Summary;
+pub use summary::{Summary, needless};

@@ -6,8 +6,9 @@ use super::{
 };
 use crate::model::Capture;
 use crate::steps::{
-    ChooseNames, CleanCopy, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy, EnsureDefinition, EnsureGallery,
-    PatchModel, PlanPrune, Preflight, PruneVersions, PublishVersion, RankNodes, ReadModel, SnapshotDisk, VerifyVersion,
+    ChooseNames, CleanCopy, CleanDisk, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy, EnsureDefinition,
+    EnsureGallery, HoldNode, PatchModel, PlanPrune, Preflight, PruneVersions, PublishVersion, RankNodes, ReadModel,
+    ReadNode, ReleaseNode, SnapshotDisk, StartVm, StopVm, VerifyVersion,
 };
 
 /// What a failure in a stage does.
@@ -42,40 +43,70 @@ impl Stage {
     }
 }
 
+/// Reads only. What is decided here is stored, and never decided again in this run.
+const CHOOSE: Stage = Stage {
+    name: "choose",
+    on_failure: OnFailure::Stop,
+    steps: &[&Decides(Preflight), &Decides(RankNodes), &Decides(ChooseNames)],
+};
+/// Before the capture, so that a refusal here costs nothing.
+const PREPARE: Stage = Stage {
+    name: "prepare",
+    on_failure: OnFailure::Stop,
+    steps: &[&Affects(EnsureGallery), &Affects(EnsureDefinition)],
+};
+/// Slow, and invisible: the version is excluded from latest.
+const PUBLISH: Stage =
+    Stage { name: "publish", on_failure: OnFailure::Undo, steps: &[&Affects(CreateVersion), &Decides(VerifyVersion)] };
+/// The point of no return: new nodes start from the new image.
+const SWITCH: Stage = Stage {
+    name: "switch",
+    on_failure: OnFailure::Forward,
+    steps: &[&Affects(PublishVersion), &Decides(ReadModel), &Affects(PatchModel)],
+};
+/// The update has succeeded already.
+const TIDY: Stage = Stage {
+    name: "tidy",
+    on_failure: OnFailure::Report,
+    steps: &[&Affects(DeleteTemporaries), &Decides(PlanPrune), &Affects(PruneVersions)],
+};
+
 /// `capture: live`: the donor is only read.
 pub static LIVE: &[Stage] = &[
-    // Reads only. What is decided here is stored, and never decided again in this run.
-    Stage {
-        name: "choose",
-        on_failure: OnFailure::Stop,
-        steps: &[&Decides(Preflight), &Decides(RankNodes), &Decides(ChooseNames)],
-    },
-    // Before the capture, so that a refusal here costs nothing.
-    Stage {
-        name: "prepare",
-        on_failure: OnFailure::Stop,
-        steps: &[&Affects(EnsureGallery), &Affects(EnsureDefinition)],
-    },
+    CHOOSE,
+    PREPARE,
     // The donor goes on working: all that is written is a snapshot and a copy of our own.
     Stage {
         name: "capture",
         on_failure: OnFailure::Undo,
         steps: &[&Affects(SnapshotDisk), &Affects(CopyDisk), &Affects(CleanCopy), &Affects(DetachCopy)],
     },
-    // Slow, and invisible: the version is excluded from latest.
-    Stage { name: "publish", on_failure: OnFailure::Undo, steps: &[&Affects(CreateVersion), &Decides(VerifyVersion)] },
-    // The point of no return: new nodes start from the new image.
+    PUBLISH,
+    SWITCH,
+    TIDY,
+];
+
+/// `capture: stop`: the donor is out of service from `HoldNode` to `ReleaseNode`, and whatever happens in between, it is
+/// given back first.
+pub static STOP: &[Stage] = &[
+    CHOOSE,
+    PREPARE,
     Stage {
-        name: "switch",
-        on_failure: OnFailure::Forward,
-        steps: &[&Affects(PublishVersion), &Decides(ReadModel), &Affects(PatchModel)],
+        name: "capture",
+        on_failure: OnFailure::Undo,
+        steps: &[
+            &Decides(ReadNode),
+            &Affects(HoldNode),
+            &Affects(CleanDisk),
+            &Affects(StopVm),
+            &Affects(SnapshotDisk),
+            &Affects(StartVm),
+            &Affects(ReleaseNode),
+        ],
     },
-    // The update has succeeded already.
-    Stage {
-        name: "tidy",
-        on_failure: OnFailure::Report,
-        steps: &[&Affects(DeleteTemporaries), &Decides(PlanPrune), &Affects(PruneVersions)],
-    },
+    PUBLISH,
+    SWITCH,
+    TIDY,
 ];
 
 /// The list of a capture.
@@ -83,8 +114,7 @@ pub static LIVE: &[Stage] = &[
 pub fn stages(capture: Capture) -> &'static [Stage] {
     match capture {
         Capture::Live => LIVE,
-        // No setting asks for it yet.
-        Capture::Stop => &[],
+        Capture::Stop => STOP,
     }
 }
 
@@ -113,18 +143,32 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_the_list_is_as_documented() {
-        let names: Vec<String> = plan(LIVE).into_iter().map(|step| step.name).collect();
-        let mut unique = names.clone();
-        unique.sort();
-        unique.dedup();
-        assert_eq!(unique.len(), names.len());
-        let text: Vec<String> = LIVE
-            .iter()
-            .map(|stage| {
-                let steps: Vec<String> = stage.steps.iter().map(|step| format!("{step:?}")).collect();
-                format!("{} ({:?}): {}", stage.name, stage.on_failure, steps.join(", "))
-            })
-            .collect();
-        insta::assert_snapshot!(text.join("\n"));
+        for (capture, stages) in [("live", LIVE), ("stop", STOP)] {
+            let names: Vec<String> = plan(stages).into_iter().map(|step| step.name).collect();
+            let mut unique = names.clone();
+            unique.sort();
+            unique.dedup();
+            assert_eq!(unique.len(), names.len());
+            let text: Vec<String> = stages
+                .iter()
+                .map(|stage| {
+                    let steps: Vec<String> = stage.steps.iter().map(|step| format!("{step:?}")).collect();
+                    format!("{} ({:?}): {}", stage.name, stage.on_failure, steps.join(", "))
+                })
+                .collect();
+            insta::assert_snapshot!(capture, text.join("\n"));
+        }
+    }
+
+    #[test]
+    fn all_that_a_list_owes_its_later_steps_pay_and_nothing_else_owes() {
+        for stages in [LIVE, STOP] {
+            let steps: Vec<&dyn AnyStep> = stages.iter().flat_map(|stage| stage.steps).copied().collect();
+            for (at, step) in steps.iter().enumerate().filter(|(_, step)| !step.owes().is_empty()) {
+                let mut paid: Vec<_> = steps[at + 1..].iter().flat_map(|later| later.pays()).collect();
+                paid.sort();
+                assert_eq!(paid, step.owes().iter().collect::<Vec<_>>(), "{}", step.name());
+            }
+        }
     }
 }

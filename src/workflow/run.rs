@@ -1,13 +1,17 @@
 //! The run as a pure state machine: `apply(run, event) -> run`. What is stored are the events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::spec::RunSpec;
-use crate::{cloud::Accepted, model::RunId};
+use crate::{
+    cloud::Accepted,
+    model::RunId,
+    policy::obligations::{Debt, Duty},
+};
 
 /// A step as a run has planned it: name and version, so that another release can tell whether it knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +56,14 @@ pub enum Event {
     Undoing { at: Timestamp, why: String, cancelled: bool },
     /// Nothing is left of the step that is being undone.
     StepUndone { at: Timestamp },
+    /// From here on the run owes a node these, until each is seen to be so. Durable before the first write to the node.
+    Owed { at: Timestamp, duties: Vec<Duty> },
+    /// On the way back, the step that pays what is owed is this one, with this input.
+    Paying { at: Timestamp, step: usize, input: Value },
+    /// These were seen to be so.
+    Paid { at: Timestamp, duties: Vec<Duty> },
+    /// What is owed can't be paid for the moment. A person is asked, and it goes on being tried.
+    PersonAsked { at: Timestamp, why: String },
     /// A person is asked.
     Parked { at: Timestamp, why: String },
     /// A person said: go on.
@@ -84,6 +96,10 @@ impl Event {
             | Self::Skipped { at, .. }
             | Self::Undoing { at, .. }
             | Self::StepUndone { at }
+            | Self::Owed { at, .. }
+            | Self::Paying { at, .. }
+            | Self::Paid { at, .. }
+            | Self::PersonAsked { at, .. }
             | Self::Parked { at, .. }
             | Self::Resumed { at, .. }
             | Self::CancelRequested { at, .. }
@@ -107,6 +123,10 @@ impl Event {
             Self::Skipped { .. } => "skipped",
             Self::Undoing { .. } => "undoing",
             Self::StepUndone { .. } => "step_undone",
+            Self::Owed { .. } => "owed",
+            Self::Paying { .. } => "paying",
+            Self::Paid { .. } => "paid",
+            Self::PersonAsked { .. } => "person_asked",
             Self::Parked { .. } => "parked",
             Self::Resumed { .. } => "resumed",
             Self::CancelRequested { .. } => "cancel_requested",
@@ -194,6 +214,8 @@ pub enum Position {
         /// Requests of this step, over all attempts.
         asked: u32,
     },
+    /// On its way back, with a node out of service: what is owed is paid first, and nothing can block it.
+    Paying(Paying),
     /// On its way back.
     Back {
         /// Index into the plan of the step that is being undone.
@@ -209,12 +231,48 @@ pub enum Position {
     },
 }
 
+/// How what is owed is being paid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paying {
+    /// Index into the plan of the step that pays.
+    pub step: usize,
+    /// Where that step is; `Fresh` before it was chosen.
+    pub phase: Phase,
+    /// When it began to be paid.
+    pub since: Timestamp,
+    /// Requests of this step on the way back.
+    pub asked: u32,
+    /// Set when it could not be paid for so long that a person was asked.
+    pub person: Option<String>,
+    /// Index into the plan of the step where the undoing begins afterwards.
+    pub from: usize,
+    /// Why the run goes back.
+    pub why: String,
+    /// A person asked for it.
+    pub cancelled: bool,
+    /// When the interrupted step last asked: what it asked for may not be visible yet.
+    pub last_ask: Option<Timestamp>,
+}
+
+impl Paying {
+    /// The next thing that is owed; its step is not chosen yet.
+    fn next(self, since: Timestamp) -> Position {
+        Position::Paying(Self { phase: Phase::Fresh, since, asked: 0, person: None, ..self })
+    }
+
+    /// All is paid: the undoing begins.
+    fn done(self, since: Timestamp) -> Position {
+        let Self { from: step, why, cancelled, last_ask, .. } = self;
+        Position::Back { step, why, cancelled, since, last_ask }
+    }
+}
+
 impl Position {
     /// Index into the plan.
     #[must_use]
     pub fn step(&self) -> usize {
         match self {
-            Self::Forward { step, .. } | Self::Back { step, .. } => *step,
+            Self::Forward { step, .. } | Self::Paying(Paying { step, .. }) | Self::Back { step, .. } => *step,
         }
     }
 
@@ -275,8 +333,12 @@ pub struct Run {
     pub moved: Timestamp,
     /// Inputs by step.
     pub inputs: BTreeMap<String, Value>,
+    /// The steps that a request has gone out for, or may have.
+    pub asked: BTreeSet<String>,
     /// Outputs by step.
     pub outputs: BTreeMap<String, Value>,
+    /// What it owes a node that it has taken out of service.
+    pub debt: Option<Debt>,
     /// What went wrong without stopping it.
     pub warnings: Vec<String>,
     /// Who asked to cancel it.
@@ -313,7 +375,9 @@ impl Run {
             started: at,
             moved: at,
             inputs: BTreeMap::new(),
+            asked: BTreeSet::new(),
             outputs: BTreeMap::new(),
+            debt: None,
             warnings: Vec::new(),
             cancel: None,
             state: RunState::Running { position },
@@ -381,7 +445,12 @@ impl Run {
         if parked && !matches!(event, Event::Resumed { .. }) {
             return Err(illegal);
         }
+        // Nobody rests while a node is out of service because of us.
+        if self.debt.is_some() && matches!(event, Event::Parked { .. } | Event::Ended { .. }) {
+            return Err(illegal);
+        }
 
+        let asking = matches!(event, Event::Asking { .. }).then(|| name.clone());
         let next = match (position, event) {
             // The step's time runs from here: before it, the run may have waited for others to end.
             (
@@ -451,8 +520,41 @@ impl Run {
                 let position = if throttled { delayed(position, at, until) } else { position };
                 RunState::Waiting { why, until, position }
             }
+            (position @ Position::Forward { .. }, Event::Owed { duties, .. }) if self.debt.is_none() => {
+                self.debt = Some(Debt { since: at, duties });
+                running(position)
+            }
+            (position, Event::Paid { duties, .. }) if self.debt.is_some() => {
+                self.debt = self.debt.take().and_then(|debt| debt.without(&duties));
+                running(match position {
+                    Position::Paying(paying) if self.debt.is_none() => paying.done(at),
+                    Position::Paying(paying) => paying.next(at),
+                    other @ (Position::Forward { .. } | Position::Back { .. }) => other,
+                })
+            }
             (Position::Forward { step, phase, .. }, Event::Undoing { why, cancelled, .. }) => {
-                running(Position::Back { step, why, cancelled, since: at, last_ask: phase.asked_at() })
+                let (last_ask, phase) = (phase.asked_at(), Phase::Fresh);
+                let (asked, person) = (0, None);
+                let paying = Paying { step, phase, since: at, asked, person, from: step, why, cancelled, last_ask };
+                running(if self.debt.is_some() { Position::Paying(paying) } else { paying.done(at) })
+            }
+            (Position::Paying(paying), Event::Paying { step, input, .. }) if step < last => {
+                self.inputs.insert(self.plan[step].name.clone(), input);
+                running(Position::Paying(Paying { step, phase: Phase::Decided, ..paying }))
+            }
+            (Position::Paying(paying), Event::Asking { attempt, .. }) if attempt == paying.asked + 1 => {
+                let phase = Phase::Asking { attempt, at };
+                running(Position::Paying(Paying { phase, asked: attempt, ..paying }))
+            }
+            (Position::Paying(paying), Event::Asked { accepted, .. }) => {
+                let phase = Phase::Asked { attempt: paying.asked, at, accepted };
+                running(Position::Paying(Paying { phase, ..paying }))
+            }
+            (Position::Paying(paying), Event::NotAsked { .. }) => {
+                running(Position::Paying(Paying { phase: Phase::Decided, ..paying }))
+            }
+            (Position::Paying(paying), Event::PersonAsked { why, .. }) => {
+                running(Position::Paying(Paying { person: Some(why), ..paying }))
             }
             (Position::Back { step, why, cancelled, .. }, Event::StepUndone { .. }) if step > 0 => {
                 running(Position::Back { step: step - 1, why, cancelled, since: at, last_ask: None })
@@ -474,7 +576,7 @@ impl Run {
                 RunState::Ended(Outcome::NeedsPerson { why })
             }
             (
-                Position::Forward { .. } | Position::Back { .. },
+                Position::Forward { .. } | Position::Paying(_) | Position::Back { .. },
                 Event::Started { .. }
                 | Event::Decided { .. }
                 | Event::Asking { .. }
@@ -486,10 +588,15 @@ impl Run {
                 | Event::Skipped { .. }
                 | Event::Undoing { .. }
                 | Event::StepUndone { .. }
+                | Event::Owed { .. }
+                | Event::Paying { .. }
+                | Event::Paid { .. }
+                | Event::PersonAsked { .. }
                 | Event::CancelRequested { .. }
                 | Event::Ended { .. },
             ) => return Err(illegal),
         };
+        self.asked.extend(asking);
         self.state = next;
         self.moved = at;
         Ok(())
@@ -512,6 +619,8 @@ fn delayed(position: Position, at: Timestamp, until: Timestamp) -> Position {
         Position::Forward { step, phase, since, setbacks, asked } => {
             Position::Forward { step, phase, since: moved(since), setbacks, asked }
         }
+        // A node's tenants do not care why it is away.
+        Position::Paying(paying) => Position::Paying(paying),
         Position::Back { step, why, cancelled, since, last_ask } => {
             Position::Back { step, why, cancelled, since: moved(since), last_ask }
         }
@@ -524,6 +633,7 @@ fn restarted(position: Position, at: Timestamp) -> Position {
         Position::Forward { step, phase, asked, .. } => {
             Position::Forward { step, phase, since: at, setbacks: 0, asked }
         }
+        Position::Paying(paying) => Position::Paying(Paying { since: at, person: None, ..paying }),
         Position::Back { step, why, cancelled, last_ask, .. } => {
             Position::Back { step, why, cancelled, since: at, last_ask }
         }

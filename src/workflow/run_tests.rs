@@ -27,11 +27,13 @@ fn started() -> Event {
         replicas: 1,
         storage: "Standard_LRS".into(),
         adopt: false,
+        ranking: crate::policy::ranking::Rules::default(),
         min_ready_seconds: 0,
         keep_versions: 3,
         keep_seconds: 0,
         clean_namespace: "kamino-wf-clean".into(),
         clean_image: "kamino-wf".into(),
+        unavailable_max: 0,
         cluster: "c".into(),
         drain: crate::policy::drain::DrainPolicy::default(),
     };
@@ -109,6 +111,29 @@ fn going_back_remembers_the_last_request_until_its_step_is_undone() {
     assert!(run.ended() && run.apply(Event::Resumed { at: at(6), by: "me".into() }).is_err());
 }
 
+#[test]
+fn what_is_owed_is_paid_before_anything_is_undone() {
+    let owed = Event::Owed { at: at(1), duties: Duty::ALL.to_vec() };
+    let asking = Event::Asking { at: at(2), attempt: 1, epoch: 0 };
+    let undoing = Event::Undoing { at: at(3), why: "w".into(), cancelled: false };
+    let mut run = run(vec![owed, Event::Decided { at: at(1), input: json!(1) }, asking, undoing]);
+    let ended = Event::Ended { at: at(3), outcome: Outcome::Undone { why: "w".into() } };
+    for resting in [Event::Parked { at: at(3), why: "w".into() }, ended.clone(), Event::StepUndone { at: at(3) }] {
+        assert!(run.apply(resting).is_err(), "something is owed");
+    }
+    let (first, rest) = (vec![Duty::VmRunning], Duty::ALL[1..].to_vec());
+    for (step, duties) in [(9, first), (10, rest)] {
+        run.apply(Event::Paying { at: at(4), step, input: json!(1) }).expect("legal");
+        assert_eq!(run.position().map(Position::step), Some(step));
+        run.apply(Event::Asking { at: at(5), attempt: 1, epoch: 0 }).expect("legal");
+        run.apply(Event::PersonAsked { at: at(6), why: "denied".into() }).expect("legal");
+        run.apply(Event::Paid { at: at(7), duties }).expect("legal");
+    }
+    assert_eq!(run.debt, None);
+    assert!(matches!(run.position(), Some(Position::Back { step: 0, last_ask: Some(ask), .. }) if *ask == at(2)));
+    run.apply(ended).expect("legal");
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let at = at(9);
     let text = || "x".to_owned();
@@ -124,6 +149,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Skipped { at, why: text() }),
         any::<bool>().prop_map(move |cancelled| Event::Undoing { at, why: "x".into(), cancelled }),
         Just(Event::StepUndone { at }),
+        proptest::collection::vec(proptest::sample::select(&Duty::ALL[..]), 0..3)
+            .prop_map(move |duties| Event::Paid { at, duties }),
+        Just(Event::Owed { at, duties: Duty::ALL.to_vec() }),
+        (0_usize..20).prop_map(move |step| Event::Paying { at, step, input: json!(1) }),
+        Just(Event::PersonAsked { at, why: text() }),
         Just(Event::Parked { at, why: text() }),
         Just(Event::Resumed { at, by: text() }),
         Just(Event::CancelRequested { at, by: text() }),
@@ -146,6 +176,8 @@ proptest! {
             } else {
                 prop_assert_eq!(&before, &run);
             }
+            let rests = run.ended() || matches!(run.state, RunState::Parked { .. });
+            prop_assert!(run.debt.is_none() || !rests, "a run that owes a node came to rest");
             prop_assert!(!before.ended() || run.ended(), "an ended run began again");
         }
         let stored: Vec<Event> = legal

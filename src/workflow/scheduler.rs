@@ -11,7 +11,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
-    engine::{Change, Engine, EngineError, Rejected},
+    engine::{Engine, EngineError},
+    requests::{Change, Rejected},
     spec::RunSpec,
 };
 use crate::{

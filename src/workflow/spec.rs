@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId},
-    policy::drain::DrainPolicy,
+    policy::{drain::DrainPolicy, ranking::Rules},
 };
 
 /// What a run was asked to do.
@@ -33,6 +33,9 @@ pub struct RunSpec {
     pub adopt: bool,
     /// How long a donor must have been ready, in seconds.
     pub min_ready_seconds: u64,
+    /// How the donor is chosen.
+    #[serde(default, skip_serializing_if = "Rules::is_default")]
+    pub ranking: Rules,
     /// How many published versions stay.
     pub keep_versions: u32,
     /// Versions younger than this stay, in seconds.
@@ -41,6 +44,9 @@ pub struct RunSpec {
     pub clean_namespace: String,
     /// The image of cleaning pods: our own.
     pub clean_image: String,
+    /// How many nodes may be out of service at a time, in the whole cluster; only with `capture: stop`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unavailable_max: usize,
     /// The uid of namespace kube-system: the cluster that the run belongs to.
     pub cluster: String,
     /// What may be done to the donor's pods, where it is taken out of service.
@@ -51,4 +57,17 @@ pub struct RunSpec {
 /// Not written where it says nothing, so that an older release can still read what concerns it.
 fn is_default(drain: &DrainPolicy) -> bool {
     *drain == DrainPolicy::default()
+}
+
+impl RunSpec {
+    /// How many nodes may be out of service at a time; at least one, or nothing could ever begin.
+    #[must_use]
+    pub fn max_unavailable(&self) -> usize {
+        self.unavailable_max.max(1)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }

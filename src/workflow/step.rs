@@ -1,6 +1,10 @@
 //! What a step is: a decision taken once, or an effect that is looked for, asked for and looked for again.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -13,6 +17,7 @@ use crate::{
     cloud::{Accepted, Cloud, CloudError},
     cluster::{Cluster, ClusterError},
     model::{Class, RunId},
+    policy::obligations::Duty,
 };
 
 /// What steps may reach of the world.
@@ -33,6 +38,12 @@ pub struct Context<'a> {
     pub run: RunId,
     /// When the run began, by our clock.
     pub started: Timestamp,
+    /// The Lease's epoch, 0 without one.
+    pub epoch: u64,
+    /// When this is decided, by our clock.
+    pub now: Timestamp,
+    /// The steps that a request has gone out for, or may have.
+    pub asked: &'a BTreeSet<String>,
     /// What was asked for.
     pub spec: &'a RunSpec,
     /// The outputs of the steps before.
@@ -157,6 +168,10 @@ pub trait Effect: Send + Sync {
     const DEADLINE: Duration;
     /// For how long after a request an absence may be a stale read. Zero where reads are consistent.
     const SETTLES: Duration = Duration::ZERO;
+    /// What the run owes a node from this step's first request on.
+    const OWES: &'static [Duty] = &[];
+    /// What is paid when this effect is seen. Such a step is carried out whatever happens, once it is owed.
+    const PAYS: &'static [Duty] = &[];
     /// Everything that the requests are built from: a second attempt asks for the very same thing.
     type Input: Serialize + DeserializeOwned + Send + Sync;
     /// What later steps need to know of it.
@@ -183,6 +198,10 @@ pub trait AnyStep: Send + Sync {
     fn deadline(&self) -> Duration;
     /// See [`Effect::SETTLES`].
     fn settles(&self) -> Duration;
+    /// See [`Effect::OWES`].
+    fn owes(&self) -> &'static [Duty];
+    /// See [`Effect::PAYS`].
+    fn pays(&self) -> &'static [Duty];
     /// A decision; `None` for an effect. The second value is a fact to remember.
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Option<Result<Decision, StepError>>;
     /// An effect's input.
@@ -233,6 +252,12 @@ impl<S: Decide> AnyStep for Decides<S> {
     fn settles(&self) -> Duration {
         Duration::ZERO
     }
+    fn owes(&self) -> &'static [Duty] {
+        &[]
+    }
+    fn pays(&self) -> &'static [Duty] {
+        &[]
+    }
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Option<Result<Decision, StepError>> {
         Some(match self.0.decide(ports, context).await {
             Ok(output) => encode(S::NAME, &output).map(|value| (value, self.0.remember(&output))),
@@ -266,6 +291,12 @@ impl<S: Effect> AnyStep for Affects<S> {
     }
     fn settles(&self) -> Duration {
         S::SETTLES
+    }
+    fn owes(&self) -> &'static [Duty] {
+        S::OWES
+    }
+    fn pays(&self) -> &'static [Duty] {
+        S::PAYS
     }
     async fn decide(&self, _ports: Ports<'_>, _context: Context<'_>) -> Option<Result<Decision, StepError>> {
         None

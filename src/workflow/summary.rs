@@ -8,7 +8,19 @@ use super::{
     plan::{find, stages},
     run::{Outcome, Position, Run, RunState},
 };
-use crate::model::{RunId, ScaleSetId};
+use crate::{
+    model::{RunId, ScaleSetId},
+    policy::obligations::Duty,
+};
+
+/// The refusal that is good news: it begins the reason with which such a run ends.
+const NOT_NEEDED: &str = "KW0235";
+
+/// Whether a run that ended for this reason was not needed, which is no failure.
+#[must_use]
+pub fn needless(why: &str) -> bool {
+    why.starts_with(NOT_NEEDED)
+}
 
 /// A run in one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +31,7 @@ pub struct Summary {
     pub run: String,
     /// The pool.
     pub scale_set: ScaleSetId,
-    /// `running`, `waiting`, `undoing`, `parked`, `done`, `undone`, `cancelled` or `needs-person`.
+    /// `running`, `waiting`, `undoing`, `parked`, `done`, `not-needed`, `undone`, `cancelled` or `needs-person`.
     pub state: String,
     /// The stage that it is in.
     pub stage: Option<String>,
@@ -39,6 +51,9 @@ pub struct Summary {
     pub moved: Timestamp,
     /// How much went wrong without stopping it.
     pub warnings: usize,
+    /// What it owes a node that it has taken out of service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owes: Vec<Duty>,
 }
 
 impl Summary {
@@ -51,10 +66,15 @@ impl Summary {
         });
         let (word, why, until) = match &run.state {
             RunState::Running { position: Position::Forward { .. } } => ("running", None, None),
+            RunState::Running { position: Position::Paying(paying) } => {
+                let why = paying.person.clone().unwrap_or_else(|| format!("gives the node back first: {}", paying.why));
+                ("undoing", Some(why), None)
+            }
             RunState::Running { position: Position::Back { why, .. } } => ("undoing", Some(why.clone()), None),
             RunState::Waiting { why, until, .. } => ("waiting", Some(why.clone()), Some(*until)),
             RunState::Parked { why, .. } => ("parked", Some(why.clone()), None),
             RunState::Ended(Outcome::Done) => ("done", None, None),
+            RunState::Ended(Outcome::Undone { why }) if needless(why) => ("not-needed", Some(why.clone()), None),
             RunState::Ended(Outcome::Undone { why }) => ("undone", Some(why.clone()), None),
             RunState::Ended(Outcome::Cancelled) => {
                 ("cancelled", run.cancel.as_ref().map(|by| format!("by {by}")), None)
@@ -78,6 +98,7 @@ impl Summary {
             started: run.started,
             moved: run.moved,
             warnings: run.warnings.len(),
+            owes: run.debt.as_ref().map(|debt| debt.duties.clone()).unwrap_or_default(),
         }
     }
 
@@ -92,6 +113,6 @@ impl Summary {
     /// Still open: not at an end.
     #[must_use]
     pub fn open(&self) -> bool {
-        !matches!(self.state.as_str(), "done" | "undone" | "cancelled" | "needs-person")
+        !matches!(self.state.as_str(), "done" | "not-needed" | "undone" | "cancelled" | "needs-person")
     }
 }

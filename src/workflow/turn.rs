@@ -1,6 +1,7 @@
 //! One turn of one run: looks, asks, looks, waits, undoes. At most one request, journaled before and after.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use super::{
     run::{Event, Outcome, Phase, PlannedStep, Run},
     step::{AnyStep, Context, Seen, StepError, Undone},
 };
-use crate::{cloud::OperationState, model::Class};
+use crate::{cloud::OperationState, model::Class, policy::obligations::ABSENCE};
 
 /// Failed attempts of one step before its stage fails.
 const SETBACKS_MAX: u32 = 3;
@@ -49,11 +50,11 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.engine.clock.now()
     }
 
-    async fn record(&self, events: Vec<Event>) -> Result<Next, EngineError> {
+    pub(super) async fn record(&self, events: Vec<Event>) -> Result<Next, EngineError> {
         self.engine.record(self.cell, events).await?;
         Ok(Next::Now)
     }
@@ -74,16 +75,20 @@ impl Turn<'_> {
             .plan
             .get(step)
             .map_or_else(String::new, |PlannedStep { name, version }| format!("{name}/{version}"));
-        self.park(format!("step {planned} is not in this release; finish the run with release {}", self.run.release))
-            .await
+        let why = format!("step {planned} is not in this release; finish the run with release {}", self.run.release);
+        // A node is out of service: it is given back first, by the steps that this release has.
+        if self.run.debt.is_some() {
+            return self.record(vec![Event::Undoing { at: self.now(), why, cancelled: false }]).await;
+        }
+        self.park(why).await
     }
 
-    fn overdue(&self, since: Timestamp, deadline: Duration) -> bool {
+    pub(super) fn overdue(&self, since: Timestamp, deadline: Duration) -> bool {
         Duration::try_from(self.now().duration_since(since)).is_ok_and(|elapsed| elapsed > deadline)
     }
 
     /// Waits before the next look; a long pause is stored.
-    async fn wait(&self, told: Option<Duration>, why: &str) -> Result<Next, EngineError> {
+    pub(super) async fn wait(&self, told: Option<Duration>, why: &str) -> Result<Next, EngineError> {
         let looks = self.cell.looks.fetch_add(1, Ordering::Relaxed);
         let pause = told.unwrap_or_else(|| self.engine.pace.pause(self.run.id, looks));
         if pause > STORED_PAUSE {
@@ -93,7 +98,7 @@ impl Turn<'_> {
         Ok(Next::After(pause))
     }
 
-    async fn wait_stored(
+    pub(super) async fn wait_stored(
         &self,
         pause: Duration,
         why: &str,
@@ -114,6 +119,8 @@ impl Turn<'_> {
         let at = self.now();
         warn!(run = %self.run.id, stage = stage.name, step = self.run.step_name(), why, "step failed");
         events.push(match stage.on_failure {
+            // Whatever the stage says: a node is out of service.
+            _ if self.run.debt.is_some() => Event::Undoing { at, why, cancelled: false },
             OnFailure::Stop => Event::Ended { at, outcome: Outcome::Undone { why } },
             OnFailure::Undo => Event::Undoing { at, why, cancelled: false },
             OnFailure::Forward => Event::Parked { at, why },
@@ -161,6 +168,7 @@ impl Turn<'_> {
                 }
                 self.wait(None, &text).await
             }
+            Class::Denied if self.run.debt.is_some() => self.fail(stage, format!("{code}: {text}"), events).await,
             Class::Denied => match stage.on_failure {
                 OnFailure::Stop | OnFailure::Report => self.fail(stage, format!("{code}: {text}"), events).await,
                 OnFailure::Undo | OnFailure::Forward => {
@@ -191,6 +199,14 @@ impl Turn<'_> {
                 }
             }
         }
+        if let Some(debt) = &self.run.debt
+            && any.pays().is_empty()
+            && debt.overdue(self.now())
+        {
+            let most = ABSENCE.as_secs() / 60;
+            let why = format!("KW0601: the node has been out of service for {most} min, which is all that it may");
+            return self.fail(stage, why, vec![]).await;
+        }
         let overdue = self.overdue(at.since, any.deadline());
         match &at.phase {
             Phase::Fresh => self.fresh(stage, any, overdue).await,
@@ -210,19 +226,31 @@ impl Turn<'_> {
         self.run.inputs.get(any.name()).unwrap_or(&Value::Null)
     }
 
+    pub(super) fn context<'a>(&'a self, memory: &'a BTreeMap<String, Value>) -> Context<'a> {
+        Context {
+            run: self.run.id,
+            started: self.run.started,
+            epoch: self.engine.authority.epoch().0,
+            now: self.now(),
+            asked: &self.run.asked,
+            spec: &self.run.spec,
+            outputs: &self.run.outputs,
+            memory,
+        }
+    }
+
     /// A decision, or an effect's input.
     async fn fresh(&self, stage: &Stage, any: &dyn AnyStep, overdue: bool) -> Result<Next, EngineError> {
         let memory = self.engine.memory().await?;
-        let context = Context {
-            run: self.run.id,
-            started: self.run.started,
-            spec: &self.run.spec,
-            outputs: &self.run.outputs,
-            memory: &memory,
-        };
+        let context = self.context(&memory);
         match any.decide(self.engine.ports(), context).await {
             None => match any.input(context) {
-                Ok(input) => self.record(vec![Event::Decided { at: self.now(), input }]).await,
+                Ok(input) => {
+                    let at = self.now();
+                    let owed = (!any.owes().is_empty() && self.run.debt.is_none())
+                        .then(|| Event::Owed { at, duties: any.owes().to_vec() });
+                    self.record(owed.into_iter().chain([Event::Decided { at, input }]).collect()).await
+                }
                 Err(error) => self.trouble(stage, any, error, vec![]).await,
             },
             Some(Ok((output, fact))) => {
@@ -269,7 +297,10 @@ impl Turn<'_> {
         match seen {
             Seen::Present(output) => {
                 info!(requests = at.asked, "step done");
-                self.record(vec![Event::Confirmed { at: self.now(), output }]).await
+                let at = self.now();
+                let paid = (self.run.debt.is_some() && !any.pays().is_empty())
+                    .then(|| Event::Paid { at, duties: any.pays().to_vec() });
+                self.record([Event::Confirmed { at, output }].into_iter().chain(paid).collect()).await
             }
             Seen::Foreign(what) => self.fail(stage, format!("KW0004: {what}"), vec![]).await,
             Seen::Broken(why) => {
@@ -302,14 +333,14 @@ impl Turn<'_> {
     }
 
     /// For how long an absence may still be a stale read of a request that was, or may have been, accepted.
-    fn settling(&self, any: &dyn AnyStep, asked_at: Option<Timestamp>) -> Option<Duration> {
+    pub(super) fn settling(&self, any: &dyn AnyStep, asked_at: Option<Timestamp>) -> Option<Duration> {
         let settles = any.settles().min(self.engine.pace.settle);
         let elapsed = Duration::try_from(self.now().duration_since(asked_at?)).unwrap_or(settles);
         settles.checked_sub(elapsed).filter(|left| !left.is_zero())
     }
 
     /// Waits for a stale read to pass.
-    fn settle(&self, left: Duration) -> Next {
+    pub(super) fn settle(&self, left: Duration) -> Next {
         let looks = self.cell.looks.fetch_add(1, Ordering::Relaxed);
         Next::After(left.min(self.engine.pace.pause(self.run.id, looks)))
     }

@@ -170,7 +170,7 @@ impl Stage {
             regions: vec![Region("westeurope".into()), Region("northeurope".into())],
             replicas: 1,
             storage: "Standard_LRS".into(),
-            source: self.copy().id,
+            source: self.copy().id.id().clone(),
             tags: tags(),
         }
     }
@@ -197,6 +197,7 @@ impl Stage {
             image: self.definition(),
             empty_custom_data: true,
             remove_extensions: vec!["vmssCSE".into()],
+            under: None,
         }
     }
 

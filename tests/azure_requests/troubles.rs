@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kamino_wf::{
     clock::Clock as _,
-    cloud::{Cloud as _, Operation, OperationState, azure::Timeouts},
+    cloud::{Cloud as _, ModelChange, Operation, OperationState, azure::Timeouts},
     model::{Class, DiskId, Region},
     sim::{
         Faults,
@@ -197,6 +197,20 @@ async fn a_server_that_does_not_answer_is_given_up() {
     .await;
     let error = stage.azure.disk(&stage.donor_disk()).await.expect_err("no answer");
     assert_eq!(error.class(), Class::Uncertain, "{error}");
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_the_one_that_was_found_good_is_not_changed() {
+    let stage = Stage::new().await;
+    let seen = stage.azure.scale_set(&stage.scale_set()).await.expect("a look").expect("the scale set");
+    let under = |etag: &str| ModelChange { under: Some(etag.to_owned()), ..stage.model_change() };
+    let error = stage.azure.begin_model_change(&under("\"another\"")).await.expect_err("another model");
+    assert_eq!(error.class(), Class::Preempted, "{error}");
+    assert!(!stage.face.requests().iter().any(|it| it.method == "PATCH"), "nothing was sent");
+    let etag = seen.etag.expect("an etag");
+    stage.azure.begin_model_change(&under(&etag)).await.expect("accepted");
+    let patch = stage.face.requests().into_iter().rev().find(|it| it.method == "PATCH").expect("a PATCH");
+    assert_eq!(patch.if_match, Some(etag), "the change names the very model that was looked at");
 }
 
 #[tokio::test]

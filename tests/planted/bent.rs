@@ -9,14 +9,18 @@ use async_trait::async_trait;
 use kamino_wf::{
     cloud::{
         Accepted, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance, Leftovers, Limiter,
-        ModelChange, NewVersion, Operation, OperationState, Provisioning, Replication, ScaleSet, Snapshot,
-        SnapshotSpec, UpgradeMode, Version,
+        ModelChange, NewVersion, Operation, OperationState, Power, PowerState, Provisioning, Replication, ScaleSet,
+        Snapshot, SnapshotSpec, UpgradeMode, Version,
     },
-    cluster::{self, CleaningSpec, CleaningView, Cluster, ClusterError, Lease, LeaseClaim, Node, PodPhase, Remains},
+    cluster::{
+        self, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node, NodeChange,
+        PodPhase, Remains,
+    },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, NodeName, Region, ScaleSetId, SnapshotId, VersionId,
     },
     model::{RunId, VersionName},
+    policy::obligations::{CLAIM, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
     sim::{Shared, SimCloud},
     store::{Batch, ByteTree, Entry, TreeError},
 };
@@ -55,6 +59,14 @@ pub(crate) enum Bug {
     ForgetsTheRunTag,
     /// Try again in a second, as always.
     IgnoresRetryAfter,
+    /// A power call to more than the instance.
+    StopsANeighbourToo,
+    /// A cordon without what keeps autoscalers away.
+    DropsTheHold,
+    /// Annotations removed instead of restored.
+    ForgetsHowItWas,
+    /// Given back as soon as it was told to start.
+    ReleasesTooEarly,
 }
 
 /// Azure, seen through a bug.
@@ -114,6 +126,29 @@ impl Cloud for BentCloud {
 
     async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError> {
         self.inner.instances(id).await
+    }
+
+    async fn power(&self, id: &InstanceId) -> Result<Option<Power>, CloudError> {
+        let power = self.inner.power(id).await?;
+        let told = |power: &Power| self.bug == Bug::ReleasesTooEarly && power.state == PowerState::Starting;
+        Ok(power.map(|power| if told(&power) { Power { state: PowerState::Running, ..power } } else { power }))
+    }
+
+    async fn begin_power_off(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        if self.bug == Bug::StopsANeighbourToo {
+            let all = self.inner.instances(&id.scale_set()).await?;
+            let other = all.into_iter().find(|other| other.id != *id).expect("a neighbour");
+            self.inner.begin_power_off(&other.id).await?;
+        }
+        self.inner.begin_power_off(id).await
+    }
+
+    async fn begin_start(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        self.inner.begin_start(id).await
+    }
+
+    async fn begin_restart(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        self.inner.begin_restart(id).await
     }
 
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {
@@ -263,6 +298,23 @@ pub(crate) struct BentCluster {
     pub(crate) bug: Bug,
 }
 
+impl BentCluster {
+    fn believed(&self, mut node: Node) -> Node {
+        let claimed = node.annotations.contains_key(CLAIM);
+        if self.bug == Bug::DropsTheHold && claimed {
+            node.annotations.insert(SCALE_DOWN_DISABLED.to_owned(), "true".to_owned());
+        }
+        let captured = !self.shared.world().snapshots.is_empty();
+        if self.bug == Bug::ReleasesTooEarly && claimed && captured {
+            node.lease_renewed = Some(self.shared.world().now());
+            node.boot_id.push('x');
+            node.ready = true;
+            node.taints.clear();
+        }
+        node
+    }
+}
+
 #[async_trait]
 impl Cluster for BentCluster {
     async fn cluster_id(&self) -> Result<String, ClusterError> {
@@ -270,11 +322,30 @@ impl Cluster for BentCluster {
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
-        self.inner.nodes().await
+        Ok(self.inner.nodes().await?.into_iter().map(|node| self.believed(node)).collect())
     }
 
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
-        self.inner.node(name).await
+        Ok(self.inner.node(name).await?.map(|node| self.believed(node)))
+    }
+
+    async fn change_node(&self, want: &NodeChange) -> Result<(), ClusterError> {
+        let mut want = want.clone();
+        if self.bug == Bug::DropsTheHold {
+            want.annotations.remove(SCALE_DOWN_DISABLED);
+        }
+        if self.bug == Bug::ForgetsHowItWas && want.annotations.get(CLAIM) == Some(&None) {
+            want.annotations.insert(DO_NOT_DISRUPT.to_owned(), None);
+        }
+        self.inner.change_node(&want).await
+    }
+
+    async fn create_donor_pod(&self, want: &DonorCleaning) -> Result<(), ClusterError> {
+        self.inner.create_donor_pod(want).await
+    }
+
+    async fn proof(&self, namespace: &str, run: RunId) -> Result<Option<String>, ClusterError> {
+        self.inner.proof(namespace, run).await
     }
 
     async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError> {

@@ -13,6 +13,7 @@ use bent::{BentCloud, BentCluster, Bug, NeverSynced, phantom};
 use kamino_wf::{
     cloud::Cloud,
     cluster::Cluster,
+    model::Capture,
     sim::{Fault, Layers, Line, Outcome, Resource, Scene, Session, Stop, checkers, spec},
     store::ByteTree,
     workflow::{EngineError, Event},
@@ -53,6 +54,10 @@ fn first() -> Scene {
 
 fn later() -> Scene {
     Scene { adopted: true, seed: 3, ..Scene::nominal() }
+}
+
+fn stopped() -> Scene {
+    Scene { capture: Capture::Stop, ..Scene::nominal() }
 }
 
 fn nothing(_: &mut Session) {}
@@ -105,9 +110,13 @@ fn throttled(session: &mut Session) {
 /// What is planted, where, what is done there, and who has to see it.
 type Planted = (Bug, fn() -> Scene, fn(&mut Session), &'static str);
 
-const PLANTED: [Planted; 14] = [
+const PLANTED: [Planted; 18] = [
     (Bug::AsksTwice, first, nothing, "I1"),
     (Bug::SnapshotsAnotherDisk, first, nothing, "I5"),
+    (Bug::StopsANeighbourToo, stopped, nothing, "I2"),
+    (Bug::ForgetsHowItWas, stopped, nothing, "I2"),
+    (Bug::ReleasesTooEarly, stopped, nothing, "I2"),
+    (Bug::DropsTheHold, stopped, nothing, "I6"),
     (Bug::TakesEveryPoolForManual, first, rolling_pool, "I7"),
     (Bug::PublishesUnproved, first, nothing, "I8"),
     (Bug::BelievesAnUnfinishedPod, first, nothing, "I8"),

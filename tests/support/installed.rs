@@ -55,7 +55,10 @@ pub struct TestNode {
     pub lease_renewed: Option<Timestamp>,
     /// Beside `kubernetes.io/os` and `kubernetes.io/hostname`.
     pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     pub unschedulable: bool,
+    /// Key and effect; controllers add theirs.
+    pub taints: Vec<(&'static str, &'static str)>,
 }
 
 impl TestNode {
@@ -76,7 +79,9 @@ impl TestNode {
             conditions: Vec::new(),
             lease_renewed: Some(SystemClock.now()),
             labels: labels.map(|label| (label.to_owned(), zone.clone())).into(),
+            annotations: BTreeMap::new(),
             unschedulable: false,
+            taints: Vec::new(),
         }
     }
 }
@@ -138,9 +143,11 @@ impl TestCluster {
         let mut conditions = vec![json!({ "type": "Ready", "status": node.ready, "reason": "Test",
             "lastTransitionTime": node.ready_since, "lastHeartbeatTime": node.ready_since })];
         conditions.extend(node.conditions.iter().map(|(kind, status)| json!({ "type": kind, "status": status })));
+        let taints =
+            node.taints.iter().map(|(key, effect)| json!({ "key": key, "effect": effect })).collect::<Vec<_>>();
         let object = json!({
-            "metadata": { "name": node.name, "labels": labels },
-            "spec": { "providerID": node.provider_id, "unschedulable": node.unschedulable },
+            "metadata": { "name": node.name, "labels": labels, "annotations": node.annotations },
+            "spec": { "providerID": node.provider_id, "unschedulable": node.unschedulable, "taints": taints },
             "status": { "conditions": conditions, "nodeInfo": {
                 "architecture": "amd64", "bootID": node.boot_id, "containerRuntimeVersion": "containerd://2.1.4",
                 "kernelVersion": "6.8.0-1031-azure", "kubeProxyVersion": "", "kubeletVersion": "v1.36.3",

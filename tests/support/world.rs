@@ -14,7 +14,7 @@ use std::{
 
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
 };
 use kamino_wf::{
     clock::{Clock, SystemClock},
@@ -37,7 +37,7 @@ use tokio::sync::OnceCell;
 use super::{
     binary::{Binary, PRODUCT},
     cluster::{AuditEntry, TestCluster, admin},
-    installed::{Installed, TestNode},
+    installed::{Installed, TestNode, until},
     kubelet::{CloudDisks, Kubelet},
     node::{
         disks::Attaching,
@@ -437,6 +437,14 @@ async fn pool(cluster: &'static TestCluster) {
             names.push(node.name);
         }
     }
+    // A new node is not ready until the controllers have taken that taint away, and no donor before.
+    let nodes: Api<Node> = Api::all(cluster.admin().await);
+    until("the taints of new nodes to go", async || {
+        let all = nodes.list(&ListParams::default()).await.expect("a list").items;
+        let tainted = |node: &Node| node.spec.as_ref().is_some_and(|spec| spec.taints.is_some());
+        !all.iter().any(|node| tainted(node) && node.metadata.name.as_ref().is_some_and(|name| names.contains(name)))
+    })
+    .await;
     let folder = cluster.folder.clone();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

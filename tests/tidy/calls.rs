@@ -57,13 +57,18 @@ const LAYERS: &[Layer] = &[
         "it looks at what src/app.rs hands to it, and reads no settings",
     ),
     layer(
+        "preview",
+        "workflow steps policy model clock cloud cluster",
+        "it looks through the ports as steps do, and asks for nothing",
+    ),
+    layer(
         "app",
-        "doctor http config workflow steps policy model clock cloud cloud::azure cluster cluster::kubernetes store permissions",
+        "preview doctor http config workflow steps policy model clock cloud cloud::azure cluster cluster::kubernetes store permissions",
         "the wiring does not know who asked for it",
     ),
     layer(
         "cli",
-        "app doctor http config workflow policy model clock cloud cluster store permissions sim clean",
+        "app preview doctor http config workflow policy model clock cloud cluster store permissions sim clean",
         "commands go through src/app.rs, the only place that makes adapters",
     ),
     layer("main", "cli", "main only starts a command"),

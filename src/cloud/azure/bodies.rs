@@ -209,7 +209,7 @@ mod tests {
             regions: vec![region, Region("northeurope".into())],
             replicas: 1,
             storage: "Standard_ZRS".into(),
-            source: DiskId::parse(&format!("{GROUP}/disks/d")).expect("an id"),
+            source: crate::model::ResourceId::parse(&format!("{GROUP}/disks/d")).expect("an id"),
             tags: tags(),
         }));
     }

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::{
     cloud::{
         Architecture, Definition, DefinitionSpec, Disk, DiskState, Extension, Fingerprint, Gallery, ImageRef, Instance,
-        Orchestration, Plan, Provisioning, Replication, ScaleSet, Snapshot, Tags, UpgradeMode, Version,
+        Orchestration, Plan, Power, PowerState, Provisioning, Replication, ScaleSet, Snapshot, Tags, UpgradeMode,
+        Version,
     },
     model::{BadName, DefinitionId, DiskId, GalleryId, Region, RunId, VersionId, VersionName},
 };
@@ -76,6 +77,29 @@ pub(super) fn instance(json: &Value) -> Result<Instance, Unreadable> {
         os_disk: storage.pointer("/osDisk/managedDisk/id").and_then(Value::as_str).map(DiskId::parse).transpose()?,
         data_disks: storage["dataDisks"].as_array().map_or(0, Vec::len),
         image: exact(&storage["imageReference"]),
+    })
+}
+
+/// With `$expand=instanceView`. The codes are as in `PowerState/running`; others stand beside them.
+pub(super) fn power(json: &Value) -> Result<Power, Unreadable> {
+    let statuses = json["properties"]["instanceView"]["statuses"].as_array();
+    let code = statuses.into_iter().flatten().find_map(|status| {
+        let code = status["code"].as_str()?;
+        let (kind, word) = code.split_once('/')?;
+        kind.eq_ignore_ascii_case("PowerState").then(|| word.to_ascii_lowercase())
+    });
+    Ok(Power {
+        vm_id: needed(json, "/properties/vmId")?.to_owned(),
+        state: match code.as_deref() {
+            Some("running") => PowerState::Running,
+            Some("starting") => PowerState::Starting,
+            Some("stopping") => PowerState::Stopping,
+            Some("stopped") => PowerState::Stopped,
+            Some("deallocating") => PowerState::Deallocating,
+            Some("deallocated") => PowerState::Deallocated,
+            Some(word) => PowerState::Unknown(word.to_owned()),
+            None => PowerState::Unknown("nothing".to_owned()),
+        },
     })
 }
 
@@ -249,7 +273,7 @@ fn plan(json: &Value) -> Option<Plan> {
 fn extension(json: &Value) -> Extension {
     let part = |pointer| text(json, pointer).unwrap_or_default();
     let handler = format!("{}/{}", part("/properties/publisher"), part("/properties/type"));
-    Extension { name: part("/name"), handler }
+    Extension { name: part("/name"), handler, after: strings(&json["properties"]["provisionAfterExtensions"]) }
 }
 
 /// What the reference points at. A mixed one (an id beside publisher and offer) points at nothing that we know.

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     cloud::{
         Accepted, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance,
-        Leftovers, ModelChange, NewVersion, Operation, OperationState, ScaleSet, Snapshot, SnapshotSpec, Version,
+        Leftovers, ModelChange, NewVersion, Operation, OperationState, Power, ScaleSet, Snapshot, SnapshotSpec,
+        Version,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, ScaleSetId, SnapshotId, VersionId,
@@ -82,6 +83,12 @@ fn stand_in(location: &Region) -> models::Resource {
     models::Resource::new(location.0.clone())
 }
 
+/// Nothing was sent: what was found good is not what is there.
+fn outdated(what: String) -> CloudError {
+    let message = "the model has another etag than the one that was found good";
+    CloudError::Preempted { what, code: "ETagMismatch".into(), message: message.into() }
+}
+
 fn gone(what: String, message: &str) -> CloudError {
     CloudError::Gone { what, code: "ResourceNotFound".into(), message: message.to_owned() }
 }
@@ -120,6 +127,46 @@ impl Cloud for AzureCloud {
         let call = Call::new("GET", "instances of scale set", id, CallKind::InstanceRead);
         let path = format!("{id}/virtualMachines?api-version={SCALE_SETS_API}");
         self.list(call, &path, project::instance).await
+    }
+
+    async fn power(&self, id: &InstanceId) -> Result<Option<Power>, CloudError> {
+        let (subscription, group, instance) = plain(id);
+        let [set, _] = parents(id);
+        let call = Call::new("GET", "power of instance", id, CallKind::InstanceRead);
+        let send: Generated<'_> = sent!(|it| it
+            .virtual_machine_scale_set_v_ms_client()
+            .get(&group, &set, &instance, &subscription)
+            .expand("instanceView"));
+        self.read_as(call, send, project::power).await
+    }
+
+    async fn begin_power_off(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        let (subscription, group, instance) = plain(id);
+        let [set, _] = parents(id);
+        let call = Call::new("POST", "power off of instance", id, CallKind::InstanceWrite);
+        let send: Generated<'_> = sent!(|it| it
+            .virtual_machine_scale_set_v_ms_client()
+            .power_off(&group, &set, &instance, &subscription)
+            .skip_shutdown(false));
+        self.begin(call, send).await
+    }
+
+    async fn begin_start(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        let (subscription, group, instance) = plain(id);
+        let [set, _] = parents(id);
+        let call = Call::new("POST", "start of instance", id, CallKind::InstanceWrite);
+        let send: Generated<'_> =
+            sent!(|it| it.virtual_machine_scale_set_v_ms_client().start(&group, &set, &instance, &subscription));
+        self.begin(call, send).await
+    }
+
+    async fn begin_restart(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
+        let (subscription, group, instance) = plain(id);
+        let [set, _] = parents(id);
+        let call = Call::new("POST", "restart of instance", id, CallKind::InstanceWrite);
+        let send: Generated<'_> =
+            sent!(|it| it.virtual_machine_scale_set_v_ms_client().restart(&group, &set, &instance, &subscription));
+        self.begin(call, send).await
     }
 
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {
@@ -304,6 +351,9 @@ impl Cloud for AzureCloud {
         let id = &want.scale_set;
         let call = Call::new("PATCH", "scale set", id, CallKind::ScaleSetWrite).of(Some(want.run));
         let Some(live) = self.model(id).await? else { return Err(gone(call.what, "the scale set is not there")) };
+        if want.outdated(&live) {
+            return Err(outdated(call.what));
+        }
         let (subscription, group, name) = plain(id);
         let body = want.body(&live);
         let etag = live["etag"].as_str().map(ToOwned::to_owned);

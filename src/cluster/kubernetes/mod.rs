@@ -1,9 +1,11 @@
 //! The cluster port over the wire. The only place that names `kube` or `k8s_openapi`.
 //!
 //! One request is one call: nothing here repeats, waits or watches. Every read asks the API server for its newest state, every
-//! deletion carries the uid of what it means, and no request of this module writes to a Node.
+//! deletion carries the uid of what it means, and the one write to a Node goes over the version that was seen.
 
 mod connect;
+mod dated;
+mod donor;
 mod error;
 mod eviction;
 mod lease;

@@ -29,7 +29,11 @@ pub(super) fn renewed(lease: Lease) -> Option<Timestamp> {
 }
 
 /// A Node in our words.
-pub(super) fn project(node: KubeNode, lease_renewed: Option<Timestamp>) -> Result<Node, BadName> {
+pub(super) fn project(
+    node: KubeNode,
+    lease_renewed: Option<Timestamp>,
+    seen: Option<Timestamp>,
+) -> Result<Node, BadName> {
     let meta = node.metadata;
     let spec = node.spec.unwrap_or_default();
     let status = node.status.unwrap_or_default();
@@ -40,6 +44,7 @@ pub(super) fn project(node: KubeNode, lease_renewed: Option<Timestamp>) -> Resul
     Ok(Node {
         name: NodeName::parse(&meta.name.unwrap_or_default())?,
         uid: meta.uid.unwrap_or_default(),
+        version: meta.resource_version.unwrap_or_default(),
         provider_id: without_scheme(&spec.provider_id.unwrap_or_default()),
         boot_id: info.boot_id,
         system_uuid: info.system_uuid,
@@ -56,10 +61,13 @@ pub(super) fn project(node: KubeNode, lease_renewed: Option<Timestamp>) -> Resul
             .filter(|condition| BAD_WHEN_TRUE.contains(&condition.type_.as_str()) && is_true(condition))
             .map(|condition| condition.type_.clone())
             .collect(),
+        conditions: conditions.iter().filter(|it| is_true(it)).map(|it| it.type_.clone()).collect(),
+        taints: spec.taints.unwrap_or_default().into_iter().map(|taint| taint.key).collect(),
         zone: labels.get("topology.kubernetes.io/zone").and_then(|zone| zone_number(zone)),
         created: meta.creation_timestamp.map(|time| time.0),
         labels,
         annotations: meta.annotations.unwrap_or_default(),
+        seen,
     })
 }
 
@@ -117,7 +125,7 @@ mod tests {
     fn a_node_that_says_nothing_is_not_ready_and_not_linux() {
         let node: KubeNode =
             serde_json::from_value(serde_json::json!({ "metadata": { "name": "n" } })).expect("a node");
-        let node = project(node, None).expect("a good name");
+        let node = project(node, None, None).expect("a good name");
         assert!(!node.ready && !node.linux && !node.control_plane && node.ready_since.is_none());
     }
 }

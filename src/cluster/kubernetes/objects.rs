@@ -15,7 +15,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 
-use crate::cluster::CleaningSpec;
+use crate::{cluster::CleaningSpec, model::RunId};
 
 /// Names the run, in its short form, on each of the three objects.
 pub(super) const RUN_LABEL: &str = "kamino-wf.io/run";
@@ -169,11 +169,16 @@ fn namespaced(want: &CleaningSpec) -> ObjectMeta {
 }
 
 fn labels(want: &CleaningSpec) -> BTreeMap<String, String> {
+    labels_of(want.run)
+}
+
+/// What all that belongs to a cleaning carries.
+pub(super) fn labels_of(run: RunId) -> BTreeMap<String, String> {
     [
         ("app.kubernetes.io/name", "kamino-wf".to_owned()),
         ("app.kubernetes.io/component", "cleaner".to_owned()),
         ("app.kubernetes.io/managed-by", "kamino-wf".to_owned()),
-        (RUN_LABEL, want.run.short()),
+        (RUN_LABEL, run.short()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
@@ -202,7 +207,7 @@ fn affinity(zone: &str) -> VolumeNodeAffinity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DiskId, Profile, Region, RunId};
+    use crate::model::{DiskId, Profile, Region};
 
     fn spec(zone: Option<&str>) -> CleaningSpec {
         let run = RunId("0199a1b2-c3d4-7e5f-8a9b-0123456789ab".parse().expect("a uuid"));

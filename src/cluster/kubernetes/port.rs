@@ -5,22 +5,22 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         coordination::v1::Lease as KubeLease,
-        core::v1::{Event, Namespace, Node as KubeNode, PersistentVolume, PersistentVolumeClaim, Pod},
+        core::v1::{ConfigMap, Event, Namespace, Node as KubeNode, PersistentVolume, PersistentVolumeClaim, Pod},
     },
 };
 use kube::{
     Api, Resource,
-    api::{DeleteParams, ListParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde::de::DeserializeOwned;
 
-use super::{KubernetesCluster, lease, node, objects, view};
+use super::{KubernetesCluster, donor, lease, node, objects, view};
 use crate::{
     cluster::{
-        self, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, Eviction, Lease, LeaseClaim,
-        Node, PodPhase, PodRef, Remains,
+        self, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Eviction, Lease,
+        LeaseClaim, Node, NodeChange, PodPhase, PodRef, Remains,
     },
-    model::NodeName,
+    model::{NodeName, RunId},
 };
 
 /// Where kubelets keep their leases, one per node and by its name.
@@ -42,18 +42,17 @@ impl Cluster for KubernetesCluster {
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
-        let nodes: Api<KubeNode> = Api::all(self.client.clone());
         let leases: Api<KubeLease> = self.namespaced(LEASES);
         let everything = ListParams::default();
-        let nodes = self.call("list nodes", nodes.list(&everything)).await?;
+        let (nodes, seen) = self.dated_list::<KubeNode>("list nodes").await?;
         let leases = self.call(format!("list leases {LEASES}"), leases.list(&everything)).await?;
         let renewals = node::renewals(leases.items);
         let lease_of = |node: &KubeNode| node.metadata.name.as_ref().and_then(|name| renewals.get(name)).copied();
         let project = |item: KubeNode| {
             let renewed = lease_of(&item);
-            node::project(item, renewed).map_err(|error| senseless("list nodes", error))
+            node::project(item, renewed, seen).map_err(|error| senseless("list nodes", error))
         };
-        nodes.items.into_iter().map(project).collect()
+        nodes.into_iter().map(project).collect()
     }
 
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
@@ -64,7 +63,7 @@ impl Cluster for KubernetesCluster {
         };
         let leases: Api<KubeLease> = self.namespaced(LEASES);
         let renewed = self.call(format!("get lease {LEASES}/{name}"), leases.get_opt(name.as_str())).await?;
-        node::project(found, renewed.and_then(node::renewed)).map(Some).map_err(|error| senseless(&what, error))
+        node::project(found, renewed.and_then(node::renewed), None).map(Some).map_err(|error| senseless(&what, error))
     }
 
     async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError> {
@@ -159,6 +158,28 @@ impl Cluster for KubernetesCluster {
     async fn delete_volume(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         self.delete(format!("delete volume {name}"), volumes, name, &only(uid)).await
+    }
+
+    async fn change_node(&self, want: &NodeChange) -> Result<(), ClusterError> {
+        let nodes: Api<KubeNode> = Api::all(self.client.clone());
+        let body = Patch::Merge(donor::node_patch(want));
+        let what = format!("patch node {}", want.name);
+        self.call(what, nodes.patch(want.name.as_str(), &PatchParams::default(), &body)).await?;
+        Ok(())
+    }
+
+    async fn create_donor_pod(&self, want: &DonorCleaning) -> Result<(), ClusterError> {
+        let pods: Api<Pod> = self.namespaced(&want.namespace);
+        let what = format!("create pod {}/{}", want.namespace, want.name);
+        self.call(what, pods.create(&PostParams::default(), &donor::pod(want))).await?;
+        Ok(())
+    }
+
+    async fn proof(&self, namespace: &str, run: RunId) -> Result<Option<String>, ClusterError> {
+        let maps: Api<ConfigMap> = self.namespaced(namespace);
+        let what = format!("get config map {namespace}/{}", donor::PROOFS);
+        let found = self.call(what, maps.get_opt(donor::PROOFS)).await?;
+        Ok(found.and_then(|map| map.data).and_then(|mut data| data.remove(&run.short())))
     }
 
     async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {

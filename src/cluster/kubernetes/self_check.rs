@@ -3,12 +3,12 @@
 
 use futures_util::future::try_join_all;
 use http_body_util::{BodyExt as _, Limited};
-use jiff::{SignedDuration, fmt::rfc2822};
+use jiff::SignedDuration;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{Api, api::PostParams, client::Body, core::Status};
 use serde_json::Value;
 
-use super::{KubernetesCluster, error::from_status};
+use super::{KubernetesCluster, dated::date, error::from_status};
 use crate::{
     clock::{Clock as _, SystemClock},
     cluster::ClusterError,
@@ -35,8 +35,7 @@ impl KubernetesCluster {
         let request = http::Request::get("/version").body(Body::empty());
         let request = request.map_err(|error| senseless(error.to_string()))?;
         let (head, body) = self.call(what, self.client.send(request)).await?.into_parts();
-        let ahead = head.headers.get("date").and_then(|date| rfc2822::parse(date.to_str().ok()?).ok());
-        let ahead = ahead.map(|date| date.timestamp().duration_since(SystemClock.now()));
+        let ahead = date(&head.headers).map(|date| date.duration_since(SystemClock.now()));
         let body = Limited::new(body, VERSION_BYTES_MAX).collect().await;
         let body = body.map_err(|error| senseless(error.to_string()))?.to_bytes();
         if !head.status.is_success() {

@@ -1,0 +1,138 @@
+//! What `capture: stop` writes: a donor's node, and the pod that cleans its disk from inside.
+//!
+//! The pod has the host's root and process ids, as it has to stop the kubelet and the runtime and to mount and trim; and a
+//! token that can do one thing: leave the proof in one `ConfigMap`. It gets arguments instead of a shell's string, is bound to
+//! the node by name, so that the scheduler and the cordon have no say, and a kubelet that runs it again in another boot, or
+//! on another machine, runs something that refuses.
+
+use k8s_openapi::{
+    api::core::v1::{Container, HostPathVolumeSource, Pod, PodSpec, SecurityContext, Toleration, Volume, VolumeMount},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde_json::{Value, json};
+
+use super::objects::labels_of;
+use crate::cluster::{DonorCleaning, NodeChange};
+
+/// The `ConfigMap` in the cleaning namespace that takes proofs, a key a run. The chart makes it, with a Role that names it.
+pub(super) const PROOFS: &str = "kamino-wf-proofs";
+/// The `ServiceAccount` of cleaning pods on donors: may patch that `ConfigMap`, and nothing else.
+const ACCOUNT: &str = "kamino-wf-cleaner";
+/// Where the host's root is in the pod.
+const HOST: &str = "/host";
+/// From the pod's start: the step's own deadline is shorter.
+const DEADLINE_SECONDS: i64 = 1200;
+
+/// A merge patch over the version that was seen: the server refuses it when the node is another by now.
+pub(super) fn node_patch(want: &NodeChange) -> Value {
+    json!({
+        "metadata": { "resourceVersion": want.version, "annotations": want.annotations },
+        // `false` is what the field's absence means.
+        "spec": { "unschedulable": want.unschedulable.then_some(true) },
+    })
+}
+
+/// The pod.
+pub(super) fn pod(want: &DonorCleaning) -> Pod {
+    let run = want.run.0.to_string();
+    let proof = format!("{}/{PROOFS}", want.namespace);
+    let command = [
+        "kamino-wf",
+        "clean",
+        "--host-root",
+        HOST,
+        "--profile",
+        want.profile.as_str(),
+        "--run",
+        &run,
+        "--nonce",
+        &want.nonce,
+        "--node-uid",
+        &want.node_uid,
+        "--product-uuid",
+        &want.product_uuid,
+        "--boot-id",
+        &want.boot_id,
+        "--proof",
+        &proof,
+    ];
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(want.name.clone()),
+            namespace: Some(want.namespace.clone()),
+            labels: Some(labels_of(want.run)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            active_deadline_seconds: Some(DEADLINE_SECONDS),
+            automount_service_account_token: Some(true),
+            service_account_name: Some(ACCOUNT.to_owned()),
+            containers: vec![Container {
+                name: "clean".to_owned(),
+                image: Some(want.image.clone()),
+                command: Some(command.map(str::to_owned).to_vec()),
+                security_context: Some(SecurityContext {
+                    privileged: Some(true),
+                    read_only_root_filesystem: Some(true),
+                    run_as_user: Some(0),
+                    ..SecurityContext::default()
+                }),
+                termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+                volume_mounts: Some(vec![VolumeMount {
+                    name: "host".to_owned(),
+                    mount_path: HOST.to_owned(),
+                    ..VolumeMount::default()
+                }]),
+                ..Container::default()
+            }],
+            enable_service_links: Some(false),
+            host_network: Some(true),
+            host_pid: Some(true),
+            node_name: Some(want.node.to_string()),
+            restart_policy: Some("Never".to_owned()),
+            // The node is cordoned, and may be tainted by whoever drains.
+            tolerations: Some(vec![Toleration { operator: Some("Exists".to_owned()), ..Toleration::default() }]),
+            volumes: Some(vec![Volume {
+                name: "host".to_owned(),
+                host_path: Some(HostPathVolumeSource { path: "/".to_owned(), type_: Some("Directory".to_owned()) }),
+                ..Volume::default()
+            }]),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::{NodeName, Profile, RunId};
+
+    #[test]
+    fn the_requests_are_these() {
+        let node = NodeName::parse("pool1-vmss000001").expect("a name");
+        let want = DonorCleaning {
+            name: "kwf-pool1-0123456789ab".into(),
+            namespace: "kamino-wf-clean".into(),
+            run: RunId("0199a1b2-c3d4-7e5f-8a9b-0123456789ab".parse().expect("a uuid")),
+            node: node.clone(),
+            node_uid: "6f1c".into(),
+            boot_id: "b0".into(),
+            product_uuid: "11111111-2222".into(),
+            image: "registry.example/kamino-wf@sha256:0123".into(),
+            profile: Profile::Kubeadm,
+            nonce: "8f14e45f".into(),
+        };
+        insta::assert_json_snapshot!("donor_pod", pod(&want));
+        let change = |unschedulable| NodeChange {
+            name: node.clone(),
+            version: "4711".into(),
+            unschedulable,
+            annotations: BTreeMap::from([("set".to_owned(), Some("true".to_owned())), ("gone".to_owned(), None)]),
+        };
+        insta::assert_json_snapshot!("node_hold", node_patch(&change(true)));
+        insta::assert_json_snapshot!("node_release", node_patch(&change(false)));
+    }
+}

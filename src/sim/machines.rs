@@ -1,0 +1,215 @@
+//! Machines and the nodes on them, for `capture: stop`: they take their time to stop and to start, come back in another boot,
+//! and say that they are away for longer than they are.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::world::World;
+use crate::{
+    cloud::PowerState,
+    cluster::{DonorCleaning, Node},
+    model::NodeName,
+    policy::obligations::SCALE_DOWN_DISABLED,
+};
+
+/// A node is called `NotReady` so long after its kubelet's last word (`node-monitor-grace-period`).
+const GRACE: SignedDuration = SignedDuration::from_secs(50);
+/// What the cloud provider marks a stopped machine with.
+const SHUTDOWN: &str = "node.cloudprovider.kubernetes.io/shutdown";
+/// What the node controller marks a silent kubelet with.
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+
+/// A machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// The node on it.
+    pub node: NodeName,
+    /// Its OS disk.
+    pub disk: String,
+    /// Its power.
+    pub power: PowerState,
+    /// What its power will be, and when.
+    pub turning: Option<(Timestamp, PowerState)>,
+    /// Since when its kubelet has been silent.
+    pub silent: Option<Timestamp>,
+    /// When its kubelet will speak again.
+    pub speaks: Option<Timestamp>,
+    /// When the cloud provider will see that it runs again.
+    pub unmarked: Option<Timestamp>,
+    /// How often it was booted.
+    pub boots: u32,
+}
+
+impl Machine {
+    /// A machine that runs.
+    #[must_use]
+    pub fn running(node: NodeName, disk: String) -> Self {
+        let (power, turning, silent, speaks, unmarked, boots) = (PowerState::Running, None, None, None, None, 1);
+        Self { node, disk, power, turning, silent, speaks, unmarked, boots }
+    }
+}
+
+/// A pod that cleans a donor from inside.
+#[derive(Debug, Clone)]
+pub struct DonorPod {
+    /// What it was made from.
+    pub spec: DonorCleaning,
+    /// Its uid.
+    pub uid: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it will run.
+    pub runs_at: Timestamp,
+    /// When it will have left its proof.
+    pub proves_at: Timestamp,
+    /// It will be killed half-way.
+    pub killed: bool,
+    /// Set when it is being deleted: gone after this.
+    pub gone_at: Option<Timestamp>,
+}
+
+impl World {
+    /// An order to stop or to start. One that is there already is accepted to no effect, as Azure does it.
+    pub fn turn(&mut self, key: &str, on: bool) -> bool {
+        let now = self.now();
+        let (busy, span) = if on { (PowerState::Starting, 20..90) } else { (PowerState::Stopping, 10..60) };
+        let due = now + self.span(span);
+        let chance = self.faults.failures;
+        let fails = on && {
+            let Self { faults, rng, .. } = self;
+            faults.strikes(chance, rng)
+        };
+        let Some(machine) = self.machines.get_mut(key) else { return false };
+        let there = if on { PowerState::Running } else { PowerState::Stopped };
+        if machine.power != there && machine.power != busy {
+            machine.power = busy;
+            // No room on its host: it stays off, and the operation says so.
+            machine.turning = Some((due, if fails { PowerState::Stopped } else { there }));
+            if !on {
+                machine.silent.get_or_insert(now);
+            }
+        }
+        true
+    }
+
+    /// An order to boot anew. A machine that is off stays off.
+    pub fn restart(&mut self, key: &str) -> bool {
+        let now = self.now();
+        let due = now + self.span(10..60);
+        let Some(machine) = self.machines.get_mut(key) else { return false };
+        if machine.power == PowerState::Running {
+            machine.turning = Some((due, PowerState::Running));
+            machine.silent.get_or_insert(now);
+        }
+        true
+    }
+
+    /// What happens to machines, nodes and donors' pods as time passes.
+    pub(super) fn pass_machines(&mut self) {
+        let now = self.now();
+        self.pass_donor_pods(now);
+        let keys: Vec<String> = self.machines.keys().cloned().collect();
+        for key in keys {
+            let Some((due, power)) = self.machines[&key].turning.clone() else { continue };
+            if due > now {
+                continue;
+            }
+            let speaks = due + self.span(5..30);
+            let unmarked = speaks + self.span(5..300);
+            self.note(format!("machine {} is {power:?}", super::world::name(&key)));
+            let Some(machine) = self.machines.get_mut(&key) else { continue };
+            machine.turning = None;
+            machine.power = power;
+            if machine.power == PowerState::Running {
+                machine.boots += 1;
+                (machine.speaks, machine.unmarked) = (Some(speaks), Some(unmarked));
+                // What it writes while it runs is not clean.
+                let disk = machine.disk.clone();
+                self.cleaned.remove(&disk);
+            }
+        }
+        for (key, machine) in &mut self.machines {
+            let Some(node) = self.nodes.iter_mut().find(|node| node.name == machine.node) else { continue };
+            if machine.speaks.is_some_and(|at| at <= now) {
+                machine.silent = None;
+                machine.speaks = None;
+                node.boot_id = format!("{:0>32}", format!("{}{}", machine.boots, node.boot_id.get(..8).unwrap_or("b")));
+                node.ready = true;
+                node.ready_since = Some(now);
+            }
+            let off = machine.power != PowerState::Running;
+            if machine.silent.is_some_and(|since| since + GRACE <= now) {
+                node.ready = false;
+                mark(node, UNREACHABLE, true);
+            } else if machine.silent.is_none() {
+                mark(node, UNREACHABLE, false);
+            }
+            let shutdown = off && machine.silent.is_some_and(|since| since + GRACE + GRACE <= now);
+            if shutdown {
+                mark(node, SHUTDOWN, true);
+            } else if machine.unmarked.is_some_and(|at| at <= now) {
+                machine.unmarked = None;
+                mark(node, SHUTDOWN, false);
+            }
+            // I6: while it is away, autoscalers are kept off it.
+            let held = node.annotations.get(SCALE_DOWN_DISABLED).map(String::as_str) == Some("true");
+            if off && (!held || !node.unschedulable) {
+                let text = format!("{} is {:?} and not held", super::world::name(key), machine.power);
+                self.harm.push(("I6", text));
+            }
+        }
+    }
+
+    fn pass_donor_pods(&mut self, now: Timestamp) {
+        self.donor_pods.retain(|_, pod| pod.gone_at.is_none_or(|at| at > now));
+        let due: Vec<DonorPod> = self
+            .donor_pods
+            .values()
+            .filter(|pod| pod.proves_at <= now && !pod.killed && !self.proofs.contains_key(&pod.spec.run.short()))
+            .cloned()
+            .collect();
+        for pod in due {
+            let spec = &pod.spec;
+            let Some(node) = self.nodes.iter().find(|node| node.name == spec.node) else { continue };
+            let Some(machine) = self.machines.values_mut().find(|machine| machine.node == spec.node) else { continue };
+            // In another boot, or on another machine, it does nothing.
+            let same = node.boot_id == spec.boot_id && node.uid == spec.node_uid;
+            if machine.power != PowerState::Running || !same {
+                continue;
+            }
+            machine.silent.get_or_insert(pod.proves_at);
+            let disk = machine.disk.clone();
+            self.cleaned.insert(disk, spec.nonce.clone());
+            let proof = json!({ "run": spec.run.short(), "nonce": spec.nonce, "bootId": spec.boot_id,
+                                "productUuid": spec.product_uuid, "profile": spec.profile, "verdict": "clean",
+                                "erased": 1234, "trimmed": true });
+            self.proofs.insert(spec.run.short(), proof.to_string());
+        }
+    }
+
+    /// A node as the API server shows it: with its kubelet's last word, in a version that each of them changes.
+    #[must_use]
+    pub fn shown(&self, node: &Node) -> Node {
+        let now = self.now();
+        let machine = self.machines.values().find(|machine| machine.node == node.name);
+        let renewed = machine.and_then(|machine| machine.silent).unwrap_or(now);
+        let beat = self.clock.elapsed().as_secs() / 10;
+        // One whose kubelet was never heard stays so.
+        let renewed = node.lease_renewed.map(|_| renewed);
+        Node { lease_renewed: renewed, seen: Some(now), version: format!("{}{beat:05}", node.version), ..node.clone() }
+    }
+}
+
+fn mark(node: &mut Node, taint: &str, on: bool) {
+    let there = node.taints.iter().position(|found| found == taint);
+    match (there, on) {
+        (None, true) => node.taints.push(taint.to_owned()),
+        (Some(at), false) => drop(node.taints.remove(at)),
+        (None, false) | (Some(_), true) => {}
+    }
+}
+
+/// Machines by their instances' keys.
+pub(super) type Machines = BTreeMap<String, Machine>;

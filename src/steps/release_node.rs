@@ -1,0 +1,151 @@
+//! Give the donor's node back: wait until it is really back, take the cleaning pod away, and restore cordon and hold as
+//! they were found, together with the claim, in one PATCH.
+//!
+//! Effect: one node in service. A repeat is safe: without our claim there is nothing to restore. Undo: none. Never touched:
+//! a node that was made anew, and what others have set since.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{NodeBefore, ReadNode, take_away};
+use crate::{
+    cloud::Accepted,
+    cluster::{Node, NodeChange},
+    model::{NodeName, RunId},
+    policy::obligations::{AsFound, CLAIM, Claim, DO_NOT_DISRUPT, Duty, SCALE_DOWN_DISABLED},
+    workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
+};
+
+/// The step.
+#[derive(Debug)]
+pub struct ReleaseNode;
+
+/// What the requests are built from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: NodeName,
+    /// Its uid.
+    pub node_uid: String,
+    /// What is restored.
+    pub as_found: AsFound,
+    /// The namespace of the cleaning pod.
+    pub cleaning_namespace: String,
+    /// The name of the cleaning pod.
+    pub cleaning: String,
+}
+
+/// How the node came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// Somebody has deleted it meanwhile: there was nothing to give back.
+    pub lost: bool,
+}
+
+/// A kubelet that has renewed its lease within this is alive; it does so each 10 s.
+const SILENT: Duration = Duration::from_secs(40);
+/// What says that a node is away, or was a moment ago.
+const AWAY: [&str; 4] = [
+    "node.cloudprovider.kubernetes.io/shutdown",
+    "node.kubernetes.io/out-of-service",
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+];
+
+#[async_trait]
+impl Effect for ReleaseNode {
+    const NAME: &'static str = "ReleaseNode";
+    /// Then a person is asked, and it goes on being tried. The cloud provider takes its shutdown taint away within 10 minutes.
+    const DEADLINE: Duration = Duration::from_mins(20);
+    /// A request of the step that was interrupted may still arrive for so long.
+    const SETTLES: Duration = Duration::from_mins(1);
+    const PAYS: &'static [Duty] = &[Duty::NodeReady, Duty::CordonAsFound, Duty::HoldAsFound, Duty::CleanPodGone];
+    type Input = Input;
+    type Output = Released;
+
+    fn input(&self, context: Context<'_>) -> Result<Input, StepError> {
+        let before: NodeBefore = context.output(ReadNode::NAME)?;
+        Ok(Input {
+            run: context.run,
+            node: before.node,
+            node_uid: before.node_uid,
+            as_found: before.as_found,
+            cleaning_namespace: before.cleaning_namespace,
+            cleaning: before.cleaning,
+        })
+    }
+
+    async fn observe(&self, ports: Ports<'_>, want: &Input) -> Result<Seen<Released>, StepError> {
+        let view = ports.cluster.cleaning(&want.cleaning_namespace, &want.cleaning).await?;
+        if let Some(pod) = view.pod.filter(|pod| pod.owned.run.as_deref() == Some(want.run.short().as_str())) {
+            let text = format!("pod {} is still there", want.cleaning);
+            return Ok(if pod.owned.deleting { Seen::Underway(text) } else { Seen::Partly(text) });
+        }
+        let node = ports.cluster.node(&want.node).await?.filter(|node| node.uid == want.node_uid);
+        let Some(node) = node else { return Ok(Seen::Present(Released { lost: true })) };
+        if !ours(&node, want.run) {
+            return Ok(Seen::Present(Released { lost: false }));
+        }
+        Ok(match not_back(&node, ports.clock.now()) {
+            Some(why) => Seen::Underway(format!("node {} is not back: {why}", node.name)),
+            None => Seen::Partly(format!("node {} is back and still cordoned", node.name)),
+        })
+    }
+
+    async fn act(&self, ports: Ports<'_>, want: &Input) -> Result<Accepted, StepError> {
+        let (namespace, name) = (&want.cleaning_namespace, &want.cleaning);
+        if take_away::cleaning(ports, namespace, name, &want.run.short()).await? != Undone::Gone {
+            return Ok(Accepted::default());
+        }
+        let node = ports.cluster.node(&want.node).await?.filter(|node| node.uid == want.node_uid);
+        if let Some(node) = node.filter(|node| ours(node, want.run)) {
+            ports.cluster.change_node(&restored(&node, &want.as_found)).await?;
+        }
+        Ok(Accepted::default())
+    }
+
+    async fn undo(&self, _ports: Ports<'_>, _want: &Input) -> Result<Undone, StepError> {
+        Ok(Undone::Gone)
+    }
+}
+
+/// Our claim is on it. One that can't be read is another release's, and left.
+fn ours(node: &Node, run: RunId) -> bool {
+    Claim::on(node).is_ok_and(|claim| claim.is_some_and(|claim| claim.run == run))
+}
+
+/// Why a node is not really back, if it is not.
+fn not_back(node: &Node, now: Timestamp) -> Option<String> {
+    let past =
+        |since: Timestamp, span: Duration| Duration::try_from(now.duration_since(since)).is_ok_and(|it| it > span);
+    if !node.ready {
+        return Some("it is not Ready".into());
+    }
+    if node.lease_renewed.is_none_or(|renewed| past(renewed, SILENT)) {
+        return Some(format!("its kubelet has been silent for more than {} s", SILENT.as_secs()));
+    }
+    let taint = node.taints.iter().find(|taint| AWAY.contains(&taint.as_str()))?;
+    Some(format!("taint {taint} is still on it"))
+}
+
+/// What we set becomes what it was; what somebody else has set since stays.
+fn restored(node: &Node, as_found: &AsFound) -> NodeChange {
+    let mut annotations = BTreeMap::from([(CLAIM.to_owned(), None)]);
+    let held = [(SCALE_DOWN_DISABLED, &as_found.scale_down_disabled), (DO_NOT_DISRUPT, &as_found.do_not_disrupt)];
+    for (name, before) in held {
+        if node.annotations.get(name).map(String::as_str) == Some("true") {
+            annotations.insert(name.to_owned(), before.clone());
+        }
+    }
+    NodeChange {
+        name: node.name.clone(),
+        version: node.version.clone(),
+        unschedulable: as_found.unschedulable,
+        annotations,
+    }
+}

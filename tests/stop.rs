@@ -1,0 +1,121 @@
+#![cfg(feature = "sim")]
+//! `capture: stop` on the simulated world: whatever happens, the donor is back in service, as it was found, before anything
+//! else is undone.
+
+#![expect(clippy::expect_used, reason = "a test says what should have held")]
+
+use std::collections::BTreeMap;
+
+use kamino_wf::{
+    model::{Capture, Profile},
+    sim::{Faults, Outcome, Scene, Session, Stop},
+    workflow::{self, RunState},
+};
+
+fn scene() -> Scene {
+    Scene { capture: Capture::Stop, ..Scene::nominal() }
+}
+
+/// Runs `body` under paused time, all on one thread.
+fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime can be built");
+    runtime.block_on(body())
+}
+
+fn run(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> (Outcome, BTreeMap<&'static str, u64>) {
+    simulated(async || {
+        let mut session = Session::new(scene.clone());
+        prepare(&mut session);
+        let outcome = session.run(Stop::AtRest).await.expect("the store never fails for good");
+        let exercised = session.shared.world().exercised.clone();
+        (outcome, exercised)
+    })
+}
+
+fn done(outcome: &Outcome) -> bool {
+    outcome.run.as_ref().is_some_and(|run| run.state == RunState::Ended(workflow::Outcome::Done))
+}
+
+/// The points of the nominal update, each with its name.
+fn points() -> Vec<String> {
+    simulated(async || {
+        let session = Session::new(scene());
+        session.shared.crash.trace();
+        session.run(Stop::AtRest).await.expect("the nominal update ends");
+        session.shared.crash.traced()
+    })
+}
+
+#[test]
+fn a_nominal_update_gives_the_donor_back_and_ends_well() {
+    for profile in [Profile::Kubeadm, Profile::AksEngine] {
+        for adopted in [false, true] {
+            let (outcome, exercised) = run(&Scene { profile, adopted, ..scene() }, |_| {});
+            assert!(outcome.violations.is_empty(), "{:#?}\n{}", outcome.violations, outcome.log.join("\n"));
+            assert!(done(&outcome), "{:#?}\n{}", outcome.summary, outcome.log.join("\n"));
+            for name in ["I1", "I2", "I6", "I8"] {
+                assert!(exercised.get(name).is_some_and(|times| *times > 0), "{name} was never exercised");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_point_changes_nothing() {
+    let places = points();
+    println!("{} crash points", places.len());
+    assert!(places.len() >= 200, "only {} crash points", places.len());
+    for (number, place) in (1_u64..).zip(&places) {
+        let (outcome, _) = run(&scene(), |session| session.shared.crash.arm(number));
+        assert_eq!(outcome.crashes, 1, "point {number} ({place}) must be passed");
+        assert!(
+            outcome.violations.is_empty() && done(&outcome),
+            "crash at point {number} ({place}): {:#?} {:#?}\n{}",
+            outcome.violations,
+            outcome.summary,
+            outcome.log.join("\n")
+        );
+    }
+}
+
+#[test]
+fn a_cancel_at_any_point_gives_the_donor_back_first() {
+    let places = points();
+    let mut ends: BTreeMap<String, u64> = BTreeMap::new();
+    for (number, place) in (1_u64..).zip(&places) {
+        let (outcome, _) = run(&scene(), |session| session.cancel_at = Some(number));
+        let state = outcome.summary.as_ref().map(|summary| summary.state.clone()).unwrap_or_default();
+        assert!(
+            outcome.violations.is_empty() && ["cancelled", "done"].contains(&state.as_str()),
+            "cancel at point {number} ({place}) ended {state}: {:#?}\n{}",
+            outcome.violations,
+            outcome.log.join("\n")
+        );
+        *ends.entry(state).or_default() += 1;
+    }
+    println!("cancelled at each of {} points: {ends:?}", places.len());
+    assert_eq!(ends.len(), 2, "some must be cancelled, and some be past the point of no return: {ends:?}");
+}
+
+#[test]
+fn bad_days_leave_no_node_out_of_service() {
+    let mut ends: BTreeMap<String, u64> = BTreeMap::new();
+    for seed in 0..200 {
+        let scene = Scene { capture: Capture::Stop, ..Scene::of_seed(seed, Faults::bad_day()) };
+        let (outcome, _) = run(&scene, |session| {
+            if seed % 3 == 1 {
+                session.shared.crash.arm_every(1 + seed % 7);
+            }
+            if seed % 5 == 2 {
+                session.cancel_at = Some(seed * 7 % 400);
+            }
+        });
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
+        *ends.entry(outcome.summary.map(|summary| summary.state).unwrap_or_default()).or_default() += 1;
+    }
+    println!("200 seeds ended: {ends:?}");
+}
