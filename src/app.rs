@@ -255,6 +255,7 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         clean_image,
         unavailable_max: 0,
         cluster,
+        drain: pool.drain.clone(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
 mod azure;
+mod drain;
 mod effective;
 mod history;
 mod image;
@@ -22,7 +23,7 @@ use crate::{
     cloud::azure::AzureSettings,
     cluster::kubernetes::Access,
     model::{Capture, GalleryId, Profile, Region, ScaleSetId},
-    policy::{history::History, ranking::Rules, schedule::Schedule},
+    policy::{drain::DrainPolicy, history::History, ranking::Rules, schedule::Schedule},
     workflow::Pace,
 };
 
@@ -168,6 +169,8 @@ struct PoolFile {
     schedule: Option<schedules::ScheduleFile>,
     #[serde(default)]
     windows: Vec<schedules::WindowFile>,
+    #[serde(default)]
+    drain: drain::DrainFile,
 }
 
 /// A pool whose image is kept fresh.
@@ -209,6 +212,8 @@ pub struct Pool {
     pub adopt: bool,
     /// When runs begin by themselves; never by default.
     pub schedule: Option<Schedule>,
+    /// What may be done to the pods of a donor that is taken out of service.
+    pub drain: DrainPolicy,
 }
 
 /// How the daemon serves.
@@ -449,6 +454,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             adopt,
             schedule,
             windows,
+            drain,
         } = file;
         let at = |field: &str| format!("pools[{index}].{field}");
         let said = |field: &str, value: &str, error: &dyn std::fmt::Display| bad(at(field), value, error.to_string());
@@ -493,6 +499,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             keep_for: duration(&at("keepFor"), keep_for.as_ref(), Duration::from_hours(24), Duration::ZERO)?,
             adopt,
             schedule: schedules::checked(&at, schedule, windows)?,
+            drain: drain::checked(&at, drain)?,
         });
     }
     Ok(pools)

@@ -5,10 +5,12 @@
 //! to a Node, no secret, no exec, no power action on any instance. A right that nobody uses is a bug, as is one that is
 //! missing: `tests/kubernetes.rs` takes each Kubernetes entry away in turn and sees the call that it is for refused.
 
+mod drain;
 mod render;
 
 use crate::model::Capture;
 
+pub use drain::{DRAIN, FORCED_DRAIN};
 pub use render::{Installation, Places, azure_roles, document, kubernetes_roles};
 
 /// Where a Kubernetes right is given.

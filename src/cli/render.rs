@@ -244,10 +244,10 @@ pub(super) fn words(run: &Run, event: &Event) -> Option<String> {
             Outcome::Cancelled => "cancelled, and nothing of it is left".into(),
             Outcome::NeedsPerson { why } => format!("failed, and something of it is left: {why}"),
         },
+        Event::Asked { accepted, .. } => format!("{step}: {}", accepted.said.as_ref()?),
         Event::Owed { .. }
         | Event::Paid { .. }
         | Event::Decided { .. }
-        | Event::Asked { .. }
         | Event::NotAsked { .. }
         | Event::Cleared { .. }
         | Event::StepUndone { .. } => return None,
@@ -262,6 +262,10 @@ fn found(step: &str, output: &serde_json::Value) -> String {
         "Preflight" => "nothing speaks against it".into(),
         "RankNodes" => format!("the donor is {}, kernel {}", text("/donor/node"), text("/donor/kernel")),
         "ChooseNames" => format!("the version will be {}", last("/version")),
+        "DrainNode" => match output["left"].as_array().map_or(0, Vec::len) {
+            1 => "nothing is left on the node but one pod that stays".into(),
+            stay => format!("nothing is left on the node but {stay} pods that stay"),
+        },
         "CleanCopy" => "the copy is clean, says the cleaner's report".into(),
         "VerifyVersion" => "proved".into(),
         "PublishVersion" => "new nodes may take it".into(),

@@ -58,6 +58,9 @@ pub struct Accepted {
     pub retry_after: Option<Duration>,
     /// `x-ms-request-id`, for support.
     pub request_id: Option<String>,
+    /// What was answered, in words, where one request stands for several: recorded for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
 }
 
 /// What an operation says of itself.

@@ -2,10 +2,12 @@
 
 mod error;
 pub mod kubernetes;
+mod pods;
 mod port;
 mod rival;
 
 pub use error::ClusterError;
+pub use pods::{Budget, Controller, Eviction, Pod, PodLife, PodRef, Requirement, Selector};
 pub use port::{
     CleaningPod, CleaningSpec, CleaningView, Cluster, DonorCleaning, Lease, LeaseClaim, Leftover, Node, NodeChange,
     Owned, PodPhase, Remains,

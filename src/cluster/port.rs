@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterError, Rival};
+use super::{Budget, ClusterError, Eviction, Pod, PodRef, Rival};
 use crate::model::{DiskId, NodeName, Profile, Region, RunId};
 
 /// A node, as far as ranking needs it.
@@ -272,4 +272,19 @@ pub trait Cluster: Send + Sync {
         want: &LeaseClaim,
         over: Option<&str>,
     ) -> Result<Lease, ClusterError>;
+
+    // Emptying a node.
+
+    /// All pods that are bound to a node, of every namespace.
+    async fn pods_on(&self, node: &NodeName) -> Result<Vec<Pod>, ClusterError>;
+    /// The pod of that name.
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<Pod>, ClusterError>;
+    /// Whether there is a `DaemonSet` of that name.
+    async fn daemon_set_exists(&self, namespace: &str, name: &str) -> Result<bool, ClusterError>;
+    /// The budgets of a namespace.
+    async fn budgets(&self, namespace: &str) -> Result<Vec<Budget>, ClusterError>;
+    /// Asks a pod to go, with its own grace, unless a budget says no.
+    async fn evict(&self, pod: &PodRef) -> Result<Eviction, ClusterError>;
+    /// Deletes a pod with its own grace, past every budget. One that is gone already is no error.
+    async fn delete_gently(&self, pod: &PodRef) -> Result<(), ClusterError>;
 }

@@ -354,6 +354,7 @@ fn accepted(operation: Operation, told: Option<u64>, scale: f64) -> Accepted {
         operation: Some(operation),
         retry_after: told.map(|seconds| Duration::from_secs(seconds).mul_f64(scale)),
         request_id: None,
+        said: None,
     }
 }
 

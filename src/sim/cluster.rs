@@ -14,8 +14,8 @@ use super::{
 use crate::{
     cloud::Power,
     cluster::{
-        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Leftover,
-        Node, NodeChange, Owned, PodPhase, Remains, Rival,
+        self, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Eviction, Lease,
+        LeaseClaim, Leftover, Node, NodeChange, Owned, PodPhase, PodRef, Remains, Rival,
     },
     model::{NodeName, RunId},
     policy::obligations::CLAIM,
@@ -431,6 +431,43 @@ impl Cluster for SimCluster {
             let lease = Lease { holder, duration, epoch, version: uid(world) };
             world.leases.insert(path.clone(), lease.clone());
             Ok(lease)
+        })
+        .await
+    }
+
+    async fn pods_on(&self, node: &NodeName) -> Result<Vec<cluster::Pod>, ClusterError> {
+        self.call("pods_on", node.as_str(), false, |world| Ok(world.tenants.on(node.as_str()))).await
+    }
+
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<cluster::Pod>, ClusterError> {
+        let path = format!("{namespace}/{name}");
+        self.call("pod", &path, false, |world| Ok(world.tenants.pod(&path))).await
+    }
+
+    async fn daemon_set_exists(&self, namespace: &str, name: &str) -> Result<bool, ClusterError> {
+        let path = format!("{namespace}/{name}");
+        self.call("daemon_set_exists", &path, false, |world| Ok(world.tenants.has_daemon_set(namespace, name))).await
+    }
+
+    async fn budgets(&self, namespace: &str) -> Result<Vec<Budget>, ClusterError> {
+        self.call("budgets", namespace, false, |world| Ok(world.tenants.budgets(namespace))).await
+    }
+
+    async fn evict(&self, pod: &PodRef) -> Result<Eviction, ClusterError> {
+        self.call("evict", &pod.to_string(), true, |world| {
+            let now = world.now();
+            let answer = world.tenants.evict(pod, now);
+            world.note(format!("eviction of {pod}: {answer:?}"));
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn delete_gently(&self, pod: &PodRef) -> Result<(), ClusterError> {
+        self.call("delete_gently", &pod.to_string(), true, |world| {
+            let now = world.now();
+            world.tenants.delete(pod, now);
+            Ok(())
         })
         .await
     }

@@ -113,7 +113,7 @@ impl Crash {
         }
         let takes_effect = state.mid_request
             && place.ends_with(": in")
-            && ["begin_", "create_", "delete_"].iter().any(|verb| place.starts_with(verb));
+            && ["begin_", "create_", "delete_", "evict"].iter().any(|verb| place.starts_with(verb));
         let due = state.at.contains(&passed) || takes_effect;
         if due {
             self.die(&mut state, place);

@@ -12,8 +12,10 @@ mod crash;
 mod disk;
 mod faults;
 mod machines;
+mod neighbours;
 mod scene;
 mod session;
+mod tenants;
 mod world;
 
 pub use clock::SimClock;
@@ -25,6 +27,7 @@ pub use faults::{Fault, Faults, Habits};
 pub use machines::{DonorPod, Machine};
 pub use scene::{Scene, cluster_id, spec};
 pub use session::{Layer, Layers, Line, Outcome, Session, Stop, TreeLayer, Watcher};
+pub use tenants::{Again, Departure, Tenant, Tenants};
 pub use world::{Accepted, Deletion, Kind, Object, Pod, Resource, Says, Shared, World};
 
 /// A scale set's raw model as decisions see it.

@@ -132,6 +132,7 @@ impl Scene {
             machines: BTreeMap::new(),
             claims: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            tenants: super::Tenants::default(),
             leases: BTreeMap::new(),
             closed: BTreeMap::new(),
             told: std::collections::BTreeSet::new(),
@@ -345,6 +346,7 @@ pub fn spec(scene: &Scene) -> RunSpec {
         clean_image: "kamino-wf:simulated".into(),
         unavailable_max: 1,
         cluster: cluster_id(),
+        drain: crate::policy::drain::DrainPolicy::default(),
     }
 }
 

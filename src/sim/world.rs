@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
-    Fault, Faults, Habits, SimClock,
+    Fault, Faults, Habits, SimClock, Tenants,
     crash::Crash,
     machines::{DonorPod, Machines},
 };
@@ -221,6 +221,8 @@ pub struct World {
     pub claims: BTreeMap<String, Object>,
     /// Volumes by name.
     pub volumes: BTreeMap<String, Object>,
+    /// What people run on the nodes.
+    pub tenants: Tenants,
     /// Leases by namespace/name.
     pub leases: BTreeMap<String, Lease>,
     /// Buckets that Azure has closed.
@@ -414,6 +416,7 @@ impl World {
     /// What happens by itself as time passes: pods run and end, disks come free, objects go.
     pub fn pass(&mut self) {
         let now = self.now();
+        self.pass_tenants(now);
         self.pass_machines();
         let ended: Vec<Pod> = self
             .pods
@@ -456,6 +459,14 @@ impl World {
                 disk.value.managed = true;
             }
         }
+    }
+
+    fn pass_tenants(&mut self, now: Timestamp) {
+        if self.tenants.is_empty() {
+            return;
+        }
+        let ready = self.nodes.iter().filter(|node| node.ready).map(|node| node.name.as_str().to_owned()).collect();
+        self.tenants.pass(now, &ready, &mut self.rng);
     }
 
     /// Where a pod is in its life.

@@ -6,9 +6,10 @@ use super::{
 };
 use crate::model::Capture;
 use crate::steps::{
-    ChooseNames, CleanCopy, CleanDisk, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy, EnsureDefinition,
-    EnsureGallery, HoldNode, PatchModel, PlanPrune, PlanScaleOut, Preflight, PruneVersions, PublishVersion, RankNodes,
-    ReadModel, ReadNode, ReleaseNode, ScaleOut, SnapshotDisk, StartVm, StopVm, VerifyVersion,
+    ChooseNames, CleanCopy, CleanDisk, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy, DrainNode,
+    EnsureDefinition, EnsureGallery, HoldNode, PatchModel, PlanPrune, PlanScaleOut, Preflight, PruneVersions,
+    PublishVersion, RankNodes, ReadModel, ReadNode, ReleaseNode, ScaleOut, SnapshotDisk, StartVm, StopVm,
+    VerifyVersion,
 };
 
 /// What a failure in a stage does.
@@ -103,6 +104,7 @@ pub static STOP: &[Stage] = &[
         steps: &[
             &Decides(ReadNode),
             &Affects(HoldNode),
+            &Affects(DrainNode),
             &Affects(CleanDisk),
             &Affects(StopVm),
             &Affects(SnapshotDisk),

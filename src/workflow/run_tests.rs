@@ -38,6 +38,7 @@ fn started() -> Event {
         clean_image: "kamino-wf".into(),
         unavailable_max: 0,
         cluster: "c".into(),
+        drain: crate::policy::drain::DrainPolicy::default(),
     };
     Event::Started { at: at(0), spec: Box::new(spec), plan: plan(LIVE), release: "0.1.0".into(), by: "me".into() }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId},
-    policy::ranking::Rules,
+    policy::{drain::DrainPolicy, ranking::Rules},
 };
 
 /// What a run was asked to do.
@@ -60,6 +60,14 @@ pub struct RunSpec {
     pub unavailable_max: usize,
     /// The uid of namespace kube-system: the cluster that the run belongs to.
     pub cluster: String,
+    /// What may be done to the donor's pods, where it is taken out of service.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub drain: DrainPolicy,
+}
+
+/// Not written where it says nothing, so that an older release can still read what concerns it.
+fn is_default(drain: &DrainPolicy) -> bool {
+    *drain == DrainPolicy::default()
 }
 
 impl RunSpec {

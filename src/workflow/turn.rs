@@ -372,8 +372,9 @@ impl Turn<'_> {
         match any.act(self.engine.ports(), self.input(any)).await {
             Ok(accepted) => {
                 let told = accepted.retry_after;
+                let said = accepted.said.clone().unwrap_or_else(|| format!("{} was asked for", any.name()));
                 self.engine.record(self.cell, vec![Event::Asked { at: self.now(), accepted }]).await?;
-                self.wait(told, &format!("{} was asked for", any.name())).await
+                self.wait(told, &said).await
             }
             Err(error) => {
                 let not_asked = Event::NotAsked { at: self.now(), why: error.text.clone() };

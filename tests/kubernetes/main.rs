@@ -7,6 +7,10 @@
 mod support;
 
 mod cleaning;
+mod drain;
+mod drain_parity;
+mod drain_rights;
+mod drain_stage;
 mod errors;
 #[cfg(feature = "sim")]
 mod leftovers;

@@ -13,7 +13,7 @@ use kamino_wf::{
         Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
     },
     cluster::{
-        CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node, NodeChange,
+        self, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node, NodeChange,
         PodPhase, Remains, Rival,
     },
     model::{
@@ -441,6 +441,30 @@ impl Cluster for BentCluster {
         over: Option<&str>,
     ) -> Result<Lease, ClusterError> {
         self.inner.write_lease(namespace, name, want, over).await
+    }
+
+    async fn pods_on(&self, node: &NodeName) -> Result<Vec<cluster::Pod>, ClusterError> {
+        self.inner.pods_on(node).await
+    }
+
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<cluster::Pod>, ClusterError> {
+        self.inner.pod(namespace, name).await
+    }
+
+    async fn daemon_set_exists(&self, namespace: &str, name: &str) -> Result<bool, ClusterError> {
+        self.inner.daemon_set_exists(namespace, name).await
+    }
+
+    async fn budgets(&self, namespace: &str) -> Result<Vec<cluster::Budget>, ClusterError> {
+        self.inner.budgets(namespace).await
+    }
+
+    async fn evict(&self, pod: &cluster::PodRef) -> Result<cluster::Eviction, ClusterError> {
+        self.inner.evict(pod).await
+    }
+
+    async fn delete_gently(&self, pod: &cluster::PodRef) -> Result<(), ClusterError> {
+        self.inner.delete_gently(pod).await
     }
 }
 

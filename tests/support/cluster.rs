@@ -151,7 +151,7 @@ impl Drop for TestCluster {
 }
 
 /// The folder with the servers' binaries, built if need be; in it are `wanted`.
-pub(super) fn binaries(wanted: &[&str]) -> Result<PathBuf, String> {
+pub fn binaries(wanted: &[&str]) -> Result<PathBuf, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cluster-binaries");
     let output = Command::new(script).stderr(Stdio::inherit()).output().map_err(|error| error.to_string())?;
     let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());

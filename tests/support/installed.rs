@@ -195,9 +195,10 @@ async fn until_in_force(admin: &Client, user: &str, right: &ClusterRight, at: &I
         ClusterScope::Cleaning => &at.clean_namespace,
         ClusterScope::Own => &at.namespace,
     };
+    let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
     let question: SubjectAccessReview = serde_json::from_value(json!({ "metadata": {}, "spec": {
         "user": user,
-        "resourceAttributes": { "group": right.group, "resource": right.resource, "verb": right.verb,
+        "resourceAttributes": { "group": right.group, "resource": resource, "subresource": subresource, "verb": right.verb,
             "namespace": namespace, "name": right.names.first() } } }))
     .expect("a question");
     let reviews: Api<SubjectAccessReview> = Api::all(admin.clone());

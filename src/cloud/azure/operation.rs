@@ -26,6 +26,7 @@ pub(super) fn accepted(arm: &Arm, what: &str, reply: &Reply, now: Timestamp) -> 
         operation,
         retry_after: retry_after(&reply.headers, now),
         request_id: header(&reply.headers, "x-ms-request-id").map(ToOwned::to_owned),
+        said: None,
     }
 }
 

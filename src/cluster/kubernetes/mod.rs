@@ -7,6 +7,7 @@ mod connect;
 mod dated;
 mod donor;
 mod error;
+mod eviction;
 mod lease;
 mod node;
 mod objects;

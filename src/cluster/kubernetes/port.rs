@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use super::{KubernetesCluster, donor, lease, node, objects, view};
 use crate::{
     cluster::{
-        CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node,
-        NodeChange, PodPhase, Remains, Rival,
+        self, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Eviction, Lease,
+        LeaseClaim, Node, NodeChange, PodPhase, PodRef, Remains, Rival,
     },
     model::{NodeName, RunId},
 };
@@ -209,10 +209,39 @@ impl Cluster for KubernetesCluster {
         };
         Ok(lease::view(written))
     }
+
+    async fn pods_on(&self, node: &NodeName) -> Result<Vec<cluster::Pod>, ClusterError> {
+        self.list_pods_on(node).await
+    }
+
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<cluster::Pod>, ClusterError> {
+        self.get_pod(namespace, name).await
+    }
+
+    async fn daemon_set_exists(&self, namespace: &str, name: &str) -> Result<bool, ClusterError> {
+        self.has_daemon_set(namespace, name).await
+    }
+
+    async fn budgets(&self, namespace: &str) -> Result<Vec<Budget>, ClusterError> {
+        self.list_budgets(namespace).await
+    }
+
+    async fn evict(&self, pod: &PodRef) -> Result<Eviction, ClusterError> {
+        self.ask_to_go(pod).await
+    }
+
+    async fn delete_gently(&self, pod: &PodRef) -> Result<(), ClusterError> {
+        let how = only(&pod.uid);
+        match self.delete(format!("delete pod {pod}"), self.namespaced::<Pod>(&pod.namespace), &pod.name, &how).await {
+            // The name was used again.
+            Err(ClusterError::Preempted { message, .. }) if message.contains("UID in") => Ok(()),
+            other => other,
+        }
+    }
 }
 
 impl KubernetesCluster {
-    fn namespaced<K>(&self, namespace: &str) -> Api<K>
+    pub(super) fn namespaced<K>(&self, namespace: &str) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {

@@ -58,9 +58,15 @@ impl KubernetesCluster {
     }
 
     async fn has(&self, right: &ClusterRight, at: &Installation) -> Result<bool, ClusterError> {
+        // Rules spell a subresource with its resource, questions do not.
+        let (resource, subresource) = match right.resource.split_once('/') {
+            Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+            None => (right.resource, None),
+        };
         let what = ResourceAttributes {
             group: Some(right.group.to_owned()),
-            resource: Some(right.resource.to_owned()),
+            resource: Some(resource.to_owned()),
+            subresource,
             verb: Some(right.verb.to_owned()),
             namespace: at.namespace_of(right.scope).map(str::to_owned),
             name: right.names.first().map(|name| (*name).to_owned()),
