@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use kamino_wf::{
     model::{Capture, Profile},
-    sim::{Faults, Outcome, Scene, Session, Stop},
+    sim::{Faults, Outcome, Scene, Session, Stop, World},
     workflow::{self, RunState},
 };
 
@@ -118,4 +118,34 @@ fn bad_days_leave_no_node_out_of_service() {
         *ends.entry(outcome.summary.map(|summary| summary.state).unwrap_or_default()).or_default() += 1;
     }
     println!("200 seeds ended: {ends:?}");
+}
+
+#[test]
+fn whoever_lives_on_the_donor_is_asked_to_go_and_the_node_comes_back_all_the_same() {
+    let mut ends: BTreeMap<String, u64> = BTreeMap::new();
+    let mut drained = 0;
+    for seed in 0..200 {
+        let faults = if seed % 2 == 0 { Faults::none() } else { Faults::bad_day() };
+        let scene = Scene { capture: Capture::Stop, ..Scene::of_seed(seed, faults) };
+        let (outcome, exercised) = run(&scene, |session| {
+            let mut world = session.shared.world();
+            let now = world.now();
+            let World { tenants, nodes, rng, .. } = &mut *world;
+            for node in nodes.iter() {
+                tenants.move_in(&node.name, now, rng);
+            }
+            drop(world);
+            if seed % 3 == 1 {
+                session.shared.crash.arm_every(1 + seed % 7);
+            }
+            if seed % 5 == 2 {
+                session.cancel_at = Some(seed * 7 % 600);
+            }
+        });
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
+        *ends.entry(outcome.summary.map(|summary| summary.state).unwrap_or_default()).or_default() += 1;
+        drained += exercised.get("I10").copied().unwrap_or_default();
+    }
+    println!("200 seeds ended: {ends:?}; {drained} were drained");
+    assert!(ends.contains_key("done") && ends.contains_key("undone") && drained > 50, "{ends:?}, {drained} drained");
 }

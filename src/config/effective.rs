@@ -145,7 +145,8 @@ fn at<'a>(file: &'a Value, name: &str) -> Option<&'a Value> {
 /// all the same, and so is whatever is named like one.
 fn shown(name: &str, value: &Value) -> String {
     let last = name.rsplit('.').next().unwrap_or(name).to_lowercase();
-    let named_like_one = ["secret", "password", "token", "key"].iter().any(|word| last.ends_with(word));
+    // The name of an annotation is none.
+    let named_like_one = last != "key" && ["secret", "password", "token", "key"].iter().any(|word| last.ends_with(word));
     if named_like_one {
         return "set, and not shown".into();
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cloud::Power,
-    model::{Capture, RunId, VersionId},
+    model::{Capture, NodeName, RunId, VersionId},
     policy::obligations::{CLAIM, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
     workflow::{Event, Outcome, Run, RunState},
 };
@@ -43,7 +43,7 @@ impl Found {
 }
 
 /// All checkers, by the name of their invariant.
-const CHECKERS: [(&str, Checker); 16] = [
+const CHECKERS: [(&str, Checker); 17] = [
     ("I1", effect_once),
     ("I2", donor_back),
     ("I3", one_run_a_scale_set),
@@ -52,6 +52,7 @@ const CHECKERS: [(&str, Checker); 16] = [
     ("I7", no_mass_action),
     ("I8", proven_image),
     ("I9", no_strangers),
+    ("I10", gentle_drain),
     ("I11", prune_safety),
     ("I12", monotone_versions),
     ("I13", minimal_diff),
@@ -240,6 +241,17 @@ fn no_strangers(view: &View<'_>, found: &mut Found) {
         found.check(ours, || format!("{kind:?} {} is not ours and was deleted", name(key)));
     }
     found.check(view.world.trespasses.is_empty(), || view.world.trespasses.join("; "));
+}
+
+/// Pods go by eviction only, with their budgets and their grace, and only the donor's.
+fn gentle_drain(view: &View<'_>, found: &mut Found) {
+    if view.world.tenants.is_empty() || !view.run.asked.contains("DrainNode") {
+        return;
+    }
+    let donor = view.run.outputs.get("RankNodes").and_then(|ranked| ranked["donor"]["node"].as_str());
+    let Some(donor) = donor.and_then(|name| NodeName::parse(name).ok()) else { return };
+    let broken = view.world.tenants.violations(&donor, view.run.spec.drain.force.is_some());
+    found.check(broken.is_empty(), || broken.join("; "));
 }
 
 /// A version of an earlier run that was deleted was not among the newest published.

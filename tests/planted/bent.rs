@@ -67,6 +67,8 @@ pub(crate) enum Bug {
     ForgetsHowItWas,
     /// Given back as soon as it was told to start.
     ReleasesTooEarly,
+    /// A pod that a budget may want is deleted.
+    DeletesInsteadOfEvicting,
     /// Only the pool's own instances are asked which version they use.
     OverlooksOtherPools,
 }
@@ -460,6 +462,10 @@ impl Cluster for BentCluster {
     }
 
     async fn evict(&self, pod: &cluster::PodRef) -> Result<cluster::Eviction, ClusterError> {
+        if self.bug == Bug::DeletesInsteadOfEvicting {
+            self.inner.delete_gently(pod).await?;
+            return Ok(cluster::Eviction::Accepted);
+        }
         self.inner.evict(pod).await
     }
 

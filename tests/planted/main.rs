@@ -10,11 +10,12 @@ use std::{
 };
 
 use bent::{BentCloud, BentCluster, Bug, NeverSynced, phantom};
+use jiff::SignedDuration;
 use kamino_wf::{
     cloud::{Cloud, ImageRef, Instance},
     cluster::Cluster,
     model::{Capture, InstanceId},
-    sim::{Fault, Layers, Line, Outcome, Resource, Scene, Session, Stop, checkers, spec},
+    sim::{Fault, Layers, Line, Outcome, Resource, Scene, Session, Stop, Tenant, checkers, spec},
     store::ByteTree,
     workflow::{EngineError, Event},
 };
@@ -61,6 +62,16 @@ fn stopped() -> Scene {
 }
 
 fn nothing(_: &mut Session) {}
+
+/// Somebody's pods, on each node.
+fn tenants(session: &mut Session) {
+    let mut world = session.shared.world();
+    let long_ago = world.now() - SignedDuration::from_hours(5);
+    let nodes: Vec<_> = world.nodes.iter().map(|node| node.name.clone()).collect();
+    for (number, node) in nodes.iter().enumerate() {
+        world.tenants.add(Tenant::new(&format!("shop/web-{number}"), "web", node, long_ago));
+    }
+}
 
 fn rolling_pool(session: &mut Session) {
     let key = spec(&first()).scale_set.key();
@@ -120,13 +131,14 @@ fn used_next_door(session: &mut Session) {
 /// What is planted, where, what is done there, and who has to see it.
 type Planted = (Bug, fn() -> Scene, fn(&mut Session), &'static str);
 
-const PLANTED: [Planted; 19] = [
+const PLANTED: [Planted; 20] = [
     (Bug::AsksTwice, first, nothing, "I1"),
     (Bug::SnapshotsAnotherDisk, first, nothing, "I5"),
     (Bug::StopsANeighbourToo, stopped, nothing, "I2"),
     (Bug::ForgetsHowItWas, stopped, nothing, "I2"),
     (Bug::ReleasesTooEarly, stopped, nothing, "I2"),
     (Bug::DropsTheHold, stopped, nothing, "I6"),
+    (Bug::DeletesInsteadOfEvicting, stopped, tenants, "I10"),
     (Bug::TakesEveryPoolForManual, first, rolling_pool, "I7"),
     (Bug::PublishesUnproved, first, nothing, "I8"),
     (Bug::BelievesAnUnfinishedPod, first, nothing, "I8"),

@@ -263,6 +263,14 @@ pub const CLAUSES: &[Clause] = &[
     DEPENDENT,
     REGION,
     UNSETTLED,
+    other(
+        "KW0503",
+        "CronJob or Job of the Python tool (kamino)",
+        "live",
+        "it updates the same pools; suspend the CronJob, wait for the Job, or delete them",
+        &[Choose],
+        ("tests/takeover.rs", "no_run_begins_beside_a_live_one_and_nothing_is_touched"),
+    ),
     NOT_ADOPTED,
     other(
         "KW0201",
