@@ -8,7 +8,7 @@ use kamino_wf::{
 };
 use serde_json::json;
 
-use crate::{Desk, filled, opened, run_id};
+use crate::{Desk, copy_dir, filled, opened, run_id};
 
 /// Damages a record that is in the middle of the database's file.
 fn damage(desk: &Desk) {
@@ -32,16 +32,6 @@ async fn a_sound_store_is_not_moved() {
 async fn a_damaged_store_stops_everything_until_it_is_moved_and_nothing_of_it_is_lost() {
     let desk = Desk::new();
     filled(&desk.store(), 2, 3);
-    let scale_set = spec(&Scene::nominal()).scale_set;
-    opened(&desk.store(), async |journal| {
-        let summary = json!({
-            "id": run_id(5), "run": "0123456789ab", "scale_set": scale_set, "state": "running", "stage": "capture",
-            "step": "CopyDisk", "why": null, "until": null, "donor": "node-3", "version": null,
-            "started": "2026-11-24T00:00:00Z", "moved": "2026-11-24T00:00:00Z", "warnings": 0,
-        });
-        let record = NewRecord { kind: "asked", payload: json!(1) };
-        journal.commit(run_id(5), Revision(0), Fence(7), vec![record], summary).await.expect("nothing fails");
-    });
     damage(&desk);
     let damaged = fs::read(desk.store().join("db/db")).expect("it reads");
     for command in [&["list"][..], &["store", "check"], &["store", "compact"], &["store", "export", "-"]] {
@@ -72,4 +62,46 @@ async fn a_damaged_store_stops_everything_until_it_is_moved_and_nothing_of_it_is
     desk.binary.run(&["list"]).await.assert(0, &["There are no runs yet"]);
     filled(&desk.store(), 1, 1);
     desk.binary.run(&["store", "check"]).await.assert(0, &["is sound: 1 runs"]);
+}
+
+/// What can still be read of its runs is told: somebody has to look after them.
+#[tokio::test]
+async fn the_open_runs_of_a_store_that_went_back_are_told() {
+    let desk = Desk::new();
+    let scale_set = spec(&Scene::nominal()).scale_set;
+    let commit = async |revision: u64| {
+        let summary = json!({
+            "id": run_id(5), "run": "0123456789ab", "scale_set": scale_set, "state": "running", "stage": "capture",
+            "step": "CopyDisk", "why": null, "until": null, "donor": "node-3", "version": null,
+            "started": "2026-11-24T00:00:00Z", "moved": "2026-11-24T00:00:00Z", "warnings": 0,
+        });
+        opened(&desk.store(), async |journal| {
+            let record = NewRecord { kind: "asked", payload: json!(revision) };
+            journal
+                .commit(run_id(5), Revision(revision), Fence(7), vec![record], summary)
+                .await
+                .expect("nothing fails");
+        });
+    };
+    commit(0).await;
+    copy_dir(&desk.store().join("db"), &desk.at("yesterday"));
+    commit(1).await;
+    fs::remove_dir_all(desk.store().join("db")).expect("it goes");
+    copy_dir(&desk.at("yesterday"), &desk.store().join("db"));
+    desk.binary.run(&["list"]).await.assert(1, &["went back in time", "store quarantine", "KW0105"]);
+    let ended = desk.binary.run(&["store", "quarantine", "-o", "json"]).await;
+    let json = ended.assert(0, &["went back in time"]).json();
+    assert_eq!((&json["kind"], &json["code"]), (&json!("StoreQuarantine"), &json!("KW0105")), "{json}");
+    assert_eq!(json["runs"][0]["run"], "0123456789ab", "{json}");
+    assert!(json["notSeen"][0].is_string(), "there is no cluster here: {json}");
+
+    // The same as words.
+    copy_dir(&desk.at("yesterday"), &desk.store().join("db"));
+    let quarantined = std::path::PathBuf::from(json["movedTo"].as_str().expect("a directory"));
+    fs::copy(quarantined.join("mark"), desk.store().join("mark")).expect("it was moved");
+    let words =
+        ["Of its runs 1 could be read, 1 of them open", "0123456789ab  pool1  running at CopyDisk, donor node-3"];
+    // A second one in the same second has to wait for a name of its own.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    desk.binary.run(&["store", "quarantine"]).await.assert(0, &words);
 }
