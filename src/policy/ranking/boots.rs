@@ -209,7 +209,7 @@ mod tests {
     fn a_pool_of_a_thousand_nodes_fits_into_a_fact_and_marks_are_kept_first() {
         let of = |number: u32| Node {
             uid: format!("uid-{number}"),
-            annotations: if number % 50 == 0 { marked("", "T").annotations } else { booted("").annotations },
+            annotations: if number.is_multiple_of(50) { marked("", "T").annotations } else { booted("").annotations },
             ..booted(&format!("boot-{number}"))
         };
         let nodes: Vec<Node> = (0..1000).map(of).collect();

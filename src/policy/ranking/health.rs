@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn without_the_servers_clock_a_node_is_not_blamed_for_ours() {
-        let ahead = Node { lease_renewed: Some(now() + Duration::from_secs(300)), seen: None, ..node(0, 5) };
+        let ahead = Node { lease_renewed: Some(now() + Duration::from_mins(5)), seen: None, ..node(0, 5) };
         assert_eq!(why(&ahead, &Rules::default()), None);
     }
 }
