@@ -10,7 +10,7 @@ use kamino_wf::{
     cloud::Limiter,
     model::RunId,
     policy::ranking::{ImageAge, KURED_IN_PROGRESS, KURED_NEEDED, Rules, Signal},
-    sim::{Crash, Scene, Shared, SimClock, SimCloud, SimCluster, SimDisk, World, spec},
+    sim::{Crash, Fault, Scene, Shared, SimClock, SimCloud, SimCluster, SimDisk, World, spec},
     store::{Fence, Journal},
     workflow::{Authority, Driver, Engine, Pace, Parts, RunSpec, Summary},
 };
@@ -60,8 +60,8 @@ impl Desk {
         self.shared.world().accepted.len()
     }
 
-    /// One run to its end, by a process of its own. Its summary, and what its steps have said.
-    async fn run(&self) -> (Summary, Value) {
+    /// A process of its own, for as long as it has something to do.
+    async fn process<T>(&self, work: impl AsyncFnOnce(Arc<Engine>, Journal) -> T) -> T {
         let tree = self.disk.tree(Arc::new(Crash::default()));
         let (journal, committer) = Journal::open(tree, uuid::Uuid::nil()).expect("a sound journal");
         let life = async {
@@ -79,18 +79,31 @@ impl Desk {
                 release: "0.1.0".into(),
                 observer: Box::new(|_, _| {}),
             });
-            let engine = Arc::new(engine.await.expect("opened"));
-            let id =
-                engine.start(self.spec.clone(), "me").await.expect("the store works").expect("nobody is in the way");
-            Driver::new(Arc::clone(&engine)).run_to_rest().await.expect("at rest");
-            let (run, _) = kamino_wf::workflow::load(&journal, id).await.expect("the store works").expect("the run");
-            (Summary::of(&run), serde_json::to_value(&run.outputs).expect("JSON"))
+            work(Arc::new(engine.await.expect("opened")), journal.clone()).await
         };
         tokio::select! {
             biased;
             ended = committer.run() => panic!("the committer ended: {ended:?}"),
             result = life => result,
         }
+    }
+
+    /// One run to its end. Its summary, and what its steps have said.
+    async fn run(&self) -> (Summary, Value) {
+        self.process(async |engine, journal| {
+            let started = engine.start(self.spec.clone(), "me").await.expect("the store works");
+            let id = started.expect("nobody is in the way");
+            Driver::new(Arc::clone(&engine)).run_to_rest().await.expect("at rest");
+            let (run, _) = kamino_wf::workflow::load(&journal, id).await.expect("the store works").expect("the run");
+            (Summary::of(&run), serde_json::to_value(&run.outputs).expect("JSON"))
+        })
+        .await
+    }
+
+    /// What the daemon does every quarter of an hour.
+    async fn watched(&self) {
+        let sets = [self.spec.scale_set.clone()];
+        self.process(async |engine, _| engine.remember_boots(&sets).await.expect("the store works")).await;
     }
 
     /// As [`Desk::run`], for one that is refused before anything is asked for.
@@ -213,6 +226,44 @@ fn kureds_mark_that_sticks_is_seen_through_after_a_reboot_that_was_not_kureds() 
         let reason = |at: usize| verdicts[at]["reason"].as_str().expect("a reason").to_owned();
         assert!(reason(0).contains("stale, as it has rebooted since"), "{}", reason(0));
         assert!(reason(2).contains("kured is about to reboot it"), "{}", reason(2));
+    });
+}
+
+#[test]
+fn the_daemon_sees_a_quick_reboot_long_before_the_next_run() {
+    paused(async || {
+        let desk = Desk::new(Rules::default());
+        desk.watched().await;
+        let mark = "2026-11-20T03:00:00Z";
+        desk.change(|world| {
+            let node = world.nodes.iter_mut().min_by_key(|node| node.ready_since).expect("a node");
+            node.annotations.insert(KURED_IN_PROGRESS.into(), mark.into());
+        });
+        desk.watched().await;
+        hours(1).await;
+        let name = {
+            let mut world = desk.shared.world();
+            let node = world.nodes.iter_mut().min_by_key(|node| node.ready_since).expect("a node");
+            node.boot_id = "after-a-quick-reboot".into();
+            node.name.clone()
+        };
+        let at = desk.shared.world().now();
+        // Nothing can be asked for a while: the look after that one will do.
+        let next = desk.shared.world().calls + 1;
+        desk.change(|world| {
+            world.script.insert(next, Fault::LostRequest);
+        });
+        desk.watched().await;
+        desk.watched().await;
+        hours(5 * 24).await;
+        let (summary, outputs) = desk.run().await;
+        assert_eq!(summary.state, "done", "{summary:?}");
+        let best = &outputs["RankNodes"]["verdicts"][0];
+        assert_eq!(best["node"], name.as_str(), "the node that has been Ready for longest: {best}");
+        let reason = best["reason"].as_str().expect("a reason");
+        let minute = at.strftime("%Y-%m-%dT%H:%M").to_string();
+        assert!(reason.contains(&format!("rebooted at {minute}")), "to the look, not to the run: {reason}, {at}");
+        assert!(reason.contains("stale"), "{reason}");
     });
 }
 

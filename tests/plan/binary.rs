@@ -43,7 +43,9 @@ async fn a_plan_changes_nothing_and_says_in_its_exit_code_what_would() {
     site.configure(|settings| settings["pools"][0]["ranking"] = ages);
     let started = site.binary.run(&["start", "--pool", "pool1", "--adopt", "--wait"]).await;
     started.assert(0, &["done: new nodes are made from the new image"]);
-    run(&["--detailed-exitcode"]).await.assert(0, &["not-needed", "KW0235", "maxImageAgeIfPatched is 30d 00h"]);
+    run(&["--detailed-exitcode"])
+        .await
+        .assert(0, &["not-needed", "KW0235", "no node is patched newer", "maxImageAge is 30d 00h"]);
     let again = site.binary.run(&["start", "--pool", "pool1", "--wait"]).await;
     again.assert(0, &["nothing to do", "KW0235"]);
 }
