@@ -124,7 +124,7 @@ fn bad_days_leave_no_node_out_of_service() {
 fn whoever_lives_on_the_donor_is_asked_to_go_and_the_node_comes_back_all_the_same() {
     let mut ends: BTreeMap<String, u64> = BTreeMap::new();
     let mut drained = 0;
-    for seed in 0..200 {
+    for seed in 0..30 {
         let faults = if seed % 2 == 0 { Faults::none() } else { Faults::bad_day() };
         let scene = Scene { capture: Capture::Stop, ..Scene::of_seed(seed, faults) };
         let (outcome, exercised) = run(&scene, |session| {
@@ -146,6 +146,6 @@ fn whoever_lives_on_the_donor_is_asked_to_go_and_the_node_comes_back_all_the_sam
         *ends.entry(outcome.summary.map(|summary| summary.state).unwrap_or_default()).or_default() += 1;
         drained += exercised.get("I10").copied().unwrap_or_default();
     }
-    println!("200 seeds ended: {ends:?}; {drained} were drained");
-    assert!(ends.contains_key("done") && ends.contains_key("undone") && drained > 50, "{ends:?}, {drained} drained");
+    println!("30 seeds ended: {ends:?}; {drained} were drained");
+    assert!(ends.contains_key("done") && ends.contains_key("undone") && drained > 8, "{ends:?}, {drained} drained");
 }

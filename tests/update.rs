@@ -136,7 +136,8 @@ fn bad_days_break_nothing() {
         }
     }
     println!("200 seeds ended: {ends:?}; exercised: {exercised:?}");
-    for name in checkers::names() {
+    // Nobody is drained with `capture: live`: tests/stop.rs.
+    for name in checkers::names().into_iter().filter(|name| *name != "I10") {
         assert!(exercised.get(name).is_some_and(|times| *times > 0), "{name} was never exercised: {exercised:?}");
     }
 }

@@ -146,7 +146,8 @@ fn at<'a>(file: &'a Value, name: &str) -> Option<&'a Value> {
 fn shown(name: &str, value: &Value) -> String {
     let last = name.rsplit('.').next().unwrap_or(name).to_lowercase();
     // The name of an annotation is none.
-    let named_like_one = last != "key" && ["secret", "password", "token", "key"].iter().any(|word| last.ends_with(word));
+    let named_like_one =
+        last != "key" && ["secret", "password", "token", "key"].iter().any(|word| last.ends_with(word));
     if named_like_one {
         return "set, and not shown".into();
     }

@@ -152,26 +152,26 @@ fn donor_back(view: &View<'_>, found: &mut Found) {
         }
     }
     harm(view, "I2", found);
-    if view.run.asked.contains("HoldNode") {
-        found.check(!matches!(view.run.state, RunState::Parked { .. }), || "parked with a node in hand".into());
+    found.check(view.run.debt.is_none() || !view.run.ended(), || "the run ended and owes".into());
+    if !view.run.asked.contains("HoldNode") {
+        return;
     }
+    found.check(!matches!(view.run.state, RunState::Parked { .. }), || "parked with a node in hand".into());
     if !view.run.ended() {
         return;
     }
-    for machine in view.world.machines.values() {
-        let node = view.world.nodes.iter().find(|node| node.name == machine.node);
-        let Some(node) = node.map(|node| view.world.shown(node)) else { continue };
-        found.check(machine.power == Power::Running, || format!("{} is {:?}", node.name, machine.power));
-        found.check(node.ready && machine.silent.is_none(), || format!("{} is not Ready", node.name));
-        found.check(!node.unschedulable, || format!("{} is cordoned", node.name));
-        let ours = [CLAIM, SCALE_DOWN_DISABLED];
-        let left = ours.iter().find(|mark| node.annotations.contains_key(**mark));
-        found.check(left.is_none(), || format!("{} carries {left:?}", node.name));
-        // It was there before.
-        let kept = node.annotations.get(DO_NOT_DISRUPT).map(String::as_str) == Some("false");
-        found.check(kept, || format!("{DO_NOT_DISRUPT} of {} is not as it was found", node.name));
-    }
-    found.check(view.run.debt.is_none(), || "the run ended and owes".into());
+    let name = chosen.and_then(|donor| donor["node"].as_str()).unwrap_or_default();
+    let machine = view.world.machines.values().find(|machine| machine.node.as_str() == name);
+    let node = view.world.nodes.iter().find(|node| node.name.as_str() == name).map(|node| view.world.shown(node));
+    let (Some(machine), Some(node)) = (machine, node) else { return };
+    found.check(machine.power == Power::Running, || format!("{name} is {:?}", machine.power));
+    found.check(node.ready && machine.silent.is_none(), || format!("{name} is not Ready"));
+    found.check(!node.unschedulable, || format!("{name} is cordoned"));
+    let left = [CLAIM, SCALE_DOWN_DISABLED].into_iter().find(|mark| node.annotations.contains_key(*mark));
+    found.check(left.is_none(), || format!("{name} carries {left:?}"));
+    // It was there before.
+    let kept = node.annotations.get(DO_NOT_DISRUPT).map(String::as_str) == Some("false");
+    found.check(kept, || format!("{DO_NOT_DISRUPT} of {name} is not as it was found"));
 }
 
 /// While a machine is off its node is cordoned, and autoscalers are kept off it; looked at whenever time passes.

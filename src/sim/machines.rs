@@ -138,13 +138,12 @@ impl World {
                 node.boot_id = format!("{:0>32}", format!("{}{}", machine.boots, node.boot_id.get(..8).unwrap_or("b")));
                 node.ready = true;
                 node.ready_since = Some(now);
+                mark(node, UNREACHABLE, false);
             }
             let off = machine.power != Power::Running;
             if machine.silent.is_some_and(|since| since + GRACE <= now) {
                 node.ready = false;
                 mark(node, UNREACHABLE, true);
-            } else if machine.silent.is_none() {
-                mark(node, UNREACHABLE, false);
             }
             let shutdown = off && machine.silent.is_some_and(|since| since + GRACE + GRACE <= now);
             if shutdown {
