@@ -48,7 +48,7 @@ async fn each_identity_of_a_machine_is_asked_for_in_its_own_words() {
         asked.extend(service.requests());
         assert!(stage.face.assertions().is_empty(), "Entra was not asked");
     }
-    insta::with_settings!({ snapshot_path => "../golden/azure", prepend_module_to_snapshot => false }, {
+    insta::with_settings!({ snapshot_path => "../golden/credentials", prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!("managed_identity", asked.join("\n"));
     });
 }
@@ -79,7 +79,7 @@ async fn the_authority_is_asked_for_the_clouds_audience() {
             asked.extend(stage.face.token_requests());
         }
     }
-    insta::with_settings!({ snapshot_path => "../golden/azure", prepend_module_to_snapshot => false }, {
+    insta::with_settings!({ snapshot_path => "../golden/credentials", prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!("authority", asked.join("\n"));
     });
 }
@@ -201,7 +201,7 @@ async fn the_azure_clis_login_works_in_the_real_binary() {
     assert_eq!(check(&checks, "Azure rights").0, "ok", "{checks:#?}");
     let asked = fs::read_to_string(dir.path().join("asked")).expect("what az was asked");
     // Once for all that doctor asks: each is half a second of Python.
-    insta::with_settings!({ snapshot_path => "../golden/azure", prepend_module_to_snapshot => false }, {
+    insta::with_settings!({ snapshot_path => "../golden/credentials", prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!("azure_cli", asked.replace(&stage.face.url(), "[face]"));
     });
     assert!(stage.face.assertions().is_empty(), "Entra was not asked");
