@@ -4,12 +4,19 @@
 
 #![expect(clippy::expect_used, reason = "a test says what should have held")]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use kamino_wf::{
     model::{Capture, Profile},
+    policy::obligations::CLAIM,
     sim::{Faults, Outcome, Scene, Session, Stop, World},
-    workflow::{self, RunState},
+    workflow::{self, Event, RunState},
 };
 
 fn scene() -> Scene {
@@ -99,6 +106,47 @@ fn a_cancel_at_any_point_gives_the_donor_back_first() {
     }
     println!("cancelled at each of {} points: {ends:?}", places.len());
     assert_eq!(ends.len(), 2, "some must be cancelled, and some be past the point of no return: {ends:?}");
+}
+
+/// What somebody does to the donor's claim as soon as it is drained.
+fn meddled(claim: Option<&'static str>, cancel_at: Option<u64>) -> (Outcome, bool) {
+    simulated(async || {
+        let mut session = Session::new(scene());
+        let shared = Arc::clone(&session.shared);
+        let asked = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&asked);
+        session.cancel_at = cancel_at;
+        let session = session.watched(Arc::new(move |_, line| {
+            let mut world = shared.world();
+            let drained = line.step.as_deref() == Some("DrainNode") && matches!(line.event, Event::Confirmed { .. });
+            let person = matches!(line.event, Event::PersonAsked { .. });
+            told.fetch_or(person, Ordering::Relaxed);
+            for node in world.nodes.iter_mut().filter(|node| node.annotations.contains_key(CLAIM)) {
+                match claim {
+                    // A person who was asked takes it off.
+                    Some(_) if person => drop(node.annotations.remove(CLAIM)),
+                    Some(text) if drained => drop(node.annotations.insert(CLAIM.to_owned(), text.to_owned())),
+                    None if drained => drop(node.annotations.remove(CLAIM)),
+                    Some(_) | None => {}
+                }
+            }
+        }));
+        (session.run(Stop::AtRest).await.expect("the store never fails"), asked.load(Ordering::Relaxed))
+    })
+}
+
+#[test]
+fn a_donor_whose_claim_somebody_takes_off_or_spoils_comes_back_all_the_same() {
+    let off = points().iter().position(|place| place.starts_with("begin_power_off")).expect("it is switched off");
+    for cancel_at in [None, Some(u64::try_from(off).expect("a small number"))] {
+        for (claim, person) in [(None, false), (Some("not ours to read"), true)] {
+            let (outcome, asked) = meddled(claim, cancel_at);
+            let what = format!("{claim:?}, cancelled at {cancel_at:?}");
+            assert!(outcome.violations.is_empty(), "{what}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
+            assert_eq!(asked, person, "{what}: a person is asked where nobody else can tell");
+            assert!(outcome.run.is_some_and(|run| run.ended() && run.debt.is_none()), "{what}");
+        }
+    }
 }
 
 #[test]

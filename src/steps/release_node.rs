@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{NodeBefore, ReadNode, take_away};
+use super::{HoldNode, NodeBefore, ReadNode, take_away};
 use crate::{
     cloud::Accepted,
     cluster::{Node, NodeChange},
-    model::{NodeName, RunId},
+    model::{Class, NodeName, RunId},
     policy::obligations::{AsFound, CLAIM, Claim, DO_NOT_DISRUPT, Duty, SCALE_DOWN_DISABLED},
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
@@ -32,6 +32,8 @@ pub struct Input {
     pub node: NodeName,
     /// Its uid.
     pub node_uid: String,
+    /// It was seen to be held by this run, so a claim that is not there any more was taken off by somebody.
+    pub held: bool,
     /// What is restored.
     pub as_found: AsFound,
     /// The namespace of the cleaning pod.
@@ -74,6 +76,7 @@ impl Effect for ReleaseNode {
             run: context.run,
             node: before.node,
             node_uid: before.node_uid,
+            held: context.outputs.contains_key(HoldNode::NAME),
             as_found: before.as_found,
             cleaning_namespace: before.cleaning_namespace,
             cleaning: before.cleaning,
@@ -88,7 +91,7 @@ impl Effect for ReleaseNode {
         }
         let node = ports.cluster.node(&want.node).await?.filter(|node| node.uid == want.node_uid);
         let Some(node) = node else { return Ok(Seen::Present(Released { lost: true })) };
-        if !ours(&node, want.run) {
+        if !ours(&node, want)? {
             return Ok(Seen::Present(Released { lost: false }));
         }
         Ok(match not_back(&node, ports.clock.now()) {
@@ -103,7 +106,9 @@ impl Effect for ReleaseNode {
             return Ok(Accepted::default());
         }
         let node = ports.cluster.node(&want.node).await?.filter(|node| node.uid == want.node_uid);
-        if let Some(node) = node.filter(|node| ours(node, want.run)) {
+        if let Some(node) = node
+            && ours(&node, want)?
+        {
             ports.cluster.change_node(&restored(&node, &want.as_found)).await?;
         }
         Ok(Accepted::default())
@@ -114,9 +119,18 @@ impl Effect for ReleaseNode {
     }
 }
 
-/// Our claim is on it. One that can't be read is another release's, and left.
-fn ours(node: &Node, run: RunId) -> bool {
-    Claim::on(node).is_ok_and(|claim| claim.is_some_and(|claim| claim.run == run))
+/// Whether it is this run's to give back. By its claim; where somebody has taken that off a node that was held, by what we have
+/// set and they have left. A claim that can't be read is nobody's word that nothing is owed: a person is asked.
+fn ours(node: &Node, want: &Input) -> Result<bool, StepError> {
+    match Claim::on(node) {
+        Ok(Some(claim)) => Ok(claim.run == want.run),
+        Ok(None) => {
+            let ours = |now: Option<&str>, before: Option<&str>| now == Some("true") && before != Some("true");
+            let mark = node.annotations.get(SCALE_DOWN_DISABLED).map(String::as_str);
+            Ok(want.held && ours(mark, want.as_found.scale_down_disabled.as_deref()))
+        }
+        Err(error) => Err(StepError { class: Class::Denied, code: "KW0604", text: error.to_string() }),
+    }
 }
 
 /// Why a node is not really back, if it is not.

@@ -1,4 +1,5 @@
-//! Drives runs: looks, asks, looks, waits, undoes, and journals before and after. One `turn` is at most one request.
+//! Drives runs: looks, asks, looks, waits, undoes, and journals before and after. One `turn` asks one step to
+//! act once at most.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -268,7 +269,7 @@ impl Engine {
         self.cells().get(&id).cloned()
     }
 
-    /// One turn of one run: at most one request, and everything about it durable.
+    /// One turn of one run: one step acts once at most, and everything about it is durable.
     pub async fn turn(&self, id: RunId) -> Result<Next, EngineError> {
         let Some(cell) = self.cell(id) else { return Ok(Next::Ended) };
         let run = cell.inner.lock().await.run.clone();

@@ -1,4 +1,4 @@
-//! One turn of one run: looks, asks, looks, waits, undoes. At most one request, journaled before and after.
+//! One turn of one run: looks, asks, looks, waits, undoes. A step is asked to act once at most, journaled before and after.
 
 use std::{
     collections::BTreeMap,
