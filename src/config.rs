@@ -418,19 +418,6 @@ fn checked_serve(file: ServeFile) -> Result<Serve, ConfigError> {
     })
 }
 
-/// A capture that was not seen to give a booted guest back as itself, and a clone of it as somebody new, is not offered.
-fn proved(setting: &str, capture: Capture) -> Result<Capture, ConfigError> {
-    match capture {
-        Capture::Live => Ok(capture),
-        Capture::Stop => Err(ConfigError::Bad {
-            setting: setting.to_owned(),
-            value: "stop".to_owned(),
-            remedy: "its cleaner is not finished in this release; use live, which takes no node out of service"
-                .to_owned(),
-        }),
-    }
-}
-
 fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
     let mut pools: Vec<Pool> = Vec::new();
     for (index, file) in files.into_iter().enumerate() {
@@ -481,7 +468,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             return Err(bad(at("keep"), keep, "expected 2 to 1000: the newest, and one to go back to"));
         }
         pools.push(Pool {
-            capture: proved(&at("capture"), capture.unwrap_or(Capture::Live))?,
+            capture: capture.unwrap_or(Capture::Live),
             profile: profile.parse().map_err(|error| said("profile", &profile, &error))?,
             name,
             scale_set,

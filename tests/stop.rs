@@ -197,3 +197,19 @@ fn whoever_lives_on_the_donor_is_asked_to_go_and_the_node_comes_back_all_the_sam
     println!("30 seeds ended: {ends:?}; {drained} were drained");
     assert!(ends.contains_key("done") && ends.contains_key("undone") && drained > 8, "{ends:?}, {drained} drained");
 }
+
+#[test]
+fn a_cleaning_that_fails_half_way_is_undone_with_its_reason_and_the_donor_comes_back() {
+    let (outcome, _) = run(&scene(), |session| {
+        session.shared.world().cleaner_fails = Some("zero the free pages of meta.db: Input/output error".into());
+    });
+    assert!(outcome.violations.is_empty(), "{:#?}\n{}", outcome.violations, outcome.log.join("\n"));
+    let run = outcome.run.expect("a run");
+    assert!(
+        run.debt.is_none() && matches!(run.state, RunState::Ended(workflow::Outcome::Undone { .. })),
+        "{:?}",
+        run.state
+    );
+    let said = outcome.log.join("\n");
+    assert!(said.contains("KW0608") && said.contains("Input/output error"), "{said}");
+}

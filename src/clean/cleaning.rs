@@ -27,17 +27,24 @@ const DATABASES: [&str; 2] = [
 ];
 const KERNELS_MAX: usize = 5;
 
-/// What to clean, and what the report is to say whom it is for.
-#[derive(Debug, Clone)]
-pub struct CleanRequest {
-    /// A block device, or a raw disk image. Nobody else may use it.
-    pub device: PathBuf,
-    /// Which kind of node it came from.
+/// What every cleaning is told, and its report says again.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Errand {
+    /// Which kind of node the disk is of.
     pub profile: Profile,
     /// The run that asks.
     pub run: String,
     /// Of this attempt.
     pub nonce: String,
+}
+
+/// A copy to clean.
+#[derive(Debug, Clone)]
+pub struct CleanRequest {
+    /// A block device, or a raw disk image. Nobody else may use it.
+    pub device: PathBuf,
+    /// For whom.
+    pub errand: Errand,
     /// A folder over which a tmpfs is mounted, visible to the cleaner only; need not exist.
     pub workdir: PathBuf,
 }
@@ -47,14 +54,17 @@ pub struct CleanRequest {
 /// # Errors
 /// See [`CleanError::exit_code`]: either nothing was cleaned, or it is to be run again.
 pub fn clean(request: &CleanRequest) -> Result<Report, CleanError> {
-    // Namespaces belong to a thread: on one of its own the rest of the process stays as it is, and all ends with it.
+    let began = Patience::for_at_most(Duration::MAX);
+    let mut report = apart(|| cleaning(request))?;
+    report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(report)
+}
+
+/// Does it on a thread of its own, as namespaces belong to a thread: the rest of the process stays where it is, and all that was
+/// mounted ends with the thread.
+pub(super) fn apart<T: Send>(work: impl FnOnce() -> Result<T, CleanError> + Send) -> Result<T, CleanError> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("clean".into()).spawn_scoped(scope, || {
-            let began = Patience::for_at_most(Duration::MAX);
-            let mut report = cleaning(request)?;
-            report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            Ok(report)
-        });
+        let thread = std::thread::Builder::new().name("clean".into()).spawn_scoped(scope, work);
         let thread = thread.map_err(CleanError::unprepared("start a thread"))?;
         let panicked = |_| CleanError::PartWay {
             doing: "finish: the cleaner itself broke".to_owned(),
@@ -65,8 +75,8 @@ pub fn clean(request: &CleanRequest) -> Result<Report, CleanError> {
 }
 
 fn cleaning(request: &CleanRequest) -> Result<Report, CleanError> {
-    let manifest = Manifest::for_copy(request.profile);
-    let mut report = Report::begin(request, &manifest);
+    let manifest = Manifest::for_copy(request.errand.profile);
+    let mut report = Report::begin(&request.errand, &manifest);
     let disk = Disk::open(&request.device)?;
     unshare(UnshareFlags::NEWNS | UnshareFlags::FS).map_err(CleanError::unprepared("make a mount namespace"))?;
     let workdir =
@@ -78,7 +88,7 @@ fn cleaning(request: &CleanRequest) -> Result<Report, CleanError> {
     let mounting = || CleanError::unprepared(format!("mount {} of {}", root.name(), disk.path().display()));
     let source = disk.source(&root, &bench).map_err(mounting())?;
     // The journal is replayed here. What it held may change what was seen before, so all is looked at again.
-    let mounted = bench.mount_ext4(source.node(), false).map_err(mounting())?;
+    let mounted = bench.mount(source.node(), root.kind, false).map_err(mounting())?;
     let copy = Beneath::new(mounted.at()).map_err(mounting())?;
     node::refuse_unknown(&copy, disk.path())?;
     packages::refuse_halfway(&copy)?;
@@ -108,7 +118,12 @@ fn cleaning(request: &CleanRequest) -> Result<Report, CleanError> {
     Ok(report)
 }
 
-fn apply(copy: &Beneath, mounted: &Path, manifest: &Manifest, report: &mut Report) -> Result<(), CleanError> {
+pub(super) fn apply(
+    copy: &Beneath,
+    mounted: &Path,
+    manifest: &Manifest,
+    report: &mut Report,
+) -> Result<(), CleanError> {
     let sync = || CleanError::part_way("sync what was overwritten");
     let root = rustix::fs::open(mounted, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|errno| sync()(errno.into()))?;
@@ -137,7 +152,7 @@ fn apply(copy: &Beneath, mounted: &Path, manifest: &Manifest, report: &mut Repor
     syncfs(&root).map_err(|errno| sync()(errno.into()))
 }
 
-fn scrub_databases(copy: &Beneath) -> Result<u64, PathError> {
+pub(super) fn scrub_databases(copy: &Beneath) -> Result<u64, PathError> {
     let mut pages = 0;
     for pattern in DATABASES {
         for found in copy.expand(pattern)? {
@@ -152,7 +167,7 @@ fn scrub_databases(copy: &Beneath) -> Result<u64, PathError> {
 }
 
 /// The kernels of the copy: the controller compares them with what the node said it runs.
-fn kernels(copy: &Beneath) -> Result<Vec<String>, PathError> {
+pub(super) fn kernels(copy: &Beneath) -> Result<Vec<String>, PathError> {
     let names = copy.names("/boot")?;
     let mut kernels: Vec<String> = names
         .iter()

@@ -1,59 +1,119 @@
 //! The command `kamino-wf clean`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{CleanRequest, DEFAULT_REPORT, DEFAULT_WORKDIR, Report, clean, write_report};
+use super::{
+    CleanError, CleanRequest, DEFAULT_REPORT, DEFAULT_WORKDIR, DonorRequest, Errand, Manifest, Report, SendProof,
+    clean, clean_as_unit, clean_donor, guard, write_report,
+};
 use crate::model::Profile;
 
-/// Clean a copy of a node's disk so that it can become an image.
+/// Clean the disk of a node so that it, or a copy of it, can become an image.
 ///
-/// Removes from the copy what made it that node's (machine id, host name, ssh keys, kubelet and agent credentials) and what its
-/// tenants left (containers, volumes, logs). Keeps the system, its patches and the cached images. The node itself is never touched:
-/// give it a copy, as a block device or a raw image that nobody else uses.
+/// With --device: a copy, as a block device or a raw image that nobody else uses. Removes what made it that node's (machine id, host
+/// name, ssh keys, kubelet and agent credentials) and what its tenants left (containers, volumes, logs). Keeps the system, its patches
+/// and the cached images. The node itself is never touched. It may be run twice, and run again after it was killed: the disk comes out
+/// the same. Needs root and the right to mount: in a container, a privileged one.
 ///
-/// It may be run twice, and run again after it was killed: the disk comes out the same.
+/// With --host-root: the disk of the node that it runs on, for `capture: stop`. STOPS ITS KUBELET AND KILLS ITS CONTAINERS; the node is itself
+/// again after a restart. Removes what tenants left, and keeps what makes it this node; what a copy must not have goes at the copy's first
+/// boot. A run starts this in a pod of its own, when the node is drained.
 ///
-/// Needs root and the right to mount: in a container, a privileged one.
-///
-/// Exit codes: 0 clean, 2 wrong arguments, 3 refused and nothing cleaned, 8 failed part-way (run it again).
+/// Exit codes: 0 clean, 2 wrong arguments, 3 refused and nothing cleaned, 8 failed part-way (a copy: run it again; a node: restart it).
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["device", "host_root", "as_unit", "guard"])))]
 pub struct CleanArgs {
-    /// Where the copy is attached: a whole disk with a GPT, or a bare ext4 file system.
-    #[arg(long, value_name = "PATH")]
-    device: PathBuf,
-    /// Which kind of node the disk came from; decides what is removed and what must stay.
-    #[arg(long, value_name = "aks-engine|kubeadm")]
-    profile: Profile,
+    /// Where the copy is attached: a whole disk with a GPT, or a bare file system (ext4 or xfs).
+    #[arg(long, value_name = "PATH", requires = "errand")]
+    device: Option<PathBuf>,
+    /// Where the root of the node is mounted: never this program's own root.
+    #[arg(long, value_name = "PATH", requires_all = ["errand", "node_uid", "product_uuid", "boot_id", "proof"])]
+    host_root: Option<PathBuf>,
+    /// Which kind of node the disk is of; decides what is removed and what must stay.
+    #[arg(long, value_name = "aks-engine|kubeadm", group = "errand", requires_all = ["run", "nonce"])]
+    profile: Option<Profile>,
     /// The run that this belongs to; comes back in the report.
     #[arg(long, value_name = "ID", value_parser = word)]
-    run: String,
+    run: Option<String>,
     /// A word of this attempt's own; comes back in the report, so that an old report is not taken for this one.
     #[arg(long, value_name = "WORD", value_parser = word)]
-    nonce: String,
+    nonce: Option<String>,
+    /// With --host-root: uid of the node's Node; comes back in the proof.
+    #[arg(long, value_name = "UID", value_parser = word)]
+    node_uid: Option<String>,
+    /// With --host-root: the machine's product UUID. In any other machine nothing is touched.
+    #[arg(long, value_name = "UUID", value_parser = word)]
+    product_uuid: Option<String>,
+    /// With --host-root: the machine's boot id. In any other boot nothing is touched.
+    #[arg(long, value_name = "UUID", value_parser = word)]
+    boot_id: Option<String>,
+    /// With --host-root: the `ConfigMap` that takes the proof, by the pod's own token.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    proof: Option<String>,
     /// Where to leave the report, one line of JSON. The default is what Kubernetes shows as a container's termination message.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_REPORT)]
     report: PathBuf,
-    /// A folder to mount a private tmpfs over; nobody else sees it, and it is gone afterwards. It need not exist if one above it does.
+    /// With --device: a folder to mount a private tmpfs over; nobody else sees it, and it is gone afterwards. It need not exist if one above it does.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_WORKDIR)]
     workdir: PathBuf,
+    /// What --host-root starts on the host, with the folder that it has left there.
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    as_unit: Option<PathBuf>,
+    /// What a cleaned node's disk runs early at each boot.
+    #[arg(long, hide = true)]
+    guard: bool,
 }
 
-/// Runs the command: the report goes to its file and to stdout, a complaint to stderr.
+/// Runs the command: the report goes to its file and to stdout, a complaint to stderr. `send` leaves a donor's proof in the cluster.
 #[must_use]
-pub fn run(args: CleanArgs) -> ExitCode {
-    let CleanArgs { device, profile, run, nonce, report: report_path, workdir } = args;
-    let request = CleanRequest { device, profile, run, nonce, workdir };
-    let (report, code) = match clean(&request) {
-        Ok(report) => (report, 0),
+pub fn run(args: CleanArgs, send: SendProof<'_>) -> ExitCode {
+    if args.guard {
+        return guard();
+    }
+    if let Some(folder) = &args.as_unit {
+        return match clean_as_unit(folder, send) {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&format!("failed to {}", error.reason()));
+                ExitCode::from(error.exit_code())
+            }
+        };
+    }
+    // The parser has made sure of these.
+    let CleanArgs { profile: Some(profile), run: Some(run), nonce: Some(nonce), .. } = args else {
+        complain("--profile, --run and --nonce are needed");
+        return ExitCode::from(2);
+    };
+    let errand = Errand { profile, run, nonce };
+    if let Some(device) = args.device {
+        let request = CleanRequest { device, errand: errand.clone(), workdir: args.workdir };
+        let manifest = Manifest::for_copy(profile);
+        return tell(clean(&request), &errand, &manifest, &args.report);
+    }
+    let words = (args.host_root, args.node_uid, args.product_uuid, args.boot_id, args.proof);
+    let (Some(host_root), Some(node_uid), Some(product_uuid), Some(boot_id), Some(proof)) = words else {
+        complain("--host-root, --node-uid, --product-uuid, --boot-id and --proof are needed together");
+        return ExitCode::from(2);
+    };
+    let request = DonorRequest { errand: errand.clone(), node_uid, product_uuid, boot_id, proof };
+    tell(clean_donor(&host_root, &request), &errand, &request.manifest(), &args.report)
+}
+
+fn tell(outcome: Result<Report, CleanError>, errand: &Errand, manifest: &Manifest, path: &Path) -> ExitCode {
+    let (report, code) = match outcome {
+        Ok(report) => {
+            let code = report.verdict.exit_code();
+            (report, code)
+        }
         Err(error) => {
             complain(&format!("failed to {}", error.reason()));
-            (Report::of_failure(&request, &error), error.exit_code())
+            (Report::of_failure(errand, manifest, &error), error.exit_code())
         }
     };
     say(&report.to_json());
-    if let Err(error) = write_report(&report_path, &report) {
-        complain(&format!("failed to write the report to {}: {error}", report_path.display()));
+    if let Err(error) = write_report(path, &report) {
+        complain(&format!("failed to write the report to {}: {error}", path.display()));
     }
     ExitCode::from(code)
 }

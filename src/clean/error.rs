@@ -19,7 +19,7 @@ pub struct PathError {
 
 /// Everything that `clean` can end with except success.
 ///
-/// All variants but the last four mean that nothing was cleaned: the disk is as it was found (its journal may have been replayed).
+/// All variants but the last five mean that nothing was cleaned: the disk is as it was found (its journal may have been replayed).
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
     /// The path given with `--device` cannot be opened.
@@ -48,7 +48,7 @@ pub enum CleanError {
     },
     /// The disk is arranged in a way that no profile covers.
     #[error(
-        "find one ext4 root on {device:?}: {found}; clean disks with a GPT or a bare ext4 file system, all in one root"
+        "find one ext4 or xfs root on {device:?}: {found}; clean disks with a GPT or a bare file system, all in one root"
     )]
     UnknownLayout {
         /// As given.
@@ -67,6 +67,32 @@ pub enum CleanError {
     /// A node's disk, caught at a moment that makes no good image.
     #[error("find the disk fit for an image: {what}; take another snapshot later")]
     Unfit {
+        /// What was seen, with its value.
+        what: String,
+    },
+    /// The path given with `--host-root` is not the root of the machine.
+    #[error("take {path:?} for the root of a machine: {found}; mount the host's / there, and give the pod hostPID")]
+    NotAHost {
+        /// As given.
+        path: PathBuf,
+        /// What it is instead.
+        found: String,
+    },
+    /// The machine is not the one that the arguments mean, or not in the boot that they mean.
+    #[error(
+        "clean this machine: its {what} is {found:?}, expected {expected:?}; a run makes a pod of its own for each boot"
+    )]
+    AnotherMachine {
+        /// `product UUID` or `boot id`.
+        what: &'static str,
+        /// Of this machine.
+        found: String,
+        /// As given.
+        expected: String,
+    },
+    /// A machine that would not come back as itself, or whose copy would not become somebody new.
+    #[error("clean a machine in place: {what}; use capture: live for this pool, or change the machine")]
+    UnfitMachine {
         /// What was seen, with its value.
         what: String,
     },
@@ -98,6 +124,12 @@ pub enum CleanError {
         /// What was asked and what it answered.
         what: String,
     },
+    /// A service of the donor did not do what it was told.
+    #[error("{what}; the machine is a node again after a restart")]
+    Machine {
+        /// What was asked, and what came of it.
+        what: String,
+    },
     /// Looked at again, something of the manifest is still there.
     #[error("find the copy clean: still there: {paths}; run it again, and if it stays drop this copy")]
     Left {
@@ -107,9 +139,9 @@ pub enum CleanError {
 }
 
 impl CleanError {
-    /// The exit code: 3 when nothing was cleaned, 8 when it failed part-way.
+    /// Whether nothing was cleaned, or it failed part-way.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn verdict(&self) -> Verdict {
         match self {
             Self::Missing { .. }
             | Self::NotADisk { .. }
@@ -117,16 +149,21 @@ impl CleanError {
             | Self::UnknownLayout { .. }
             | Self::NotANode { .. }
             | Self::Unfit { .. }
+            | Self::NotAHost { .. }
+            | Self::AnotherMachine { .. }
+            | Self::UnfitMachine { .. }
             | Self::Unprepared { .. }
-            | Self::Unreadable(_) => 3,
-            Self::PartWay { .. } | Self::Path(_) | Self::Runtime { .. } | Self::Left { .. } => 8,
+            | Self::Unreadable(_) => Verdict::Refused,
+            Self::PartWay { .. } | Self::Path(_) | Self::Runtime { .. } | Self::Machine { .. } | Self::Left { .. } => {
+                Verdict::Failed
+            }
         }
     }
 
-    /// The verdict that goes with [`exit_code`](Self::exit_code).
+    /// The exit code that goes with [`verdict`](Self::verdict).
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        if self.exit_code() == 3 { Verdict::Refused } else { Verdict::Failed }
+    pub fn exit_code(&self) -> u8 {
+        self.verdict().exit_code()
     }
 
     /// The whole chain of causes in one line.

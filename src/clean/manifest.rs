@@ -46,17 +46,30 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Both columns of a profile: what a copy loses.
+    /// Both columns of a profile: what a copy loses that is cleaned before it boots.
     #[must_use]
     pub fn for_copy(profile: Profile) -> Self {
-        let own: [(Column, &[Line]); 2] = match profile {
-            Profile::Kubeadm => [(Column::Donor, KUBEADM_DONOR), (Column::Clone, KUBEADM_CLONE)],
-            Profile::AksEngine => [(Column::Donor, &[]), (Column::Clone, AKS_ENGINE_CLONE)],
-        };
-        let all = [(Column::Donor, DONOR), own[0], (Column::Clone, CLONE), own[1]];
-        let entries = all
-            .into_iter()
-            .flat_map(|(column, lines)| lines.iter().map(move |&(verb, pattern)| Entry { column, verb, pattern }))
+        let (donor, clone) = own(profile);
+        let parts = [(Column::Donor, DONOR), (Column::Donor, donor), (Column::Clone, CLONE), (Column::Clone, clone)];
+        Self::of(&[parts.as_slice(), &[(Column::Clone, GUARD)]].concat())
+    }
+
+    /// What a donor may lose, which is to come back as itself.
+    #[must_use]
+    pub fn for_donor(profile: Profile) -> Self {
+        Self::of(&[(Column::Donor, DONOR), (Column::Donor, own(profile).0)])
+    }
+
+    /// What the guard takes from a copy at its first boot: the rest.
+    #[must_use]
+    pub fn for_clone(profile: Profile) -> Self {
+        Self::of(&[(Column::Clone, CLONE), (Column::Clone, own(profile).1)])
+    }
+
+    fn of(parts: &[(Column, &[Line])]) -> Self {
+        let entries = parts
+            .iter()
+            .flat_map(|&(column, lines)| lines.iter().map(move |&(verb, pattern)| Entry { column, verb, pattern }))
             .collect();
         Self { entries }
     }
@@ -81,6 +94,14 @@ impl Manifest {
 
 type Line = (Verb, &'static str);
 use Verb::{Empty, Erase, Unlink};
+
+/// The lines of one profile only: of the donor, and of a clone.
+const fn own(profile: Profile) -> (&'static [Line], &'static [Line]) {
+    match profile {
+        Profile::Kubeadm => (KUBEADM_DONOR, KUBEADM_CLONE),
+        Profile::AksEngine => (&[], AKS_ENGINE_CLONE),
+    }
+}
 
 const DONOR: &[Line] = &[
     (Erase, "/var/lib/kubelet/pods/*"),
@@ -179,6 +200,9 @@ const AKS_ENGINE_CLONE: &[Line] = &[
     (Unlink, "/etc/kubernetes/certs/kubeletserver.crt"),
 ];
 
+/// A donor that was cleaned in place has a guard, which would do once more at the first boot what is done here. It looks for this.
+const GUARD: &[Line] = &[(Unlink, "/var/lib/kamino-wf/donor.json")];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +238,23 @@ mod tests {
                 assert_ne!(entry.pattern, path);
                 assert!(!path.starts_with(&format!("{}/", entry.pattern)), "{} takes {path}", entry.pattern);
             }
+        }
+    }
+
+    #[test]
+    fn a_donor_keeps_what_makes_it_that_node() {
+        let identity =
+            ["/etc/machine-id", "/etc/hostname", "/etc/ssh/ssh_host_", "/var/lib/kubelet/pki", "/var/lib/cloud/sem"];
+        let identity =
+            [identity.as_slice(), &["/etc/kubernetes/kubelet.conf", "/var/lib/cloud/data", "/var/lib/waagent/*/mrseq"]];
+        for profile in Profile::ALL {
+            let (donor, clone, copy) =
+                (Manifest::for_donor(profile), Manifest::for_clone(profile), Manifest::for_copy(profile));
+            for kept in identity.concat() {
+                assert!(donor.entries().iter().all(|entry| !entry.pattern.starts_with(kept)), "{kept}");
+            }
+            assert!(clone.entries().iter().any(|entry| entry.pattern == "/etc/machine-id"));
+            assert_eq!(donor.entries().len() + clone.entries().len() + GUARD.len(), copy.entries().len());
         }
     }
 

@@ -8,6 +8,7 @@
 //!          ├────> manifest, beneath, tree            the listed paths, resolved inside the copy only
 //!          ├────> verify, trim, canary               looked at again; freed blocks given back to the disk
 //!          └────> report                             what was done, in at most 4 KiB
+//! donor ──────────> all of these                       a donor's own disk, cleaned in place; see there
 //! ```
 //!
 //! Everything up to the first change may refuse, and then the disk is as it was found. From there on a failure, a kill or a
@@ -21,6 +22,7 @@ mod canary;
 mod cleaning;
 pub mod cli;
 mod device;
+mod donor;
 mod error;
 mod layout;
 mod loops;
@@ -29,13 +31,15 @@ mod mounts;
 mod node;
 mod packages;
 mod patience;
+mod programs;
 mod report;
 mod runtime;
 mod tree;
 mod trim;
 mod verify;
 
-pub use cleaning::{CleanRequest, DEFAULT_WORKDIR, clean};
+pub use cleaning::{CleanRequest, DEFAULT_WORKDIR, Errand, clean};
+pub use donor::{DonorRequest, ProofPlace, SendProof, clean_as_unit, clean_donor, guard};
 pub use error::{CleanError, PathError};
 pub use manifest::{Column, Entry, Manifest, Verb};
 pub use report::{DEFAULT_REPORT, Discard, ItemCount, REPORT_SIZE_MAX, Report, Verdict, write_report};

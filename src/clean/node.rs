@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::beneath::Beneath;
 use super::error::{CleanError, PathError};
-use super::runtime::{META_DB, PROGRAM_FOLDERS};
+use super::programs::PROGRAM_FOLDERS;
+use super::runtime::META_DB;
 
 /// Traces that every node of either profile has.
 const TRACES: [&str; 2] = ["/var/lib/kubelet", "/var/lib/containerd"];

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::cleaning::CleanRequest;
+use super::cleaning::Errand;
 use super::error::CleanError;
 use super::manifest::Manifest;
 use crate::model::Profile;
@@ -25,6 +25,18 @@ pub enum Verdict {
     Refused,
     /// Begun and not finished; to be run again.
     Failed,
+}
+
+impl Verdict {
+    /// What the command ends with.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Refused => 3,
+            Self::Failed => 8,
+        }
+    }
 }
 
 /// How the freed blocks were made unreadable.
@@ -94,12 +106,12 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn begin(request: &CleanRequest, manifest: &Manifest) -> Self {
+    pub(super) fn begin(errand: &Errand, manifest: &Manifest) -> Self {
         Self {
             version: 1,
-            run: request.run.clone(),
-            nonce: request.nonce.clone(),
-            profile: request.profile,
+            run: errand.run.clone(),
+            nonce: errand.nonce.clone(),
+            profile: errand.profile,
             manifest: manifest.hash(),
             verdict: Verdict::Failed,
             reason: None,
@@ -122,8 +134,8 @@ impl Report {
 
     /// The report of a cleaning that did not end clean, so that the controller learns why.
     #[must_use]
-    pub fn of_failure(request: &CleanRequest, error: &CleanError) -> Self {
-        let mut report = Self::begin(request, &Manifest::for_copy(request.profile));
+    pub fn of_failure(errand: &Errand, manifest: &Manifest, error: &CleanError) -> Self {
+        let mut report = Self::begin(errand, manifest);
         report.verdict = error.verdict();
         report.reason = Some(error.reason());
         report
@@ -170,19 +182,13 @@ pub fn write_report(path: &Path, report: &Report) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn request() -> CleanRequest {
-        CleanRequest {
-            device: "/dev/kwf".into(),
-            profile: Profile::Kubeadm,
-            run: "0123456789ab".into(),
-            nonce: "n".into(),
-            workdir: "/run/kamino-wf".into(),
-        }
+    fn errand() -> Errand {
+        Errand { profile: Profile::Kubeadm, run: "0123456789ab".into(), nonce: "n".into() }
     }
 
     #[test]
     fn a_long_list_is_cut_and_says_so() {
-        let mut report = Report::begin(&request(), &Manifest::for_copy(Profile::Kubeadm));
+        let mut report = Report::begin(&errand(), &Manifest::for_copy(Profile::Kubeadm));
         report.items = (0..200).map(|n| ItemCount { path: format!("/var/lib/some/long/path/{n}"), files: n }).collect();
         let text = report.to_json();
         assert!(text.len() <= REPORT_SIZE_MAX);
@@ -194,7 +200,7 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_on_a_character() {
         let error = CleanError::Unfit { what: "ä\"".repeat(4000) };
-        let text = Report::of_failure(&request(), &error).to_json();
+        let text = Report::of_failure(&errand(), &Manifest::for_copy(Profile::Kubeadm), &error).to_json();
         assert!(text.len() <= REPORT_SIZE_MAX);
         let back: Report = serde_json::from_str(&text).expect("JSON of our own");
         assert_eq!(back.verdict, Verdict::Refused);

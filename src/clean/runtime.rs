@@ -4,13 +4,12 @@
 //! own, and without the capabilities that it has no use for: it is a program from a disk that tenants wrote to. When that first
 //! process ends the kernel kills all others in there, and it dies with the thread that started it.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use rustix::fs::FileType;
@@ -22,6 +21,7 @@ use super::error::CleanError;
 use super::loops::make_node;
 use super::mounts::unshare;
 use super::patience::Patience;
+use super::programs::{FOLDER, PROGRAM_FOLDERS, bounded, complaint, plain};
 
 /// containerd opens its databases and starts within a second; a busy disk may take far longer.
 const START_MAX: Duration = Duration::from_mins(1);
@@ -29,14 +29,11 @@ const START_MAX: Duration = Duration::from_mins(1);
 const REMOVE_MAX: Duration = Duration::from_mins(10);
 /// An orderly stop closes the databases.
 const STOP_MAX: Duration = Duration::from_secs(20);
-/// How much of a complaint goes into the report.
-const COMPLAINT_MAX: usize = 600;
 /// Removed in one call of `ctr`.
 const BATCH: usize = 50;
 
 /// The name of what we make in containerd to remove it again.
 const OURS: &str = "kamino-wf";
-const FOLDER: &str = "/run/kamino-wf";
 const SOCKET: &str = "/run/kamino-wf/containerd.sock";
 /// containerd's own database, from the root of a node; there from its first start on.
 pub(super) const META_DB: &str = "var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db";
@@ -53,9 +50,6 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 [grpc]
 address = "/run/kamino-wf/containerd.sock"
 "#;
-
-/// Where nodes have containerd and its client.
-pub(super) const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/bin", "/opt/containerd/bin"];
 
 /// What containerd had.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,9 +75,9 @@ fn removal(copy: &Path) -> Result<Removed, CleanError> {
     enter(copy).map_err(CleanError::part_way("shut the copy's containerd into namespaces of its own"))?;
     let containerd = program("containerd")?;
     let mut daemon = Daemon::start(&containerd)?;
-    let client = Client { program: program("ctr")?, patience: Patience::for_at_most(REMOVE_MAX) };
+    let client = Client::of(SOCKET)?;
     let mut removed = Removed::default();
-    for space in client.list("default", &["namespaces", "ls", "-q"])? {
+    for space in client.spaces()? {
         removed.containers += client.remove_all(&space)?;
         removed.images += client.list(&space, &["images", "ls", "-q"])?.len() as u64;
     }
@@ -157,7 +151,7 @@ struct Daemon(Child);
 
 impl Daemon {
     fn start(program: &Path) -> Result<Self, CleanError> {
-        let mut command = in_copy(program);
+        let mut command = plain(program);
         command.args(["--config", "/run/kamino-wf/config.toml", "--log-level", "error"]);
         let log =
             fs::File::create(Path::new(FOLDER).join("log")).map_err(CleanError::part_way("write containerd's log"))?;
@@ -201,12 +195,24 @@ impl Drop for Daemon {
 }
 
 /// The command line client of containerd, from the copy as well: it speaks the same protocol.
-struct Client {
+pub(super) struct Client {
     program: PathBuf,
+    /// Where its containerd listens.
+    address: &'static str,
     patience: Patience,
 }
 
 impl Client {
+    /// Of the containerd that listens there, on the system that is this thread's root.
+    pub(super) fn of(address: &'static str) -> Result<Self, CleanError> {
+        Ok(Self { program: program("ctr")?, address, patience: Patience::for_at_most(REMOVE_MAX) })
+    }
+
+    /// containerd's namespaces.
+    pub(super) fn spaces(&self) -> Result<Vec<String>, CleanError> {
+        self.list("default", &["namespaces", "ls", "-q"])
+    }
+
     fn remove_all(&self, space: &str) -> Result<u64, CleanError> {
         let containers = self.list(space, &["containers", "ls", "-q"])?;
         for batch in containers.chunks(BATCH) {
@@ -246,15 +252,14 @@ impl Client {
         if leases.iter().any(|lease| lease == OURS) { Ok(String::new()) } else { Err(error) }
     }
 
-    fn list(&self, space: &str, args: &[&str]) -> Result<Vec<String>, CleanError> {
+    pub(super) fn list(&self, space: &str, args: &[&str]) -> Result<Vec<String>, CleanError> {
         Ok(self.run(space, args)?.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect())
     }
 
-    fn run(&self, space: &str, args: &[&str]) -> Result<String, CleanError> {
+    pub(super) fn run(&self, space: &str, args: &[&str]) -> Result<String, CleanError> {
         let asked = || format!("ctr {} in namespace {space}", args[..args.len().min(4)].join(" "));
-        let mut command = in_copy(&self.program);
-        command.args(["--address", SOCKET, "--namespace", space]).args(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = plain(&self.program);
+        command.args(["--address", self.address, "--namespace", space]).args(args);
         let output = bounded(&mut command, &self.patience).map_err(CleanError::part_way(asked()))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -262,34 +267,6 @@ impl Client {
         let text = complaint(&String::from_utf8_lossy(&output.stderr));
         Err(failure(&format!("{} ended with {}: {text}", asked(), output.status)))
     }
-}
-
-/// The output of a command that is killed at a deadline.
-fn bounded(command: &mut Command, patience: &Patience) -> io::Result<Output> {
-    // Output goes to files: this thread can start no other that would drain a pipe, see `removal`.
-    let (out, err) = (Path::new(FOLDER).join("out"), Path::new(FOLDER).join("err"));
-    command.stdout(fs::File::create(&out)?).stderr(fs::File::create(&err)?);
-    let mut child = command.spawn()?;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Output { status, stdout: fs::read(&out)?, stderr: fs::read(&err)? });
-        }
-        if !patience.wait() {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no end within {} s", REMOVE_MAX.as_secs())));
-        }
-    }
-}
-
-fn in_copy(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new(program);
-    command
-        .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("TMPDIR", FOLDER);
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
-    command
 }
 
 /// Makes the command the init of its PID namespace: with `/proc` of that namespace, and dying with the thread that starts it.
@@ -310,13 +287,6 @@ fn log_text() -> String {
         let _ = file.take(1 << 20).read_to_string(&mut text);
     }
     text
-}
-
-/// The end of what a program said, on one line.
-fn complaint(text: &str) -> String {
-    let line = text.trim().replace('\n', "; ");
-    let skip = line.chars().count().saturating_sub(COMPLAINT_MAX);
-    line.chars().skip(skip).collect()
 }
 
 fn failure(what: &str) -> CleanError {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     app::{self, Drove, NoCredential, NoSuchImage, NoSuchNode, UnusableAccess},
+    clean::{ProofPlace, cli::CleanArgs},
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, check_variables},
     http::{Answer, CallError, Client, Mutations, ProblemKind, RunView, Terms, VERSION as API_VERSION, What},
@@ -39,7 +40,7 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     if let Command::Clean(args) = cli.command {
-        return crate::clean::cli::run(args);
+        return clean(args);
     }
     match prepare(&cli).and_then(|()| dispatch(cli)) {
         Ok(code) => code.into(),
@@ -48,6 +49,15 @@ pub fn main() -> ExitCode {
             code_of(&error).into()
         }
     }
+}
+
+/// The cleaner has no settings, no store and no runtime; what it leaves in the cluster is sent for it.
+fn clean(args: CleanArgs) -> ExitCode {
+    let send = |place: &ProofPlace, words: &str| {
+        let ProofPlace { kubeconfig, namespace, name, key } = place;
+        app::leave_proof(kubeconfig.clone(), namespace, name, key, words).map_err(|error| format!("{error:#}"))
+    };
+    crate::clean::cli::run(args, &send)
 }
 
 /// Logging, and variables with a typo.
@@ -133,7 +143,7 @@ fn dispatch(cli: Cli) -> Result<Code> {
         }
         Command::Clean(args) => {
             // Handled before anything else is prepared.
-            let _ = crate::clean::cli::run(args);
+            let _ = clean(args);
             Ok(Code::Ok)
         }
         Command::Doctor(args) => {

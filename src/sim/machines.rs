@@ -180,10 +180,16 @@ impl World {
             }
             machine.silent.get_or_insert(pod.proves_at);
             let disk = machine.disk.clone();
-            self.cleaned.insert(disk, spec.nonce.clone());
-            let proof = json!({ "run": spec.run.short(), "nonce": spec.nonce, "bootId": spec.boot_id,
-                                "productUuid": spec.product_uuid, "profile": spec.profile, "verdict": "clean",
-                                "erased": 1234, "trimmed": true });
+            let (verdict, reason) = match &self.cleaner_fails {
+                Some(reason) => ("failed", Some(reason)),
+                None => ("clean", None),
+            };
+            if reason.is_none() {
+                self.cleaned.insert(disk, spec.nonce.clone());
+            }
+            let proof = json!({ "version": 1, "run": spec.run.0, "nonce": spec.nonce, "profile": spec.profile,
+                                "nodeUid": spec.node_uid, "productUuid": spec.product_uuid, "bootId": spec.boot_id,
+                                "verdict": verdict, "reason": reason });
             self.proofs.insert(spec.run.short(), proof.to_string());
         }
     }

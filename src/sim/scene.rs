@@ -129,6 +129,7 @@ impl Scene {
             pods: BTreeMap::new(),
             donor_pods: BTreeMap::new(),
             proofs: BTreeMap::new(),
+            cleaner_fails: None,
             machines: BTreeMap::new(),
             claims: BTreeMap::new(),
             volumes: BTreeMap::new(),

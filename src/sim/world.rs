@@ -215,6 +215,8 @@ pub struct World {
     pub donor_pods: BTreeMap<String, DonorPod>,
     /// What they have left as proof, by run.
     pub proofs: BTreeMap<String, String>,
+    /// Why cleaners on donors fail, when they do.
+    pub cleaner_fails: Option<String>,
     /// Machines by their instances' keys.
     pub machines: Machines,
     /// Claims by namespace/name.

@@ -16,12 +16,14 @@ mod plant;
 mod support;
 
 mod aks_engine;
+mod in_place;
 mod kubeadm;
 mod kubelet;
 mod machine;
 mod pool;
 mod raw;
 mod seed;
+mod stop;
 mod tenant;
 
 use std::{collections::BTreeSet, fs};

@@ -177,7 +177,8 @@ where
     api.create(&PostParams::default(), &object).await.expect("the object can be made");
 }
 
-async fn create_any(admin: &Client, object: Value) {
+/// Makes an object of any kind, as the administrator.
+pub async fn create_any(admin: &Client, object: Value) {
     let kind = object["kind"].as_str().expect("a kind").to_owned();
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", &kind));
     let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {

@@ -6,13 +6,19 @@
 //! on another machine, runs something that refuses.
 
 use k8s_openapi::{
-    api::core::v1::{Container, HostPathVolumeSource, Pod, PodSpec, SecurityContext, Toleration, Volume, VolumeMount},
+    api::core::v1::{
+        ConfigMap, Container, HostPathVolumeSource, Pod, PodSpec, SecurityContext, Toleration, Volume, VolumeMount,
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
-use super::objects::labels_of;
-use crate::cluster::{DonorCleaning, NodeChange};
+use super::{connect::KubernetesCluster, objects::labels_of};
+use crate::cluster::{ClusterError, DonorCleaning, NodeChange};
 
 /// The `ConfigMap` in the cleaning namespace that takes proofs, a key a run. The chart makes it, with a Role that names it.
 pub(super) const PROOFS: &str = "kamino-wf-proofs";
@@ -22,6 +28,21 @@ const ACCOUNT: &str = "kamino-wf-cleaner";
 const HOST: &str = "/host";
 /// From the pod's start: the step's own deadline is shorter.
 const DEADLINE_SECONDS: i64 = 1200;
+
+impl KubernetesCluster {
+    /// Leaves a proof; writes over the one of an attempt whose answer was lost. Not of the port: only the cleaner on a donor
+    /// does this, with the token of its own pod.
+    ///
+    /// # Errors
+    /// What the API server said; it may be sent again.
+    pub async fn leave_proof(&self, namespace: &str, name: &str, key: &str, words: &str) -> Result<(), ClusterError> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let patch = Patch::Merge(json!({ "data": { key: words } }));
+        let how = PatchParams::default();
+        self.call(format!("patch config map {namespace}/{name}"), maps.patch_metadata(name, &how, &patch)).await?;
+        Ok(())
+    }
+}
 
 /// A merge patch over the version that was seen: the server refuses it when the node is another by now.
 pub(super) fn node_patch(want: &NodeChange) -> Value {
