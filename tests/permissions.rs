@@ -17,8 +17,8 @@ const NO_STEPS: [&str; 5] = ["the daemon", "the janitor", "images", "status", "r
 
 #[test]
 fn rights_are_for_steps_that_there_are() {
-    let names = |list| plan(list).into_iter().map(|step| step.name).collect::<Vec<String>>();
-    let (live, stop) = (names(LIVE), names(STOP));
+    let steps_of = |list| plan(list).into_iter().map(|step| step.name).collect::<Vec<String>>();
+    let (live, stop) = (steps_of(LIVE), steps_of(STOP));
     let known = |part: Part, step: &str| {
         let planned = if part == Part::Every { &live } else { &stop };
         planned.iter().any(|name| name == step) || TO_COME.contains(&step) || NO_STEPS.contains(&step)

@@ -174,7 +174,7 @@ fn words(node: &Node, claim: &Claim, power: Option<&Power>, pod: bool, cleaned: 
         Power::Running => {}
         Power::Starting => words.push(format!("wait for instance {instance} to start")),
         Power::Stopping | Power::Deallocating => {
-            words.push(format!("wait for instance {instance} to stop, and start it"))
+            words.push(format!("wait for instance {instance} to stop, and start it"));
         }
         Power::Stopped | Power::Deallocated | Power::Other(_) => words.push(format!("start instance {instance}")),
     }

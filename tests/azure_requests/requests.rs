@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::SignedDuration;
 use kamino_wf::{
     cloud::{Cloud as _, Granted, ImageRef, Leftovers, Machine, OperationState, Power, Powered, Provisioning},
-    doctor::{self, Galleries, Groups, State},
+    doctor::{self, Check, Galleries, Groups, State},
     model::{Class, DiskId, InstanceId, Region, ResourceId, VersionName},
     permissions::{STOP_AZURE, Uses, in_azure},
     policy::provenance::PINNED,
@@ -172,12 +172,14 @@ async fn a_right_that_only_stopping_needs_is_missed_only_there() {
         let rest: Vec<Value> = all.iter().filter(lacks).cloned().collect();
         assert_eq!(rest.len(), all.len() - 1, "{missing:?}");
         stage.face.grant(rest);
-        for (stop, wrong) in [(false, 0), (true, 1)] {
+        for (stop, expected) in [(false, 0), (true, 1)] {
             let uses = Uses { stop, forced_drain: false };
             let groups = Groups::from([(stage.scale_set().group(), uses)]);
             let (checks, _) = doctor::azure(&stage.azure, &groups, &Galleries::new()).await;
-            let lacking: Vec<_> = checks.iter().filter(|check| check.state == State::Wrong).collect();
-            assert_eq!(lacking.len(), wrong, "{missing:?}, {uses:?}: {checks:#?}");
+            // The world's clock is not ours, which is said as well.
+            let wrong = |check: &&Check| check.state == State::Wrong && doctor::RIGHTS.contains(&check.name.as_str());
+            let lacking: Vec<_> = checks.iter().filter(wrong).collect();
+            assert_eq!(lacking.len(), expected, "{missing:?}, {uses:?}: {checks:#?}");
             assert!(lacking.iter().all(|check| check.seen.contains(missing.action)), "{lacking:#?}");
         }
     }
