@@ -7,6 +7,7 @@ mod plan;
 mod proof;
 mod remains;
 mod remote;
+mod rescue;
 mod serve;
 mod status;
 
@@ -29,8 +30,10 @@ use crate::{
         kubernetes::{ConnectError, KubernetesCluster},
     },
     config::{Config, ConfigError, Pool},
+    doctor::Groups,
     http,
-    model::{DonorChoice, InstanceId, NodeName, RunId},
+    model::{Capture, DonorChoice, InstanceId, NodeName, RunId},
+    permissions::Uses,
     policy::ranking::Rules,
     store::{Holder, Journal, Place as StorePlace, StoreError, StoreGuard, open_dir, read_dir},
     workflow::{Authority, Driver, Engine, Observer, Parts, RunSpec, Summary},
@@ -43,6 +46,7 @@ pub use plan::{Plan, plan};
 pub use proof::leave_proof;
 pub use remains::remains;
 pub use remote::{Ran, Whereabouts, in_the_pod};
+pub use rescue::{Rescues, Wish, rescue, rescues};
 pub use serve::serve;
 pub use status::{ImageCount, PoolStatus, Status, status};
 
@@ -255,10 +259,29 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         keep_seconds: pool.keep_for.as_secs(),
         clean_namespace: config.clean_namespace.clone(),
         clean_image,
-        unavailable_max: 0,
+        unavailable_max: match pool.capture {
+            // Nothing of it is asked, and an older release can read the run.
+            Capture::Live => 0,
+            Capture::Stop => config.max_unavailable,
+        },
         cluster,
         drain: pool.drain.clone(),
     })
+}
+
+/// What a pool uses besides what every one does.
+fn uses(pool: &Pool) -> Uses {
+    Uses { stop: pool.capture == Capture::Stop, forced_drain: pool.drain.force.is_some() }
+}
+
+/// The resource groups of some pools, and what those in each use.
+fn groups<'a>(pools: impl Iterator<Item = &'a Pool>) -> Groups {
+    let mut groups = Groups::new();
+    for pool in pools {
+        let of_group = groups.entry(pool.scale_set.group()).or_default();
+        *of_group = of_group.and(uses(pool));
+    }
+    groups
 }
 
 /// The node that this process runs on, as far as it was told.
@@ -374,6 +397,38 @@ impl Signals {
             biased;
             _ = self.interrupt.recv() => 2,
             _ = self.terminate.recv() => 15,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    const SETTINGS: &str = "
+maxUnavailable: 3
+cleaning: { image: registry.example/kamino-wf }
+pools:
+- name: pool1
+  scaleSet: /subscriptions/5d3a6f0c-7e1b-4c55-9a52-0f6f4a1f2b77/resourceGroups/k8s/providers/Microsoft.Compute/virtualMachineScaleSets/pool1
+  profile: kubeadm
+  gallery: /subscriptions/5d3a6f0c-7e1b-4c55-9a52-0f6f4a1f2b77/resourceGroups/k8s/providers/Microsoft.Compute/galleries/protos
+";
+
+    #[test]
+    fn how_many_nodes_may_be_away_is_said_to_runs_that_take_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (said, text) in [(3, SETTINGS.to_owned()), (1, SETTINGS.replace("maxUnavailable: 3\n", ""))] {
+            let path = folder.path().join(said.to_string());
+            std::fs::write(&path, text).expect("a file");
+            let config = Config::load(Overrides { config: Some(path), ..Overrides::default() }, &|_| None);
+            let config = config.expect("good settings");
+            for (capture, expected) in [(Capture::Live, 0), (Capture::Stop, said)] {
+                let pool = Pool { capture, ..config.pools[0].clone() };
+                let spec = pool_spec(&config, &pool, DonorChoice::Pool, false, "c".into()).expect("a spec");
+                assert_eq!(spec.unavailable_max, expected, "{capture:?}");
+            }
         }
     }
 }

@@ -92,6 +92,7 @@ struct File {
     store: Option<PathBuf>,
     #[serde(default)]
     store_on_fuse: bool,
+    max_unavailable: Option<usize>,
     #[serde(default)]
     azure: azure::AzureFile,
     #[serde(default)]
@@ -261,6 +262,8 @@ pub struct Config {
     pub serve: Serve,
     /// How long finished runs are kept.
     pub history: History,
+    /// How many nodes of the cluster may be out of service at a time, with `capture: stop`; 1 by default.
+    pub max_unavailable: usize,
     /// The Lease's name, in the own namespace.
     pub lease: String,
     /// Where this process runs.
@@ -304,8 +307,18 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Self::parse(&path, "{}")?,
             Err(error) => return Err(ConfigError::Unreadable { path, detail: error.to_string() }),
         };
-        let File { store: file_store, store_on_fuse, azure, kubernetes, polling, cleaning, serve, history, pools } =
-            file;
+        let File {
+            store: file_store,
+            store_on_fuse,
+            max_unavailable,
+            azure,
+            kubernetes,
+            polling,
+            cleaning,
+            serve,
+            history,
+            pools,
+        } = file;
         let CleaningFile { namespace, image } = cleaning;
         let KubernetesFile { kubeconfig: file_kubeconfig, context: file_context, lease } = kubernetes;
         let path = kubeconfig.or(file_kubeconfig);
@@ -326,6 +339,7 @@ impl Config {
             clean_image: image,
             serve: checked_serve(serve)?,
             history: history::checked(history)?,
+            max_unavailable: checked_unavailable(max_unavailable)?,
             lease: lease.unwrap_or_else(|| "kamino-wf".into()),
             place: Place { namespace: said("KAMINO_NAMESPACE"), pod: said("KAMINO_POD"), node: said("KAMINO_NODE") },
             pools: checked_pools(pools)?,
@@ -396,6 +410,11 @@ fn pace(file: &PollingFile) -> Result<Pace, ConfigError> {
         return Err(bad("polling.first", file.first.as_ref(), "expected at most polling.longest"));
     }
     Ok(pace)
+}
+
+fn checked_unavailable(said: Option<usize>) -> Result<usize, ConfigError> {
+    let most = said.unwrap_or(1);
+    if (1..=100).contains(&most) { Ok(most) } else { Err(bad("maxUnavailable", most, "expected 1 to 100")) }
 }
 
 fn checked_serve(file: ServeFile) -> Result<Serve, ConfigError> {
@@ -580,6 +599,8 @@ pools:
                 ),
                 "pools[0].windows[0].from is \"25:00\"",
             ),
+            ("maxUnavailable: 0", "maxUnavailable is 0: expected 1 to 100"),
+            ("maxUnavailable: 30%", "maxUnavailable"),
             ("serve: { listen: everywhere }", "serve.listen is \"everywhere\""),
             ("serve: { runsAtOnce: 0 }", "serve.runsAtOnce is 0: expected 1 to 100"),
             ("history: { keepRuns: 0 }", "history.keepRuns is 0: expected 1 to 10000"),

@@ -1,17 +1,66 @@
 //! Every right that kamino-wf needs, in Kubernetes and in Azure: one list, from which roles, role definitions and
 //! `docs/permissions.md` are made.
 //!
-//! One entry is one verb on one resource, with the steps that cannot do without it. What is not here is not asked for: no write
-//! to a Node, no secret, no exec, no power action on any instance. A right that nobody uses is a bug, as is one that is
-//! missing: `tests/kubernetes.rs` takes each Kubernetes entry away in turn and sees the call that it is for refused.
+//! One entry is one verb on one resource, with the steps that cannot do without it. What is not here is not asked for: no
+//! secret, no exec; and for who does not use `capture: stop` no write to a Node, no eviction, no power action on any instance. A
+//! right that nobody uses is a bug, as is one that is missing: `tests/kubernetes.rs` takes each Kubernetes entry away in turn and
+//! sees the call that it is for refused.
 
 mod drain;
 mod render;
-
-use crate::model::Capture;
+mod stop;
 
 pub use drain::{DRAIN, FORCED_DRAIN};
 pub use render::{Installation, Places, azure_roles, document, kubernetes_roles};
+pub use stop::{CLEANER, PROOFS, STOP, STOP_AZURE};
+
+/// What a right is for. Each part has roles of its own, so that nobody gives what is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Everybody.
+    Every,
+    /// Pools with `capture: stop`.
+    Stop,
+    /// Those of them with `drain.force`.
+    ForcedDrain,
+}
+
+/// What an installation, or some of its pools, uses besides what everybody does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Uses {
+    /// A pool says `capture: stop`.
+    pub stop: bool,
+    /// One of those says `drain.force`.
+    pub forced_drain: bool,
+}
+
+impl Uses {
+    /// What either uses.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { stop: self.stop || other.stop, forced_drain: self.forced_drain || other.forced_drain }
+    }
+
+    /// Whether rights of this part are needed.
+    #[must_use]
+    pub fn needs(self, part: Part) -> bool {
+        match part {
+            Part::Every => true,
+            Part::Stop => self.stop,
+            Part::ForcedDrain => self.stop && self.forced_drain,
+        }
+    }
+}
+
+/// All rights in the cluster, whatever is used.
+pub fn in_kubernetes() -> impl Iterator<Item = &'static ClusterRight> {
+    [KUBERNETES, STOP, DRAIN, FORCED_DRAIN].into_iter().flatten()
+}
+
+/// All rights in Azure, whatever is used.
+pub fn in_azure() -> impl Iterator<Item = &'static AzureRight> {
+    AZURE.iter().chain(STOP_AZURE)
+}
 
 /// Where a Kubernetes right is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +88,8 @@ pub struct ClusterRight {
     pub verb: &'static str,
     /// Where.
     pub scope: ClusterScope,
-    /// For which capture.
-    pub capture: Capture,
+    /// What it is for.
+    pub part: Part,
     /// The steps that need it, and whatever else does.
     pub steps: &'static [&'static str],
     /// What they do with it.
@@ -58,7 +107,7 @@ const fn live(
     steps: &'static [&'static str],
     why: &'static str,
 ) -> ClusterRight {
-    ClusterRight { group, resource, names: &[], verb, scope, capture: Capture::Live, steps, why }
+    ClusterRight { group, resource, names: &[], verb, scope, part: Part::Every, steps, why }
 }
 
 const MAKING: &[&str] = &["CleanCopy"];
@@ -209,8 +258,8 @@ pub struct AzureRight {
     pub action: &'static str,
     /// Where.
     pub scope: AzureScope,
-    /// For which capture.
-    pub capture: Capture,
+    /// What it is for.
+    pub part: Part,
     /// The steps that need it.
     pub steps: &'static [&'static str],
     /// What they do with it.
@@ -223,7 +272,7 @@ const fn azure(
     steps: &'static [&'static str],
     why: &'static str,
 ) -> AzureRight {
-    AzureRight { action, scope, capture: Capture::Live, steps, why }
+    AzureRight { action, scope, part: Part::Every, steps, why }
 }
 
 const PRUNE: &[&str] = &["PlanPrune", "PruneVersions", "images"];
@@ -417,7 +466,21 @@ mod tests {
         for right in KUBERNETES {
             assert!(!right.resource.starts_with("nodes") || reads.contains(&right.verb), "{right:?}");
             assert!(!["secrets", "configmaps"].contains(&right.resource) && !right.resource.contains('/'), "{right:?}");
+            assert_eq!(right.part, Part::Every, "{right:?}");
         }
+        assert!(in_kubernetes().all(|right| right.resource != "secrets"));
+    }
+
+    #[test]
+    fn what_is_not_used_is_not_needed() {
+        let uses = |stop, forced_drain| {
+            let uses = Uses { stop, forced_drain };
+            [Part::Every, Part::Stop, Part::ForcedDrain].map(|part| uses.needs(part))
+        };
+        assert_eq!(uses(false, false), [true, false, false]);
+        assert_eq!(uses(false, true), [true, false, false], "nobody is drained");
+        assert_eq!(uses(true, false), [true, true, false]);
+        assert_eq!(uses(true, true), [true, true, true]);
     }
 
     #[test]
@@ -434,15 +497,15 @@ mod tests {
 
     #[test]
     fn every_right_is_listed_once_and_says_what_for() {
-        for (index, right) in KUBERNETES.iter().enumerate() {
-            let twin = KUBERNETES[..index].iter().any(|other| {
+        for (index, right) in in_kubernetes().enumerate() {
+            let twin = in_kubernetes().take(index).any(|other| {
                 (other.group, other.resource, other.verb, other.scope)
                     == (right.group, right.resource, right.verb, right.scope)
             });
             assert!(!twin && !right.steps.is_empty() && !right.why.is_empty(), "{right:?}");
         }
-        for (index, right) in AZURE.iter().enumerate() {
-            let twin = AZURE[..index].iter().any(|other| (other.action, other.scope) == (right.action, right.scope));
+        for (index, right) in in_azure().enumerate() {
+            let twin = in_azure().take(index).any(|other| (other.action, other.scope) == (right.action, right.scope));
             assert!(!twin && !right.steps.is_empty() && !right.why.is_empty(), "{right:?}");
         }
     }

@@ -9,18 +9,20 @@ mod support;
 use std::{fs, os::unix::net::UnixListener, path::Path};
 
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kamino_wf::{
     clock::{Clock, SystemClock},
     doctor::{self, Check, State},
-    permissions::{AZURE, ClusterScope, KUBERNETES},
+    permissions::{AZURE, ClusterScope, KUBERNETES, PROOFS, Part, Uses, in_kubernetes},
     sim::arm::{Fault, Injection},
     store::{Holder, open_dir},
 };
+use kube::Api;
 use serde_json::{Value, json};
 use support::{
     binary::{Binary, Ended},
     cluster::shared,
-    installed::Installed,
+    installed::{Installed, create},
     world::{Plan, Site},
 };
 
@@ -139,19 +141,25 @@ async fn all_is_well_and_nothing_was_touched() {
     assert_nothing_changed(&site).await;
 }
 
-async fn examined(installed: &Installed) -> Vec<Check> {
+async fn examined(installed: &Installed, uses: Uses) -> Vec<Check> {
     let port = installed.connect().await;
     let (own, clean) = (&installed.at.namespace, &installed.at.clean_namespace);
-    doctor::kubernetes(&port, Some(own), clean, "kamino-wf").await.0
+    doctor::kubernetes(&port, Some(own), clean, "kamino-wf", uses).await.0
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_kubernetes_right_that_is_missing_is_named_alone() {
     let Some(cluster) = shared() else { return };
-    for missing in KUBERNETES {
-        let rest: Vec<_> = KUBERNETES.iter().copied().filter(|right| right != missing).collect();
+    let everything = Uses { stop: true, forced_drain: true };
+    for missing in in_kubernetes() {
+        // A right to pods everywhere would stand in for one in the cleaning namespace.
+        let uses = if missing.part == Part::Every { Uses::default() } else { everything };
+        let rest: Vec<_> =
+            in_kubernetes().copied().filter(|right| right != missing && uses.needs(right.part)).collect();
         let installed = cluster.service_account_kubeconfig(&rest).await;
-        let checks = examined(&installed).await;
+        let maps: Api<ConfigMap> = Api::namespaced(cluster.admin().await, &installed.at.clean_namespace);
+        create(&maps, json!({ "metadata": { "name": PROOFS } })).await;
+        let checks = examined(&installed, uses).await;
         let wrong: Vec<_> = checks.iter().filter(|check| check.state == State::Wrong).collect();
         assert_eq!(wrong.len(), 1, "{missing:?}: {wrong:#?}");
         let place = match missing.scope {
@@ -165,6 +173,17 @@ async fn each_kubernetes_right_that_is_missing_is_named_alone() {
         assert!(seen.ends_with(place), "{missing:?}: {seen}");
         let remedy = wrong[0].remedy.as_deref().unwrap_or_default();
         assert!(missing.steps.iter().all(|step| remedy.contains(step)), "{missing:?}: {remedy}");
+    }
+    // Nor is there a place for proofs where the chart has made none.
+    let all: Vec<_> = in_kubernetes().copied().collect();
+    let checks = examined(&cluster.service_account_kubeconfig(&all).await, everything).await;
+    let wrong: Vec<_> = checks.iter().filter(|check| check.state == State::Wrong).collect();
+    assert!(matches!(&wrong[..], [one] if one.name == "proofs of donors"), "{checks:#?}");
+    // What is not used is not missed.
+    let installed = cluster.service_account_kubeconfig(KUBERNETES).await;
+    for (uses, missed) in [(Uses::default(), false), (everything, true)] {
+        let checks = examined(&installed, uses).await;
+        assert_eq!(checks.iter().any(|check| check.state == State::Wrong), missed, "{uses:?}: {checks:#?}");
     }
 }
 

@@ -5,23 +5,29 @@
 use std::{fmt::Write, fs, path::Path};
 
 use kamino_wf::{
-    permissions::{AZURE, Installation, KUBERNETES, Places, azure_roles, kubernetes_roles},
-    workflow::{LIVE, plan},
+    permissions::{ClusterRight, Installation, Part, Places, azure_roles, in_azure, in_kubernetes, kubernetes_roles},
+    workflow::{LIVE, STOP, plan},
 };
+use serde_json::Value;
 
 /// Steps of the design that no plan has yet.
 const TO_COME: [&str; 1] = ["CanaryNode"];
 /// What is no step and needs rights all the same.
-const NO_STEPS: [&str; 4] = ["the daemon", "the janitor", "images", "status"];
+const NO_STEPS: [&str; 5] = ["the daemon", "the janitor", "images", "status", "rescue"];
 
 #[test]
 fn rights_are_for_steps_that_there_are() {
-    let planned: Vec<String> = plan(LIVE).into_iter().map(|step| step.name).collect();
-    let known =
-        |step: &&str| planned.iter().any(|name| name == step) || TO_COME.contains(step) || NO_STEPS.contains(step);
-    let named = KUBERNETES.iter().map(|right| right.steps).chain(AZURE.iter().map(|right| right.steps));
+    let steps_of = |list| plan(list).into_iter().map(|step| step.name).collect::<Vec<String>>();
+    let (live, stop) = (steps_of(LIVE), steps_of(STOP));
+    let known = |part: Part, step: &str| {
+        let planned = if part == Part::Every { &live } else { &stop };
+        planned.iter().any(|name| name == step) || TO_COME.contains(&step) || NO_STEPS.contains(&step)
+    };
+    let in_cluster = in_kubernetes().map(|right| (right.part, right.steps));
+    let named = in_cluster.chain(in_azure().map(|right| (right.part, right.steps)));
+    let named = named.flat_map(|(part, steps)| steps.iter().map(move |step| (part, *step)));
     let unknown: Vec<&str> =
-        named.flatten().filter(|step| !known(step) && !step.starts_with("every")).copied().collect();
+        named.filter(|(part, step)| !known(*part, step) && !step.starts_with("every")).map(|(_, step)| step).collect();
     assert!(unknown.is_empty(), "no such step: {unknown:?}");
 }
 
@@ -77,32 +83,51 @@ fn chart_roles() -> String {
         service_account: "{{ include `kamino-wf.serviceAccountName` . }}".into(),
     };
     let mut text = CHART_ROLES_HEAD.to_owned();
-    for object in kubernetes_roles(KUBERNETES, &at) {
-        let mut line = |indent: &str, text_of: &str| writeln!(text, "{indent}{text_of}").expect("a string");
-        line("", "---");
-        line("", &format!("apiVersion: {}", object["apiVersion"].as_str().expect("a version")));
-        line("", &format!("kind: {}", object["kind"].as_str().expect("a kind")));
-        line("", "metadata:");
-        for key in ["name", "namespace"] {
-            if !object["metadata"][key].is_null() {
-                line("  ", &format!("{key}: {}", object["metadata"][key]));
+    let parts = [
+        (Part::Every, None),
+        (Part::Stop, Some(".Values.capture.stop")),
+        (Part::ForcedDrain, Some("and .Values.capture.stop .Values.capture.forcedDrain")),
+    ];
+    for (part, condition) in parts {
+        let rights: Vec<ClusterRight> = in_kubernetes().filter(|right| right.part == part).copied().collect();
+        let roles: String = kubernetes_roles(&rights, &at).iter().map(role).collect();
+        match condition {
+            Some(condition) => {
+                write!(text, "{{{{- if {condition} }}}}\n{roles}{{{{- end }}}}\n").expect("a string");
             }
-        }
-        line("  ", "labels:");
-        line("    ", "{{- include \"kamino-wf.labels\" . | nindent 4 }}");
-        line("    ", "app.kubernetes.io/component: controller");
-        if !object["roleRef"].is_null() {
-            line("", &format!("roleRef: {}", object["roleRef"]));
-        }
-        for key in ["rules", "subjects"] {
-            if let Some(items) = object[key].as_array() {
-                line("", &format!("{key}:"));
-                for item in items {
-                    line("  ", &format!("- {item}"));
-                }
-            }
+            None => text.push_str(&roles),
         }
     }
     text.push_str("{{- end }}\n");
+    text
+}
+
+/// One object of the template.
+fn role(object: &Value) -> String {
+    let mut text = String::new();
+    let mut line = |indent: &str, text_of: &str| writeln!(text, "{indent}{text_of}").expect("a string");
+    line("", "---");
+    line("", &format!("apiVersion: {}", object["apiVersion"].as_str().expect("a version")));
+    line("", &format!("kind: {}", object["kind"].as_str().expect("a kind")));
+    line("", "metadata:");
+    for key in ["name", "namespace"] {
+        if !object["metadata"][key].is_null() {
+            line("  ", &format!("{key}: {}", object["metadata"][key]));
+        }
+    }
+    line("  ", "labels:");
+    line("    ", "{{- include \"kamino-wf.labels\" . | nindent 4 }}");
+    line("    ", "app.kubernetes.io/component: controller");
+    if !object["roleRef"].is_null() {
+        line("", &format!("roleRef: {}", object["roleRef"]));
+    }
+    for key in ["rules", "subjects"] {
+        if let Some(items) = object[key].as_array() {
+            line("", &format!("{key}:"));
+            for item in items {
+                line("  ", &format!("- {item}"));
+            }
+        }
+    }
     text
 }

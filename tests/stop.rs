@@ -14,7 +14,7 @@ use std::{
 
 use kamino_wf::{
     model::{Capture, Profile},
-    policy::obligations::CLAIM,
+    policy::obligations::{CLAIM, Claim, Written},
     sim::{Faults, Outcome, Scene, Session, Stop, World},
     workflow::{self, Event, RunState},
 };
@@ -106,6 +106,55 @@ fn a_cancel_at_any_point_gives_the_donor_back_first() {
     }
     println!("cancelled at each of {} points: {ends:?}", places.len());
     assert_eq!(ends.len(), 2, "some must be cancelled, and some be past the point of no return: {ends:?}");
+}
+
+/// A machine is called running half a minute and more before its kubelet speaks: that is no reason to restart it.
+#[test]
+fn a_donor_that_was_started_is_left_to_boot() {
+    for seed in 0..20 {
+        simulated(async || {
+            let session = Session::new(Scene { seed, ..scene() });
+            let outcome = session.run(Stop::AtRest).await.expect("the store never fails");
+            assert!(done(&outcome), "seed {seed}: {:#?}", outcome.summary);
+            let world = session.shared.world();
+            let orders = |verb: &str| world.accepted.iter().filter(|it| it.verb == verb).count();
+            assert_eq!((orders("begin_start"), orders("begin_restart")), (1, 0), "seed {seed}: {:#?}", world.accepted);
+        });
+    }
+}
+
+/// A whole copy of a store was restored, and a node still carries what it has forgotten.
+#[test]
+fn a_store_that_went_back_in_time_takes_no_node() {
+    let nominal = simulated(async || Session::new(scene()).run(Stop::AtRest).await.expect("the store never fails"));
+    let run = nominal.run.expect("a run");
+    let donor = run.outputs["RankNodes"]["donor"]["node"].as_str().expect("a donor").to_owned();
+    let claim: Claim = serde_json::from_value(run.inputs["HoldNode"]["claim"].clone()).expect("a claim");
+    let written = claim.written.expect("the store is said");
+    for (later, code) in [(1000, "KW0105"), (0, "")] {
+        simulated(async || {
+            let session = Session::new(scene());
+            let shared = Arc::clone(&session.shared);
+            let commit = if later > 0 { written.commit + later } else { 1 };
+            let theirs = Claim { written: Some(Written { commit, ..written }), ..claim.clone() };
+            let text = serde_json::to_string(&theirs).expect("JSON");
+            let donor = donor.clone();
+            let session = session.watched(Arc::new(move |_, line| {
+                let mut world = shared.world();
+                let node = world.nodes.iter_mut().find(|node| node.name.as_str() != donor).expect("another node");
+                match line.step.as_deref() {
+                    Some("EnsureDefinition") => drop(node.annotations.insert(CLAIM.to_owned(), text.clone())),
+                    Some("ReadNode") => drop(node.annotations.remove(CLAIM)),
+                    Some(_) | None => {}
+                }
+            }));
+            let outcome = session.run(Stop::AtRest).await.expect("the store never fails");
+            let summary = outcome.summary.expect("a summary");
+            let why = summary.why.unwrap_or_default();
+            assert_eq!(summary.state, if later > 0 { "undone" } else { "done" }, "{why}\n{}", outcome.log.join("\n"));
+            assert!(why.contains(code), "{why}");
+        });
+    }
 }
 
 /// What somebody does to the donor's claim as soon as it is drained.
@@ -211,5 +260,5 @@ fn a_cleaning_that_fails_half_way_is_undone_with_its_reason_and_the_donor_comes_
         run.state
     );
     let said = outcome.log.join("\n");
-    assert!(said.contains("KW0608") && said.contains("Input/output error"), "{said}");
+    assert!(said.contains("KW0612") && said.contains("Input/output error"), "{said}");
 }

@@ -1,13 +1,14 @@
 //! What `doctor` looks at, in order, over the real adapters.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
-use super::{Reach, cluster, place, pool_spec};
+use super::{Reach, cluster, groups, place, pool_spec, uses};
 use crate::{
     clock::SystemClock,
     config::Config,
     doctor::{Check, Galleries, Report, Wanted, azure, kubernetes, pool, store},
     model::DonorChoice,
+    permissions::Uses,
     workflow::Ports,
 };
 
@@ -18,7 +19,8 @@ pub async fn doctor(config: &Config) -> Report {
     let own = config.place.namespace.as_deref();
     let (cluster, id) = match cluster(config).await {
         Ok(cluster) => {
-            let (seen, id) = kubernetes(&cluster, own, &config.clean_namespace, &config.lease).await;
+            let uses = config.pools.iter().map(uses).fold(Uses::default(), Uses::and);
+            let (seen, id) = kubernetes(&cluster, own, &config.clean_namespace, &config.lease, uses).await;
             checks.extend(seen);
             (Some(cluster), id)
         }
@@ -34,7 +36,7 @@ pub async fn doctor(config: &Config) -> Report {
         config.clean_namespace
     );
     checks.push(Check::skipped("cleaning namespace", namespace));
-    let groups: BTreeSet<_> = config.pools.iter().map(|pool| pool.scale_set.group()).collect();
+    let groups = groups(config.pools.iter());
     let mut galleries = Galleries::new();
     for pool in &config.pools {
         let definitions = galleries.entry(pool.gallery.clone()).or_default();

@@ -1,13 +1,13 @@
 //! What runs would do, over the real adapters and whatever the store knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::Value;
 use tracing::warn;
 
-use super::{Reach, clean_image, cluster, place, pool_spec, read_store};
+use super::{Reach, clean_image, cluster, groups, place, pool_spec, read_store, uses};
 use crate::{
     clock::SystemClock,
     cloud::azure::AzureCloud,
@@ -16,6 +16,7 @@ use crate::{
     doctor::{Galleries, RIGHTS, State, azure, kubernetes},
     http::Client,
     model::DonorChoice,
+    permissions::Uses,
     preview::{Known, PoolPlan, Prospect, Wanted, pool},
     workflow::{EngineError, Ports, Summary, memory_of, memory_prefix, summaries},
 };
@@ -107,8 +108,9 @@ async fn missing_rights(
     cloud: &AzureCloud,
 ) -> Vec<String> {
     let own = config.place.namespace.as_deref();
-    let (mut checks, _) = kubernetes(cluster, own, &config.clean_namespace, &config.lease).await;
-    let groups: BTreeSet<_> = pools.iter().map(|pool| pool.scale_set.group()).collect();
+    let used = pools.iter().map(|pool| uses(pool)).fold(Uses::default(), Uses::and);
+    let (mut checks, _) = kubernetes(cluster, own, &config.clean_namespace, &config.lease, used).await;
+    let groups = groups(pools.iter().copied());
     let mut galleries = Galleries::new();
     for pool in pools {
         galleries.entry(pool.gallery.clone()).or_default().extend(pool.gallery.definition(&pool.definition));

@@ -9,6 +9,7 @@ use super::{
     exit,
     images::ImagesCommand,
     list::ListArgs,
+    rescue::RescueArgs,
     status::StatusArgs,
     view::{View, ViewArgs},
 };
@@ -68,6 +69,7 @@ impl Cli {
             | Command::Plan(_)
             | Command::Images(_)
             | Command::Status(_)
+            | Command::Rescue(_)
             | Command::Store(_)
             | Command::Config(_)
             | Command::Completion(_)
@@ -143,6 +145,12 @@ pub(super) enum Command {
     ///
     /// Changes nothing. Ends with 0 when all could be read, and with 1 otherwise: what could not is said for each pool.
     Status(StatusArgs),
+    /// Bring back a node that a run has left out of service, when that run can't any more; without --node, list such nodes.
+    ///
+    /// Needs no store: the claim on the node says all of it. Refused while the run may be at it (5), unless --despite-run names
+    /// the run. Ends with 0 when the node is in service or nothing was wrong with it, with 4 when there is no such node, and
+    /// with 1 when it could not be brought back: asked again it goes on from there.
+    Rescue(RescueArgs),
     /// Look at image versions, and decide which stay.
     #[command(subcommand)]
     Images(ImagesCommand),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::{
     http::CallError,
     store::StoreError,
-    workflow::{EngineError, Summary},
+    workflow::{EngineError, Summary, rescue::RescueError},
 };
 
 /// How a command ended.
@@ -104,7 +104,10 @@ pub(super) fn page(error: &anyhow::Error) -> String {
         Some(CallError::Refused(problem)) => problem.code.clone(),
         _ => None,
     };
-    let code = error.chain().find_map(|cause| store(cause).or_else(|| told(cause)));
+    let rescue = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<RescueError>().and_then(RescueError::code).map(str::to_owned)
+    };
+    let code = error.chain().find_map(|cause| store(cause).or_else(|| told(cause)).or_else(|| rescue(cause)));
     code.map_or_else(String::new, |code| format!(" ({code}: docs/errors/{code}.md)"))
 }
 

@@ -8,6 +8,7 @@ mod list;
 mod plan;
 mod plugin;
 mod render;
+mod rescue;
 mod run;
 mod select;
 mod settings;

@@ -12,7 +12,7 @@ use super::{
     args::{AutoArgs, Cli, Command, DescribeArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs},
     completion,
     exit::{Code, page},
-    images, plugin, render, status,
+    images, plugin, render, rescue, status,
     view::{View, print},
     watch::{self, Interrupts, Lines},
 };
@@ -24,7 +24,9 @@ use crate::{
     http::{Answer, CallError, Client, Mutations, ProblemKind, RunView, Terms, VERSION as API_VERSION, What},
     model::{BadName, RunId},
     store::{Journal, Place, Revision, StoreError},
-    workflow::{Engine, Event, ImageError, Observer, Rejected, Run, Summary, describe, find_run, summaries},
+    workflow::{
+        Engine, Event, ImageError, Observer, Rejected, Run, Summary, describe, find_run, rescue::RescueError, summaries,
+    },
 };
 
 /// Parses, runs, and says how it ended.
@@ -96,6 +98,15 @@ pub(super) fn code_of(error: &anyhow::Error) -> Code {
                 ImageError::Engine(_) | ImageError::Call(_) => Code::Failed,
             };
         }
+        if let Some(error) = cause.downcast_ref::<RescueError>() {
+            return match error {
+                RescueError::NoSuchNode(_) => Code::NotFound,
+                RescueError::Kept(_) | RescueError::Unreadable(_) | RescueError::NobodysSignature { .. } => {
+                    Code::Conflict
+                }
+                RescueError::NotBack { .. } | RescueError::Step(_) => Code::Failed,
+            };
+        }
         if let Some(rejected) = cause.downcast_ref::<Rejected>() {
             return match rejected {
                 Rejected::NoSuchRun(_) | Rejected::Ambiguous { .. } => Code::NotFound,
@@ -162,6 +173,7 @@ fn dispatch(cli: Cli) -> Result<Code> {
         }
         Command::Plan(args) => super::plan::run(&config()?, &args),
         Command::Status(args) => runtime()?.block_on(status::run(&config()?, &args)),
+        Command::Rescue(args) => runtime()?.block_on(rescue::run(&config()?, &args)),
         Command::Images(command) => runtime()?.block_on(images::run(&config()?, &command, &by)),
         Command::Store(command) => super::store::run(&config()?, command),
         Command::Auto(AutoArgs { once: _ }) => runtime()?.block_on(auto(&config()?)),

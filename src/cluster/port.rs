@@ -261,6 +261,8 @@ pub trait Cluster: Send + Sync {
     async fn create_donor_pod(&self, want: &DonorCleaning) -> Result<(), ClusterError>;
     /// What a donor's cleaner has left as proof, once its kubelet and runtime were down.
     async fn proof(&self, namespace: &str, run: RunId) -> Result<Option<String>, ClusterError>;
+    /// Takes a run's proof away, and no other's. One that is not there is no error.
+    async fn forget_proof(&self, namespace: &str, run: RunId) -> Result<(), ClusterError>;
 
     /// The Lease of that name.
     async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError>;

@@ -6,11 +6,13 @@ use super::Check;
 use crate::{
     cloud::{Cloud as _, CloudError, Granted, azure::AzureCloud},
     model::{Class, DefinitionId, GalleryId, GroupId},
-    permissions::{AZURE, AzureRight, AzureScope},
+    permissions::{AzureRight, AzureScope, Uses, in_azure},
 };
 
 /// The galleries of all pools, and the definitions in them.
 pub type Galleries = BTreeMap<GalleryId, BTreeSet<DefinitionId>>;
+/// The resource groups of all pools, and what the pools in each use.
+pub type Groups = BTreeMap<GroupId, Uses>;
 
 pub(super) const RIGHTS: &str = "Azure rights";
 /// Without them less is looked at, and nothing fails.
@@ -19,7 +21,7 @@ const NOT_ASKED: &str =
     "Azure does not say what it grants on what a model refers to; it checks that when a model is sent";
 
 /// Looks at Azure as far as these pools need it. True when it answers, so that pools can be looked at.
-pub async fn azure(azure: &AzureCloud, groups: &BTreeSet<GroupId>, galleries: &Galleries) -> (Vec<Check>, bool) {
+pub async fn azure(azure: &AzureCloud, groups: &Groups, galleries: &Galleries) -> (Vec<Check>, bool) {
     let mut checks = Vec::new();
     if let Err(error) = azure.credential().await {
         let remedy = "see azure.tenant, azure.client and the token file or secret; with workload identity, that the \
@@ -37,12 +39,13 @@ pub async fn azure(azure: &AzureCloud, groups: &BTreeSet<GroupId>, galleries: &G
         return (checks, false);
     }
     let mut rights = Vec::new();
-    for group in groups {
+    for (group, uses) in groups {
         match azure.granted_in(group).await {
             Ok(granted) => {
                 let place = format!("resource group {}", group.name());
                 let scopes = [AzureScope::Subscription, AzureScope::ScaleSets, AzureScope::Temporaries];
-                rights.extend(lacking(&granted, &scopes, &place, &BTreeSet::new()));
+                let needed = |right: &AzureRight| scopes.contains(&right.scope) && uses.needs(right.part);
+                rights.extend(lacking(&granted, needed, &place));
             }
             // Whatever else it says, it answers. Silence takes a minute, so nothing more is asked.
             Err(error) if error.class() == Class::Uncertain => {
@@ -58,8 +61,9 @@ pub async fn azure(azure: &AzureCloud, groups: &BTreeSet<GroupId>, galleries: &G
     checks.push(Check::ok("resource manager", "it answers"));
     checks.push(Check::clock("resource manager's clock", azure.ahead()));
     if rights.is_empty() {
-        let asked =
-            AZURE.iter().filter(|right| right.scope != AzureScope::Linked && !OPTIONAL.contains(&right.action)).count();
+        let uses = groups.values().fold(Uses::default(), |all, uses| all.and(*uses));
+        let asked = in_azure().filter(|right| right.scope != AzureScope::Linked && uses.needs(right.part));
+        let asked = asked.filter(|right| !OPTIONAL.contains(&right.action)).count();
         checks.push(Check::ok(RIGHTS, format!("all {asked} at {} places", groups.len() + galleries.len())));
     }
     checks.append(&mut rights);
@@ -101,15 +105,15 @@ async fn on_gallery(azure: &AzureCloud, gallery: &GalleryId, definitions: &BTree
             spared.insert("Microsoft.Compute/galleries/images/write");
         }
     }
-    lacking(&granted, &[AzureScope::Gallery], &place, &spared)
+    let needed = |right: &AzureRight| right.scope == AzureScope::Gallery && !spared.contains(right.action);
+    lacking(&granted, needed, &place)
 }
 
-fn lacking(granted: &[Granted], scopes: &[AzureScope], place: &str, spared: &BTreeSet<&str>) -> Vec<Check> {
-    let spared = |action: &str| spared.contains(action) || OPTIONAL.contains(&action);
-    let needed = |right: &&AzureRight| scopes.contains(&right.scope) && !spared(right.action);
+fn lacking(granted: &[Granted], needed: impl Fn(&AzureRight) -> bool, place: &str) -> Vec<Check> {
     // The same action may be needed for two kinds of place that are one here.
     let mut missing: BTreeMap<&str, Vec<&AzureRight>> = BTreeMap::new();
-    for right in AZURE.iter().filter(needed).filter(|right| !Granted::any_allows(granted, right.action)) {
+    let needed = in_azure().filter(|right| needed(right) && !OPTIONAL.contains(&right.action));
+    for right in needed.filter(|right| !Granted::any_allows(granted, right.action)) {
         missing.entry(right.action).or_default().push(right);
     }
     let check = |(action, rights): (&str, Vec<&AzureRight>)| {

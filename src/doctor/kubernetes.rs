@@ -4,19 +4,21 @@ use super::{Check, State};
 use crate::{
     cluster::{Cluster as _, kubernetes::KubernetesCluster},
     model::Class,
-    permissions::{ClusterRight, ClusterScope, Installation, KUBERNETES, LEASE},
+    permissions::{ClusterRight, ClusterScope, Installation, LEASE, PROOFS, Uses, in_kubernetes},
 };
 
 pub(super) const RIGHTS: &str = "Kubernetes rights";
 
 /// Looks at an API server. The second value is the cluster's id, when it could be read.
 ///
-/// `own` is the namespace of this process, when it is told so; without one no Lease is used, and no right to it needed.
+/// `own` is the namespace of this process, when it is told so; without one no Lease is used, and no right to it needed. Nor are
+/// rights that nothing in `uses` is for.
 pub async fn kubernetes(
     cluster: &KubernetesCluster,
     own: Option<&str>,
     clean_namespace: &str,
     lease: &str,
+    uses: Uses,
 ) -> (Vec<Check>, Option<String>) {
     let mut checks = Vec::new();
     let about = match cluster.about().await {
@@ -34,7 +36,10 @@ pub async fn kubernetes(
     let known = id.as_ref().map_or_else(String::new, |id| format!(", cluster {id}"));
     checks.push(Check::ok("API server", format!("{} at {}{known}", about.version, cluster.server())));
     checks.push(Check::clock("API server's clock", about.ahead));
-    checks.extend(rights(cluster, own, clean_namespace).await);
+    checks.extend(rights(cluster, own, clean_namespace, uses).await);
+    if uses.stop {
+        checks.push(proofs(cluster, clean_namespace).await);
+    }
     if let Some(namespace) = own {
         let lacking = checks.iter().any(|check| check.state == State::Wrong);
         checks.push(held(cluster, namespace, lease, lacking).await);
@@ -42,14 +47,14 @@ pub async fn kubernetes(
     (checks, id)
 }
 
-async fn rights(cluster: &KubernetesCluster, own: Option<&str>, clean_namespace: &str) -> Vec<Check> {
+async fn rights(cluster: &KubernetesCluster, own: Option<&str>, clean_namespace: &str, uses: Uses) -> Vec<Check> {
     let at = Installation {
         namespace: own.unwrap_or_default().to_owned(),
         clean_namespace: clean_namespace.to_owned(),
         service_account: String::new(),
     };
-    let needed: Vec<ClusterRight> =
-        KUBERNETES.iter().copied().filter(|right| own.is_some() || right.scope != ClusterScope::Own).collect();
+    let needed = |right: &&ClusterRight| uses.needs(right.part) && (own.is_some() || right.scope != ClusterScope::Own);
+    let needed: Vec<ClusterRight> = in_kubernetes().filter(needed).copied().collect();
     let missing = match cluster.missing_rights(&needed, &at).await {
         Ok(missing) => missing,
         Err(error) => {
@@ -74,6 +79,21 @@ fn lacking(right: &ClusterRight, at: &Installation) -> Check {
     let seen = format!("may not {verb} {resource}{group}{named} in {place}");
     let remedy = format!("{} needs it ({why}); docs/permissions.md has the roles", steps.join(", "));
     Check::wrong(RIGHTS, seen, remedy)
+}
+
+async fn proofs(cluster: &KubernetesCluster, namespace: &str) -> Check {
+    const NAME: &str = "proofs of donors";
+    match cluster.takes_proofs(namespace).await {
+        Ok(true) => Check::ok(NAME, format!("config map {namespace}/{PROOFS} is there")),
+        Ok(false) => Check::wrong(
+            NAME,
+            format!("config map {namespace}/{PROOFS} is not there"),
+            "a donor's cleaner has nowhere to leave its proof: the chart makes it with capture.stop",
+        ),
+        // The rights above say which one is lacking.
+        Err(error) if error.class() == Class::Denied => Check::skipped(NAME, error.to_string()),
+        Err(error) => Check::wrong(NAME, error.to_string(), "see that the API server can be reached from here"),
+    }
 }
 
 async fn held(cluster: &KubernetesCluster, namespace: &str, lease: &str, lacking: bool) -> Check {

@@ -9,7 +9,7 @@ mod pools;
 mod report;
 mod store;
 
-pub use azure::{Galleries, azure};
+pub use azure::{Galleries, Groups, azure};
 pub use kubernetes::kubernetes;
 pub use pools::{Wanted, pool};
 pub use report::{Check, Report, State};

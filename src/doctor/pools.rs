@@ -60,6 +60,7 @@ pub async fn pool(ports: Ports<'_>, wanted: &Wanted) -> Vec<Check> {
         spec: &wanted.spec,
         outputs: &outputs,
         memory: &memory,
+        store: None,
     };
     let donor = format!("{name}, donor");
     checks.push(match RankNodes.decide(ports, context).await {

@@ -2,14 +2,13 @@
 //!
 //! Evictions ask each budget; only a deletion does not, and that right is needed only where a person has granted `drain.force`.
 
-use super::{ClusterRight, ClusterScope};
-use crate::model::Capture;
+use super::{ClusterRight, ClusterScope, Part};
 
 const DRAIN_STEP: &[&str] = &["DrainNode"];
 
 const fn drain((group, resource, verb): (&'static str, &'static str, &'static str), why: &'static str) -> ClusterRight {
-    let (scope, capture) = (ClusterScope::Cluster, Capture::Stop);
-    ClusterRight { group, resource, names: &[], verb, scope, capture, steps: DRAIN_STEP, why }
+    let (scope, part) = (ClusterScope::Cluster, Part::Stop);
+    ClusterRight { group, resource, names: &[], verb, scope, part, steps: DRAIN_STEP, why }
 }
 
 /// The rights of a drain that honours every budget.
@@ -25,8 +24,10 @@ pub const DRAIN: &[ClusterRight] = &[
 ];
 
 /// What a drain needs besides where `drain.force` is granted.
-pub const FORCED_DRAIN: &[ClusterRight] =
-    &[drain(("", "pods", "delete"), "remove a pod that no eviction can, as it is under more than one budget")];
+pub const FORCED_DRAIN: &[ClusterRight] = &[ClusterRight {
+    part: Part::ForcedDrain,
+    ..drain(("", "pods", "delete"), "remove a pod that no eviction can, as it is under more than one budget")
+}];
 
 #[cfg(test)]
 mod tests {
@@ -39,8 +40,8 @@ mod tests {
             assert!(asks || ["get", "list"].contains(&right.verb), "{right:?}");
         }
         assert_eq!(FORCED_DRAIN.len(), 1);
-        for right in DRAIN.iter().chain(FORCED_DRAIN) {
-            assert_eq!((right.capture, right.steps), (Capture::Stop, ["DrainNode"].as_slice()), "{right:?}");
+        for (part, rights) in [(Part::Stop, DRAIN), (Part::ForcedDrain, FORCED_DRAIN)] {
+            assert!(rights.iter().all(|it| (it.part, it.steps) == (part, ["DrainNode"].as_slice())), "{rights:?}");
         }
     }
 }

@@ -1,10 +1,8 @@
 //! The list of rights as roles of Kubernetes, role definitions of Azure, and a page for people.
 
-use std::fmt::Write;
-
 use serde_json::{Value, json};
 
-use super::{AZURE, AzureScope, ClusterRight, ClusterScope, KUBERNETES};
+use super::{AzureRight, AzureScope, ClusterRight, ClusterScope, Part, in_azure, in_kubernetes};
 
 /// Where and as whom kamino-wf runs in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,9 +16,14 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// What its roles are called. Two installations in one cluster must not overwrite each other's.
-    fn role_name(&self) -> String {
-        format!("kamino-wf:{}", self.namespace)
+    /// What its roles for a part are called. Two installations in one cluster must not overwrite each other's.
+    fn role_name(&self, part: Part) -> String {
+        let name = format!("kamino-wf:{}", self.namespace);
+        match part {
+            Part::Every => name,
+            Part::Stop => format!("{name}:stop"),
+            Part::ForcedDrain => format!("{name}:forced-drain"),
+        }
     }
 
     /// The namespace of a scope's role; none for the cluster's.
@@ -34,20 +37,27 @@ impl Installation {
     }
 }
 
-/// Roles and their bindings to the controller's service account, ready to be applied. `rights` is [`KUBERNETES`], or less.
+const PARTS: [Part; 3] = [Part::Every, Part::Stop, Part::ForcedDrain];
+const SCOPES: [ClusterScope; 4] =
+    [ClusterScope::Cluster, ClusterScope::NodeLeases, ClusterScope::Cleaning, ClusterScope::Own];
+
+/// Roles and their bindings to the controller's service account, ready to be applied. `rights` are [`super::KUBERNETES`] and
+/// the others, or less.
 #[must_use]
 pub fn kubernetes_roles(rights: &[ClusterRight], at: &Installation) -> Vec<Value> {
     let mut objects = Vec::new();
-    for scope in [ClusterScope::Cluster, ClusterScope::NodeLeases, ClusterScope::Cleaning, ClusterScope::Own] {
-        let here: Vec<&ClusterRight> = rights.iter().filter(|right| right.scope == scope).collect();
+    for (part, scope) in PARTS.iter().flat_map(|part| SCOPES.map(|scope| (*part, scope))) {
+        let here: Vec<&ClusterRight> =
+            rights.iter().filter(|right| (right.part, right.scope) == (part, scope)).collect();
         if here.is_empty() {
             continue;
         }
+        let name = at.role_name(part);
         let namespace = at.namespace_of(scope);
         let (role, binding) =
             if namespace.is_some() { ("Role", "RoleBinding") } else { ("ClusterRole", "ClusterRoleBinding") };
         let mut metadata = json!({
-            "name": at.role_name(),
+            "name": name,
             "labels": { "app.kubernetes.io/name": "kamino-wf", "app.kubernetes.io/component": "controller" },
         });
         if let Some(namespace) = namespace {
@@ -63,7 +73,7 @@ pub fn kubernetes_roles(rights: &[ClusterRight], at: &Installation) -> Vec<Value
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": binding,
             "metadata": metadata,
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": at.role_name() },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": name },
             "subjects": [{ "kind": "ServiceAccount", "name": at.service_account, "namespace": at.namespace }],
         }));
     }
@@ -114,8 +124,13 @@ const AZURE_SCOPES: [AzureScope; 5] =
 /// gives more than is needed there.
 #[must_use]
 pub fn azure_roles(at: &Places) -> Vec<Value> {
-    let role = |scope: AzureScope| {
-        let actions: Vec<&str> = AZURE.iter().filter(|right| right.scope == scope).map(|right| right.action).collect();
+    let role = |part: Part, scope: AzureScope| {
+        let here = in_azure().filter(|right| (right.part, right.scope) == (part, scope));
+        let actions: Vec<&str> = here.map(|right| right.action).collect();
+        let (name, title) = match part {
+            Part::Every => (azure_name(scope).to_owned(), "kamino-wf"),
+            Part::Stop | Part::ForcedDrain => (format!("{} stop", azure_name(scope)), "kamino-wf, capture: stop"),
+        };
         let scopes: Vec<&String> = match scope {
             AzureScope::Subscription => vec![&at.subscription],
             AzureScope::ScaleSets => vec![&at.scale_sets],
@@ -124,9 +139,9 @@ pub fn azure_roles(at: &Places) -> Vec<Value> {
             AzureScope::Linked => at.linked.iter().collect(),
         };
         json!({
-            "Name": format!("kamino-wf {}", azure_name(scope)),
+            "Name": format!("kamino-wf {name}"),
             "IsCustom": true,
-            "Description": format!("kamino-wf, capture live: {}", azure_place(scope)),
+            "Description": format!("{title}: {}", azure_place(scope)),
             "Actions": actions,
             "NotActions": [],
             "DataActions": [],
@@ -134,7 +149,9 @@ pub fn azure_roles(at: &Places) -> Vec<Value> {
             "AssignableScopes": scopes,
         })
     };
-    AZURE_SCOPES.into_iter().map(role).collect()
+    let mut roles: Vec<Value> = AZURE_SCOPES.into_iter().map(|scope| role(Part::Every, scope)).collect();
+    roles.push(role(Part::Stop, AzureScope::ScaleSets));
+    roles
 }
 
 fn azure_name(scope: AzureScope) -> &'static str {
@@ -160,12 +177,13 @@ fn azure_place(scope: AzureScope) -> &'static str {
 const HEAD: &str = "\
 # Permissions
 
-Made from `src/permissions.rs`; `UPDATE_DOCS=1 cargo test --test permissions` writes it anew. These are all the rights that a run with
-`capture: live` needs. Nothing in either list can write to a Node, evict a pod, read a secret or stop an instance.
+Made from `src/permissions.rs`; `UPDATE_DOCS=1 cargo test --test permissions` writes it anew. These are all the rights that there are:
+first those that every installation needs, then those of [`capture: stop`](#capture-stop), which nobody else gives. With
+`capture: live` nothing can write to a Node, evict a pod, read a secret or stop an instance.
 
 ## Kubernetes
 
-For the controller's ServiceAccount. The cleaning pod gets no token.
+For the controller's ServiceAccount. The pod that cleans a copy gets no token.
 
 | where | resource | verb | steps | why |
 | --- | --- | --- | --- | --- |
@@ -185,40 +203,69 @@ the resource group of the copies as well.
 | --- | --- | --- | --- |
 ";
 
+const STOPPING: &str = "
+## capture: stop
+
+Only where a pool says so. In Kubernetes the chart gives them with `capture.stop: true`; in Azure they are a role of their own,
+[scale-sets-stop](azure-roles/scale-sets-stop.json).
+
+| where | resource | verb | steps | why |
+| --- | --- | --- | --- | --- |
+";
+
+const FORCED: &str = "
+Only where such a pool grants `drain.force`; in the chart `capture.forcedDrain: true`:
+
+| where | resource | verb | steps | why |
+| --- | --- | --- | --- | --- |
+";
+
+const POWER: &str = "
+| where | action | steps | why |
+| --- | --- | --- | --- |
+";
+
+const LAST: &str = "
+The pod that cleans a donor runs as the ServiceAccount `kamino-wf-cleaner` of the cleaning namespace, which may patch the one
+ConfigMap `kamino-wf-proofs` there and nothing else. It has its node's root: whoever may make such a pod is root on every node. The
+chart's admission policies let through only a pod of exactly that shape, made by the controller, and of a node only
+`spec.unschedulable` and the annotations `kamino-wf.io/claim`, `cluster-autoscaler.kubernetes.io/scale-down-disabled` and
+`karpenter.sh/do-not-disrupt`. Where the server has no such policies (before 1.30), nothing but the roles holds.
+";
+
 /// `docs/permissions.md`.
 #[must_use]
 pub fn document() -> String {
-    let mut page = HEAD.to_owned();
-    for right in KUBERNETES {
-        let place = match right.scope {
-            ClusterScope::Cluster => "the cluster",
-            ClusterScope::NodeLeases => "`kube-node-lease`",
-            ClusterScope::Cleaning => "the cleaning namespace",
-            ClusterScope::Own => "the controller's own namespace",
-        };
-        let group = if right.group.is_empty() { String::new() } else { format!(".{}", right.group) };
-        let names = if right.names.is_empty() { String::new() } else { format!(" (only {})", right.names.join(", ")) };
-        let _ = writeln!(
-            page,
-            "| {place} | `{}{group}`{names} | `{}` | {} | {} |",
-            right.resource,
-            right.verb,
-            right.steps.join(", "),
-            right.why
-        );
-    }
-    page.push_str(BETWEEN);
-    for right in AZURE {
-        let _ = writeln!(
-            page,
-            "| {} | `{}` | {} | {} |",
-            azure_place(right.scope),
-            right.action,
-            right.steps.join(", "),
-            right.why
-        );
-    }
-    page
+    let in_cluster =
+        |part: Part| in_kubernetes().filter(move |right| right.part == part).map(cluster_row).collect::<String>();
+    let in_cloud = |part: Part| in_azure().filter(move |right| right.part == part).map(azure_row).collect::<String>();
+    let parts = [
+        (HEAD, in_cluster(Part::Every)),
+        (BETWEEN, in_cloud(Part::Every)),
+        (STOPPING, in_cluster(Part::Stop)),
+        (FORCED, in_cluster(Part::ForcedDrain)),
+        (POWER, in_cloud(Part::Stop)),
+        (LAST, String::new()),
+    ];
+    parts.map(|(words, rows)| format!("{words}{rows}")).concat()
+}
+
+fn cluster_row(right: &ClusterRight) -> String {
+    let place = match right.scope {
+        ClusterScope::Cluster => "the cluster",
+        ClusterScope::NodeLeases => "`kube-node-lease`",
+        ClusterScope::Cleaning => "the cleaning namespace",
+        ClusterScope::Own => "the controller's own namespace",
+    };
+    let group = if right.group.is_empty() { String::new() } else { format!(".{}", right.group) };
+    let names = if right.names.is_empty() { String::new() } else { format!(" (only {})", right.names.join(", ")) };
+    let ClusterRight { resource, verb, why, .. } = right;
+    format!("| {place} | `{resource}{group}`{names} | `{verb}` | {} | {why} |\n", right.steps.join(", "))
+}
+
+fn azure_row(right: &AzureRight) -> String {
+    let AzureRight { action, scope, why, .. } = right;
+    format!("| {} | `{action}` | {} | {why} |\n", azure_place(*scope), right.steps.join(", "))
 }
 
 #[cfg(test)]
@@ -232,7 +279,8 @@ mod tests {
             clean_namespace: "kamino-wf-clean".into(),
             service_account: "kamino-wf".into(),
         };
-        insta::assert_json_snapshot!("kubernetes", kubernetes_roles(KUBERNETES, &at));
+        let all: Vec<ClusterRight> = in_kubernetes().copied().collect();
+        insta::assert_json_snapshot!("kubernetes", kubernetes_roles(&all, &at));
     }
 
     #[test]

@@ -160,6 +160,21 @@ fn held(pod: &Pod, until: Timestamp) -> String {
     }
 }
 
+/// What would keep a drain from coming to its end as things are: pods that need a decision, and those whose budget has no room at
+/// all. One that lets them go a few at a time is none.
+#[must_use]
+pub fn hindrances(pods: &[Pod], budgets: &[Budget], question: &Question<'_>) -> Vec<String> {
+    let it = standing(pods, budgets, question);
+    let full = |(id, _): &&Said| {
+        let pod = pods.iter().find(|pod| pod.id == *id);
+        pod.is_some_and(|pod| budgets.iter().any(|budget| budget.limits(pod) && budget.allowed <= 0))
+    };
+    let all: Vec<&Said> = it.refused.iter().chain(it.blocked.iter().filter(full)).collect();
+    let named = all.iter().take(NAMED_MAX).map(|(pod, why)| format!("{pod} ({why})"));
+    let more = all.len().saturating_sub(NAMED_MAX);
+    named.chain((more > 0).then(|| format!("and {more} more"))).collect()
+}
+
 impl Standing {
     /// Nothing is left that has to go.
     #[must_use]

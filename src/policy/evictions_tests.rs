@@ -170,3 +170,22 @@ fn a_text_names_five_and_counts_the_rest() {
     let words = stand(&pods, &[], false).words();
     assert_eq!(words, "8 to be evicted: shop/p0, shop/p1, shop/p2, shop/p3, shop/p4 and 3 more");
 }
+
+#[test]
+fn only_what_has_no_room_at_all_hinders_a_drain() {
+    let sets = BTreeMap::new();
+    let policy = DrainPolicy::default();
+    let question = Question { policy: &policy, cordoned: None, now: now(), daemon_sets: &sets };
+    let of = |pods: &[Pod], budgets: &[Budget]| hindrances(pods, budgets, &question);
+    let two = [pod("db-0"), pod("db-1")];
+    assert_eq!(of(&two, &[]), [""; 0]);
+    assert_eq!(of(&two, &[budget("db", 1)]), [""; 0], "one at a time");
+    let full = of(&two, &[budget("db", 0)]);
+    assert_eq!(full.len(), 2);
+    assert!(full[0].starts_with("shop/db-0 (budget shop/db has had no room since"), "{full:?}");
+    let alone = Pod { controller: None, ..pod("mine") };
+    let refused = of(&[alone], &[]);
+    assert!(refused[0].starts_with("shop/mine (it has no controller"), "{refused:?}");
+    let many: Vec<Pod> = (0..9).map(|number| pod(&format!("db-{number}"))).collect();
+    assert_eq!(of(&many, &[budget("db", 0)]).last().map(String::as_str), Some("and 4 more"));
+}

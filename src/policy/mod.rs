@@ -9,6 +9,7 @@ pub mod obligations;
 pub mod preflight;
 pub mod provenance;
 pub mod ranking;
+pub mod rescue;
 pub mod retention;
 pub mod scale_out;
 pub mod schedule;

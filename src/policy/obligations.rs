@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     cluster::Node,
@@ -139,6 +140,26 @@ pub struct Claim {
     pub cleaning: String,
     /// The command that puts it all right.
     pub restore: String,
+    /// The store that wrote it, and how far that had come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Written>,
+}
+
+/// A store at one moment: one that has come less far later went back in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Its own id.
+    pub store: Uuid,
+    /// How many commits it had seen.
+    pub commit: u64,
+}
+
+impl Written {
+    /// Whether a store that is here now was there already, and has forgotten it.
+    #[must_use]
+    pub fn forgotten_by(self, now: Self) -> bool {
+        self.store == now.store && self.commit > now.commit
+    }
 }
 
 /// The form of claims that this release writes.
@@ -194,14 +215,14 @@ pub fn gives_way(claims: &[(NodeName, Claim)], run: RunId, max_unavailable: usiz
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn at(minute: i64) -> Timestamp {
+    pub(in super::super) fn at(minute: i64) -> Timestamp {
         Timestamp::from_second(1_795_500_000 + 60 * minute).expect("a time")
     }
 
-    fn claim(node: &str, run: u128, minute: i64) -> (NodeName, Claim) {
+    pub(in super::super) fn claim(node: &str, run: u128, minute: i64) -> (NodeName, Claim) {
         let name = NodeName::parse(node).expect("a name");
         let claim = Claim {
             version: CLAIM_VERSION,
@@ -217,11 +238,12 @@ mod tests {
             as_found: AsFound { unschedulable: false, scale_down_disabled: None, do_not_disrupt: Some("false".into()) },
             cleaning: "kamino-wf-clean/kwf-pool1-1".into(),
             restore: Claim::restore_command(&name),
+            written: None,
         };
         (name, claim)
     }
 
-    fn bare(name: &NodeName) -> Node {
+    pub(in super::super) fn bare(name: &NodeName) -> Node {
         Node {
             name: name.clone(),
             uid: "u".into(),

@@ -3,7 +3,7 @@
 use super::{Change, Object};
 use crate::{
     cloud::{ImageRef, ScaleSet},
-    model::{Bootstrap, DefinitionId},
+    model::{Bootstrap, Capture, DefinitionId, NodeName},
     steps::Names,
     workflow::RunSpec,
 };
@@ -24,7 +24,7 @@ pub(super) struct Missing {
 }
 
 /// What would be made, in order.
-pub(super) fn creates(spec: &RunSpec, names: &Names, missing: Missing) -> Vec<Object> {
+pub(super) fn creates(spec: &RunSpec, names: &Names, missing: Missing, donor: &NodeName) -> Vec<Object> {
     let mut all = Vec::new();
     if missing.gallery {
         all.push(object("gallery", spec.gallery.name(), "it is not there yet"));
@@ -32,26 +32,42 @@ pub(super) fn creates(spec: &RunSpec, names: &Names, missing: Missing) -> Vec<Ob
     if missing.definition {
         all.push(object("image definition", &spec.definition, "it is not there yet"));
     }
-    all.push(object("snapshot", names.snapshot.name(), "of the donor's OS disk"));
-    all.push(object("disk", names.disk.name(), "the copy that is cleaned"));
     let inside = format!("{}/{}", spec.clean_namespace, names.cleaning);
-    all.push(object("volume", &names.cleaning, "the copy, for the pod"));
-    all.push(object("claim", &inside, "the same"));
-    all.push(object("pod", &inside, "cleans the copy"));
+    match spec.capture {
+        Capture::Live => {
+            all.push(object("snapshot", names.snapshot.name(), "of the donor's OS disk"));
+            all.push(object("disk", names.disk.name(), "the copy that is cleaned"));
+            all.push(object("volume", &names.cleaning, "the copy, for the pod"));
+            all.push(object("claim", &inside, "the same"));
+            all.push(object("pod", &inside, "cleans the copy"));
+        }
+        Capture::Stop => {
+            all.push(object("cordon", donor.as_str(), "with a claim on the node, before it is drained"));
+            all.push(object("pod", &inside, "cleans the donor from inside; then it is switched off"));
+            all.push(object("snapshot", names.snapshot.name(), "of the donor's OS disk, while it is off"));
+        }
+    }
     all.push(object("version", names.version.name(), "what new nodes are made from"));
     all
 }
 
 /// What would be taken away again.
-pub(super) fn temporaries(spec: &RunSpec, names: &Names) -> Vec<Object> {
+pub(super) fn temporaries(spec: &RunSpec, names: &Names, donor: &NodeName) -> Vec<Object> {
     let inside = format!("{}/{}", spec.clean_namespace, names.cleaning);
-    vec![
-        object("pod", &inside, "when it has cleaned"),
-        object("claim", &inside, "likewise"),
-        object("volume", &names.cleaning, "likewise"),
-        object("disk", names.disk.name(), "when the version is proved"),
-        object("snapshot", names.snapshot.name(), "likewise"),
-    ]
+    match spec.capture {
+        Capture::Live => vec![
+            object("pod", &inside, "when it has cleaned"),
+            object("claim", &inside, "likewise"),
+            object("volume", &names.cleaning, "likewise"),
+            object("disk", names.disk.name(), "when the version is proved"),
+            object("snapshot", names.snapshot.name(), "likewise"),
+        ],
+        Capture::Stop => vec![
+            object("pod", &inside, "when the donor is off"),
+            object("cordon", donor.as_str(), "when the donor is really back, with all that was written on the node"),
+            object("snapshot", names.snapshot.name(), "when the version is proved"),
+        ],
+    }
 }
 
 /// What would be different in the model; nothing where the scale set follows the definition already.

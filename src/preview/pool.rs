@@ -90,7 +90,7 @@ impl Look<'_> {
     fn context(&self) -> Context<'_> {
         let (outputs, memory) = (&self.outputs, self.memory);
         let (started, now, epoch) = (self.started, self.started, 0);
-        Context { run: NOBODY, started, epoch, now, asked: &NOTHING, spec: self.spec, outputs, memory }
+        Context { run: NOBODY, started, epoch, now, asked: &NOTHING, spec: self.spec, outputs, memory, store: None }
     }
 
     fn keep<T: Serialize>(&mut self, step: &str, output: &T) -> Result<(), StepError> {
@@ -122,14 +122,15 @@ async fn look(ports: Ports<'_>, spec: &RunSpec, known: &Known, plan: &mut PoolPl
         stop(plan, &error);
     }
     let donor = identify(ports, candidate).await?;
+    let node = donor.node.clone();
     look.keep(RankNodes::NAME, &Ranked { donor, verdicts: Vec::new() })?;
     let names = ChooseNames.decide(ports, look.context()).await?;
     look.keep(ChooseNames::NAME, &names)?;
     plan.version = Some(names.version.clone());
 
     let missing = prepare(&mut look, set.location).await?;
-    plan.creates = creates(spec, &names, missing);
-    plan.deletes = temporaries(spec, &names);
+    plan.creates = creates(spec, &names, missing, &node);
+    plan.deletes = temporaries(spec, &names, &node);
     if !missing.definition {
         let coming = coming(&names, started);
         plan.versions = plan_prune::preview(ports, spec, &found.definition, coming).await?;

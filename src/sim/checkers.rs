@@ -156,7 +156,8 @@ fn donor_back(view: &View<'_>, found: &mut Found) {
     if !view.run.asked.contains("HoldNode") {
         return;
     }
-    found.check(!matches!(view.run.state, RunState::Parked { .. }), || "parked with a node in hand".into());
+    let parked = matches!(view.run.state, RunState::Parked { .. });
+    found.check(!parked || view.run.debt.is_none(), || "parked with a node in hand".into());
     if !view.run.ended() {
         return;
     }
@@ -353,6 +354,9 @@ fn no_privileged_residue(view: &View<'_>, found: &mut Found) {
         residue("pods on donors", pods.count(), found);
         residue("claims", view.world.claims.values().filter(ours).count(), found);
         residue("volumes", view.world.volumes.values().filter(ours).count(), found);
+        let skipped = view.run.warnings.iter().any(|warning| warning.starts_with("DeleteTemporaries"));
+        let proved = view.world.proofs.contains_key(&view.run.id.short()) && !skipped;
+        residue("proofs", usize::from(proved), found);
     }
 }
 

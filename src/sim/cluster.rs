@@ -403,6 +403,14 @@ impl Cluster for SimCluster {
         self.call("proof", namespace, false, |world| Ok(world.proofs.get(&run.short()).cloned())).await
     }
 
+    async fn forget_proof(&self, namespace: &str, run: RunId) -> Result<(), ClusterError> {
+        self.call("forget_proof", namespace, true, |world| {
+            world.proofs.remove(&run.short());
+            Ok(())
+        })
+        .await
+    }
+
     async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {
         let path = format!("{namespace}/{name}");
         self.call("lease", &path, false, |world| Ok(world.leases.get(&path).cloned())).await

@@ -2,8 +2,8 @@
 //!
 //! Effect: a disk without secrets and tenants' data, a guard on it, and a kubelet and a runtime that are down. A repeat is
 //! safe: the cleaner run twice gives the same disk, and a pod whose arguments name another boot or another machine does
-//! nothing. Undo: delete the pod; what is cleaned stays cleaned, and the donor keeps its identity. Never touched: what makes
-//! the donor this node. The pod's own end says nothing: its kubelet is down by then. Only the proof counts.
+//! nothing. Undo: delete the pod and the proof; what is cleaned stays cleaned, and the donor keeps its identity. Never touched:
+//! what makes the donor this node. The pod's own end says nothing: its kubelet is down by then. Only the proof counts.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ impl Effect for CleanDisk {
             // Its kubelet is down: no pod can try again there before the machine has been restarted.
             let reason = proof["reason"].as_str().unwrap_or("no reason given");
             let text = format!("the disk of node {} was not cleaned: {reason}", want.node);
-            return Err(StepError::refused("KW0608", text));
+            return Err(StepError::refused("KW0612", text));
         }
         let view = ports.cluster.cleaning(&want.namespace, &want.name).await?;
         let Some(pod) = view.pod else { return Ok(Seen::Absent) };
@@ -112,7 +112,10 @@ impl Effect for CleanDisk {
     }
 
     async fn undo(&self, ports: Ports<'_>, want: &DonorCleaning) -> Result<Undone, StepError> {
-        take_away::cleaning(ports, &want.namespace, &want.name, &want.run.short()).await
+        match take_away::cleaning(ports, &want.namespace, &want.name, &want.run.short()).await? {
+            Undone::Gone => take_away::proof(ports, &want.namespace, want.run).await,
+            going @ Undone::Going(_) => Ok(going),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Delete what only the update needed: the snapshot and the copy.
+//! Delete what only the update needed: the snapshot and the copy, or the proof of a donor's cleaner.
 //!
-//! Effect: two resources less. A repeat is safe: what is gone stays gone. Undo: none. Never touched: a snapshot or disk that
-//! is not this run's.
+//! Effect: two things less. A repeat is safe: what is gone stays gone. Undo: none. Never touched: a snapshot, disk or proof
+//! that is not this run's.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{ChooseNames, Names, take_away};
 use crate::{
     cloud::{Accepted, Provisioning},
-    model::{DiskId, RunId, SnapshotId},
+    model::{Capture, DiskId, RunId, SnapshotId},
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
 
@@ -28,6 +28,9 @@ pub struct Input {
     pub disk: DiskId,
     /// The snapshot.
     pub snapshot: SnapshotId,
+    /// The namespace that a donor's cleaner has left its proof in, with `capture: stop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_in: Option<String>,
 }
 
 #[async_trait]
@@ -39,7 +42,11 @@ impl Effect for DeleteTemporaries {
 
     fn input(&self, context: Context<'_>) -> Result<Input, StepError> {
         let names: Names = context.output(ChooseNames::NAME)?;
-        Ok(Input { run: context.run, disk: names.disk, snapshot: names.snapshot })
+        let proof_in = match context.spec.capture {
+            Capture::Live => None,
+            Capture::Stop => Some(context.spec.clean_namespace.clone()),
+        };
+        Ok(Input { run: context.run, disk: names.disk, snapshot: names.snapshot, proof_in })
     }
 
     async fn observe(&self, ports: Ports<'_>, want: &Input) -> Result<Seen<()>, StepError> {
@@ -51,7 +58,12 @@ impl Effect for DeleteTemporaries {
                 let snapshot = snapshot?;
                 Some((format!("snapshot {} is still there", want.snapshot.name()), snapshot.provisioning, false))
             });
+        let proof = match &want.proof_in {
+            Some(namespace) => ports.cluster.proof(namespace, want.run).await?,
+            None => None,
+        };
         Ok(match left {
+            None if proof.is_some() => Seen::Partly("the proof of the donor's cleaner is still there".into()),
             None => Seen::Present(()),
             Some((text, Provisioning::Running, _) | (text, _, true)) => Seen::Underway(text),
             Some((text, Provisioning::Succeeded | Provisioning::Failed, false)) => Seen::Partly(text),
@@ -59,8 +71,11 @@ impl Effect for DeleteTemporaries {
     }
 
     async fn act(&self, ports: Ports<'_>, want: &Input) -> Result<Accepted, StepError> {
-        if take_away::disk(ports, &want.disk, want.run).await? == Undone::Gone {
-            take_away::snapshot(ports, &want.snapshot, want.run).await?;
+        if take_away::disk(ports, &want.disk, want.run).await? == Undone::Gone
+            && take_away::snapshot(ports, &want.snapshot, want.run).await? == Undone::Gone
+            && let Some(namespace) = &want.proof_in
+        {
+            take_away::proof(ports, namespace, want.run).await?;
         }
         Ok(Accepted::default())
     }

@@ -24,7 +24,7 @@ use crate::{
     model::{Class, NodeName},
     policy::{
         drain::{DrainPolicy, Question, Verdict, daemon_set, verdict},
-        evictions::{Request, Standing, standing},
+        evictions::{Request, Standing, hindrances, standing},
     },
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
@@ -163,16 +163,23 @@ async fn held(ports: Ports<'_>, want: &Input) -> Result<Node, StepError> {
     Ok(node)
 }
 
-/// How the node's pods stand.
-async fn look(ports: Ports<'_>, want: &Input) -> Result<Standing, StepError> {
-    let pods = ports.cluster.pods_on(&want.node).await?;
+/// What is known of a node's pods, and of what protects them.
+struct Tenants {
+    pods: Vec<Pod>,
+    budgets: Vec<Budget>,
+    daemon_sets: BTreeMap<(String, String), bool>,
+}
+
+/// Reads a node's pods, their `DaemonSets`, and the budgets of those that may go.
+async fn tenants(
+    ports: Ports<'_>,
+    node: &NodeName,
+    policy: &DrainPolicy,
+    cordoned: Option<Timestamp>,
+) -> Result<Tenants, StepError> {
+    let pods = ports.cluster.pods_on(node).await?;
     let daemon_sets = daemon_sets(ports, &pods).await?;
-    let question = Question {
-        policy: &want.policy,
-        cordoned: Some(want.cordoned),
-        now: ports.clock.now(),
-        daemon_sets: &daemon_sets,
-    };
+    let question = Question { policy, cordoned, now: ports.clock.now(), daemon_sets: &daemon_sets };
     let may_be_limited = |pod: &&Pod| {
         pod.life == PodLife::Running && pod.deleting.is_none() && verdict(pod, &question) == Verdict::Evict
     };
@@ -181,6 +188,25 @@ async fn look(ports: Ports<'_>, want: &Input) -> Result<Standing, StepError> {
     for namespace in namespaces {
         budgets.extend(ports.cluster.budgets(namespace).await?);
     }
+    Ok(Tenants { pods, budgets, daemon_sets })
+}
+
+/// What would keep a node that is in service from being emptied.
+pub(super) async fn hindered(
+    ports: Ports<'_>,
+    node: &NodeName,
+    policy: &DrainPolicy,
+) -> Result<Vec<String>, StepError> {
+    let Tenants { pods, budgets, daemon_sets } = tenants(ports, node, policy, None).await?;
+    let question = Question { policy, cordoned: None, now: ports.clock.now(), daemon_sets: &daemon_sets };
+    Ok(hindrances(&pods, &budgets, &question))
+}
+
+/// How the node's pods stand.
+async fn look(ports: Ports<'_>, want: &Input) -> Result<Standing, StepError> {
+    let (policy, cordoned) = (&want.policy, Some(want.cordoned));
+    let Tenants { pods, budgets, daemon_sets } = tenants(ports, &want.node, policy, cordoned).await?;
+    let question = Question { policy, cordoned, now: ports.clock.now(), daemon_sets: &daemon_sets };
     let standing = standing(&pods, &budgets, &question);
     if !standing.refused.is_empty() {
         return Err(StepError::refused(

@@ -59,6 +59,7 @@ impl Effect for HoldNode {
             as_found: before.as_found.clone(),
             cleaning: format!("{}/{}", before.cleaning_namespace, before.cleaning),
             restore: Claim::restore_command(&before.node),
+            written: context.store,
         };
         Ok(Input { before, claim, max_unavailable: context.spec.max_unavailable() })
     }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Preflight, Preflighted};
+use super::{Preflight, Preflighted, drain_node};
 use crate::{
     cloud::{Architecture, Plan, Version},
     cluster::Node,
@@ -77,6 +77,9 @@ pub struct Ranked {
 /// How many verdicts are stored: a record stays small in a pool of a thousand nodes.
 const VERDICTS_MAX: usize = 100;
 
+/// Of so many nodes it is asked whether they could be emptied; each costs a handful of lists.
+const EMPTIED_IN_THOUGHT_MAX: usize = 10;
+
 /// The servers' time, as far as they say it: by a clock of ours that is ahead a young node would look old.
 pub(crate) fn servers_time(nodes: &[Node], ours: Timestamp) -> Timestamp {
     nodes.iter().filter_map(|node| node.seen).max().unwrap_or(ours)
@@ -87,20 +90,34 @@ pub(crate) async fn ranking(ports: Ports<'_>, context: Context<'_>) -> Result<(R
     let spec = context.spec;
     let nodes = ports.cluster.nodes().await?;
     let now = servers_time(&nodes, ports.clock.now());
-    let taken_out: Option<Absence> = match spec.capture {
-        Capture::Live => None,
-        Capture::Stop => Some(Absence::default()),
+    let boots = Boots::recalled(context.memory, &spec.scale_set);
+    let ranked = |taken_out: Option<&Absence>| {
+        let question = Question {
+            scale_set: &spec.scale_set,
+            choice: &spec.donor,
+            min_ready: Duration::from_secs(spec.min_ready_seconds),
+            rules: &spec.ranking,
+            boots: &boots,
+            taken_out,
+            now,
+        };
+        rank(&nodes, &question)
     };
-    let question = Question {
-        scale_set: &spec.scale_set,
-        choice: &spec.donor,
-        min_ready: Duration::from_secs(spec.min_ready_seconds),
-        rules: &spec.ranking,
-        boots: &Boots::recalled(context.memory, &spec.scale_set),
-        taken_out: taken_out.as_ref(),
-        now,
-    };
-    Ok((rank(&nodes, &question), now))
+    if spec.capture == Capture::Live {
+        return Ok((ranked(None), now));
+    }
+    // The best one first, and the next only if it can't be emptied: of a large pool most are never looked at.
+    let mut absence = Absence::default();
+    for _ in 0..EMPTIED_IN_THOUGHT_MAX {
+        let ranking = ranked(Some(&absence));
+        let Some(best) = ranking.candidates.first() else { return Ok((ranking, now)) };
+        let hindered = drain_node::hindered(ports, &best.node.name, &spec.drain).await?;
+        if hindered.is_empty() {
+            return Ok((ranking, now));
+        }
+        absence.blocked.insert(best.node.name.clone(), hindered);
+    }
+    Ok((ranked(Some(&absence)), now))
 }
 
 /// Why nobody can be the donor, with the reasons of some.

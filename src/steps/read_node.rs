@@ -56,6 +56,17 @@ impl Decide for ReadNode {
         let mut claims = Vec::new();
         for node in &nodes {
             if let Some(claim) = Claim::on(node).map_err(|error| StepError::refused("KW0604", error.to_string()))? {
+                // By it this store was further than it is: what it owes is not in it any more.
+                if let (Some(then), Some(now)) = (claim.written, context.store)
+                    && then.forgotten_by(now)
+                {
+                    let text = format!(
+                        "the claim on node {} was written at commit {} of this store, which is at {} now: it went back in \
+                         time; `{}` brings that node back",
+                        node.name, then.commit, now.commit, claim.restore
+                    );
+                    return Err(StepError::refused("KW0105", text));
+                }
                 claims.push((node.name.clone(), claim));
             }
         }

@@ -42,6 +42,22 @@ pub struct Input {
     pub cleaning: String,
 }
 
+impl Input {
+    /// From the claim on a node alone.
+    pub(crate) fn of_claim(claim: &Claim, node: &NodeName) -> Self {
+        let (namespace, name) = claim.cleaning.split_once('/').unwrap_or(("", &claim.cleaning));
+        Self {
+            run: claim.run,
+            node: node.clone(),
+            node_uid: claim.node_uid.clone(),
+            held: true,
+            as_found: claim.as_found.clone(),
+            cleaning_namespace: namespace.to_owned(),
+            cleaning: name.to_owned(),
+        }
+    }
+}
+
 /// How the node came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
@@ -134,7 +150,7 @@ fn ours(node: &Node, want: &Input) -> Result<bool, StepError> {
 }
 
 /// Why a node is not really back, if it is not.
-fn not_back(node: &Node, now: Timestamp) -> Option<String> {
+pub(crate) fn not_back(node: &Node, now: Timestamp) -> Option<String> {
     let past =
         |since: Timestamp, span: Duration| Duration::try_from(now.duration_since(since)).is_ok_and(|it| it > span);
     if !node.ready {
@@ -148,7 +164,7 @@ fn not_back(node: &Node, now: Timestamp) -> Option<String> {
 }
 
 /// What we set becomes what it was; what somebody else has set since stays.
-fn restored(node: &Node, as_found: &AsFound) -> NodeChange {
+pub(crate) fn restored(node: &Node, as_found: &AsFound) -> NodeChange {
     let mut annotations = BTreeMap::from([(CLAIM.to_owned(), None)]);
     let held = [(SCALE_DOWN_DISABLED, &as_found.scale_down_disabled), (DO_NOT_DISRUPT, &as_found.do_not_disrupt)];
     for (name, before) in held {

@@ -15,7 +15,7 @@ use super::{CleanDisk, NodeBefore, ReadNode};
 use crate::{
     cloud::{Accepted, Power},
     model::{InstanceId, NodeName},
-    policy::obligations::Duty,
+    policy::obligations::{Claim, Duty},
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
 
@@ -38,6 +38,20 @@ pub struct Input {
     pub boot_before: Option<String>,
 }
 
+impl Input {
+    /// From the claim on a node alone. Nobody knows any more how far the run had come: `cleaned` says that its kubelet may have
+    /// been stopped.
+    pub(crate) fn of_claim(claim: &Claim, node: &NodeName, cleaned: bool) -> Self {
+        Self {
+            instance: claim.instance.clone(),
+            vm_id: claim.vm_id.clone(),
+            node: node.clone(),
+            node_uid: claim.node_uid.clone(),
+            boot_before: cleaned.then(|| claim.boot_id.clone()),
+        }
+    }
+}
+
 /// The machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
@@ -50,8 +64,10 @@ impl Effect for StartVm {
     const NAME: &'static str = "StartVm";
     /// Then a person is asked, and it goes on being tried. A start takes a minute.
     const DEADLINE: Duration = Duration::from_mins(15);
-    /// For so long a machine that was restarted may take to come up, before it is restarted again.
-    const SETTLES: Duration = Duration::from_mins(10);
+    /// An instance view is a cache of some seconds, and an order of the step that was interrupted may still arrive.
+    const SETTLES: Duration = Duration::from_mins(1);
+    /// A machine that boots is called running long before its kubelet says so in a new boot: it is not restarted meanwhile.
+    const TAKES: Duration = Duration::from_mins(10);
     const PAYS: &'static [Duty] = &[Duty::VmRunning];
     type Input = Input;
     type Output = Started;

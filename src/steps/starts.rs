@@ -3,6 +3,8 @@
 
 #[cfg(test)]
 mod rows;
+#[cfg(test)]
+mod stop_rows;
 
 use std::{
     collections::BTreeSet,
@@ -17,13 +19,14 @@ use serde_json::{Value, json};
 
 use self::Start::{Broken, Foreign};
 use self::rows::{ROWS, first, later};
+use self::stop_rows::{STOP_ROWS, stopping};
 use super::{Names, PrunePlan, Ranked};
 use crate::{
     cloud::{Disk, DiskState, Provisioning, Replication, Snapshot, Version},
     cluster::CleaningSpec,
-    model::{RunId, VersionId},
+    model::{Capture, RunId, VersionId},
     sim::{Kind, Object, Outcome, Pod, Resource, Says, Scene, Session, Stop, World},
-    workflow::{Event, LIVE, Run, plan},
+    workflow::{Event, LIVE, Run, STOP, plan},
 };
 
 /// A run under paused time in a world that is changed at one moment: before it, or as soon as a step is done.
@@ -67,6 +70,10 @@ impl Known {
         serde_json::from_value(self.0.outputs[step].clone()).expect("readable")
     }
 
+    fn input<T: DeserializeOwned>(&self, step: &str) -> T {
+        serde_json::from_value(self.0.inputs[step].clone()).expect("readable")
+    }
+
     fn names(&self) -> Names {
         self.output("ChooseNames")
     }
@@ -76,7 +83,7 @@ impl Known {
     }
 
     fn cleaning(&self) -> CleaningSpec {
-        serde_json::from_value(self.0.inputs["CleanCopy"].clone()).expect("readable")
+        self.input("CleanCopy")
     }
 
     /// Namespace and name of pod and claim.
@@ -195,11 +202,15 @@ fn check(outcome: &Outcome, end: &str, says: &[&str], what: &str) {
 
 #[test]
 fn what_is_anothers_is_left_alone_and_an_own_failed_attempt_is_replaced() {
-    let (nominal, adopted) = (Known::of(&first()), Known::of(&later()));
+    let (nominal, adopted, stopped) = (Known::of(&first()), Known::of(&later()), Known::of(&stopping()));
     let mut checked = BTreeSet::new();
-    for row in ROWS {
+    for row in ROWS.iter().chain(STOP_ROWS) {
         let scene = (row.scene)();
-        let known = if scene.adopted { adopted.clone() } else { nominal.clone() };
+        let known = match (scene.capture, scene.adopted) {
+            (Capture::Stop, _) => stopped.clone(),
+            (Capture::Live, true) => adopted.clone(),
+            (Capture::Live, false) => nominal.clone(),
+        };
         let (inner, change) = (known.clone(), row.change);
         let (outcome, session) = run(&scene, row.at, move |world| change(world, &inner));
         let what = format!("{:?} start of {}, {:?}", row.start, row.step, row.says);
@@ -207,8 +218,9 @@ fn what_is_anothers_is_left_alone_and_an_own_failed_attempt_is_replaced() {
         assert!((row.left)(&session.shared.world(), &known), "{what}: {}", outcome.log.join("\n"));
         checked.insert((row.step, row.start));
     }
-    for step in plan(LIVE) {
-        let effect = nominal.0.inputs.contains_key(&step.name);
+    let live = plan(LIVE).into_iter().map(|step| (step, &nominal));
+    for (step, known) in live.chain(plan(STOP).into_iter().map(|step| (step, &stopped))) {
+        let effect = known.0.inputs.contains_key(&step.name);
         let name = step.name.as_str();
         assert!(!effect || checked.contains(&(name, Foreign)), "{name} has no foreign start");
         let replaced = effect && !NEVER_REPLACED.contains(&name);

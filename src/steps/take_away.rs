@@ -62,6 +62,15 @@ pub(crate) async fn cleaning(ports: Ports<'_>, namespace: &str, name: &str, run:
     Ok(Undone::Gone)
 }
 
+/// The proof that a donor's cleaner has left. Its pod has to be gone: nobody leaves another then.
+pub(crate) async fn proof(ports: Ports<'_>, namespace: &str, run: RunId) -> Result<Undone, StepError> {
+    if ports.cluster.proof(namespace, run).await?.is_none() {
+        return Ok(Undone::Gone);
+    }
+    ports.cluster.forget_proof(namespace, run).await?;
+    Ok(Undone::Going("the proof is being taken away".into()))
+}
+
 /// Somebody was quicker.
 fn gone_is_fine(result: Result<(), crate::cluster::ClusterError>) -> Result<(), StepError> {
     match result {

@@ -31,7 +31,7 @@ use crate::{
     cloud::{Bucket, Cloud, Limiter},
     cluster::Cluster,
     model::RunId,
-    policy::obligations::Duty,
+    policy::obligations::{Duty, Written},
     store::{Fact, Journal, NewRecord, Revision, StoreError},
 };
 
@@ -425,6 +425,12 @@ impl Engine {
     pub(super) async fn fact(&self, key: &str) -> Result<Option<Value>, EngineError> {
         let facts = self.journal.facts(key).await?;
         Ok(facts.into_iter().find(|(found, _)| found == key).map(|(_, value)| value))
+    }
+
+    /// How far the store has come.
+    pub(super) async fn written(&self) -> Result<Written, EngineError> {
+        let now = self.journal.position().await?;
+        Ok(Written { store: now.store, commit: now.commit })
     }
 
     pub(super) async fn memory(&self) -> Result<BTreeMap<String, Value>, EngineError> {

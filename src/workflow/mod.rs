@@ -24,6 +24,7 @@ mod plan;
 mod reads;
 pub mod recovery;
 mod requests;
+pub mod rescue;
 mod run;
 mod scheduler;
 mod shown;

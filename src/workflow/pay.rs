@@ -41,7 +41,7 @@ impl Turn<'_> {
             Ok(Seen::Underway(what)) => self.wait(None, &what).await,
             // A part of it is due now.
             Ok(Seen::Partly(_)) => self.ask_to_pay(any, input, &paying, overdue).await,
-            Ok(Seen::Absent | Seen::Broken(_)) => match self.settling(any, paying.phase.asked_at()) {
+            Ok(Seen::Absent | Seen::Broken(_)) => match self.unseen(any, paying.phase.asked_at()) {
                 Some(left) => Ok(self.settle(left)),
                 None => self.ask_to_pay(any, input, &paying, overdue).await,
             },
@@ -65,7 +65,7 @@ impl Turn<'_> {
     /// Chooses the step that pays. What it needs to know was decided before the first write.
     async fn begin(&self, step: usize, any: &dyn AnyStep, paying: &Paying) -> Result<Next, EngineError> {
         let memory = self.engine.memory().await?;
-        match any.input(self.context(&memory)) {
+        match any.input(self.context(&memory, self.engine.written().await?)) {
             Ok(input) => self.record(vec![Event::Paying { at: self.now(), step, input }]).await,
             Err(error) => self.held_up(paying, error.text, true).await,
         }

@@ -17,7 +17,7 @@ use crate::{
     cloud::{Accepted, Cloud, CloudError},
     cluster::{Cluster, ClusterError},
     model::{Class, RunId},
-    policy::obligations::Duty,
+    policy::obligations::{Duty, Written},
 };
 
 /// What steps may reach of the world.
@@ -50,6 +50,8 @@ pub struct Context<'a> {
     pub outputs: &'a BTreeMap<String, Value>,
     /// Facts that outlive runs, by key.
     pub memory: &'a BTreeMap<String, Value>,
+    /// The store as it is; none where there is no run.
+    pub store: Option<Written>,
 }
 
 impl Context<'_> {
@@ -168,6 +170,9 @@ pub trait Effect: Send + Sync {
     const DEADLINE: Duration;
     /// For how long after a request an absence may be a stale read. Zero where reads are consistent.
     const SETTLES: Duration = Duration::ZERO;
+    /// For how long after a request its effect may be on its way without a look that could tell: it is not asked for again
+    /// before. No setting shortens it.
+    const TAKES: Duration = Duration::ZERO;
     /// What the run owes a node from this step's first request on.
     const OWES: &'static [Duty] = &[];
     /// What is paid when this effect is seen. Such a step is carried out whatever happens, once it is owed.
@@ -198,6 +203,8 @@ pub trait AnyStep: Send + Sync {
     fn deadline(&self) -> Duration;
     /// See [`Effect::SETTLES`].
     fn settles(&self) -> Duration;
+    /// See [`Effect::TAKES`].
+    fn takes(&self) -> Duration;
     /// See [`Effect::OWES`].
     fn owes(&self) -> &'static [Duty];
     /// See [`Effect::PAYS`].
@@ -252,6 +259,9 @@ impl<S: Decide> AnyStep for Decides<S> {
     fn settles(&self) -> Duration {
         Duration::ZERO
     }
+    fn takes(&self) -> Duration {
+        Duration::ZERO
+    }
     fn owes(&self) -> &'static [Duty] {
         &[]
     }
@@ -291,6 +301,9 @@ impl<S: Effect> AnyStep for Affects<S> {
     }
     fn settles(&self) -> Duration {
         S::SETTLES
+    }
+    fn takes(&self) -> Duration {
+        S::TAKES
     }
     fn owes(&self) -> &'static [Duty] {
         S::OWES

@@ -16,7 +16,11 @@ use super::{
     run::{Event, Outcome, Phase, PlannedStep, Run},
     step::{AnyStep, Context, Seen, StepError, Undone},
 };
-use crate::{cloud::OperationState, model::Class, policy::obligations::ABSENCE};
+use crate::{
+    cloud::OperationState,
+    model::Class,
+    policy::obligations::{ABSENCE, Written},
+};
 
 /// Failed attempts of one step before its stage fails.
 const SETBACKS_MAX: u32 = 3;
@@ -226,7 +230,7 @@ impl Turn<'_> {
         self.run.inputs.get(any.name()).unwrap_or(&Value::Null)
     }
 
-    pub(super) fn context<'a>(&'a self, memory: &'a BTreeMap<String, Value>) -> Context<'a> {
+    pub(super) fn context<'a>(&'a self, memory: &'a BTreeMap<String, Value>, store: Written) -> Context<'a> {
         Context {
             run: self.run.id,
             started: self.run.started,
@@ -236,13 +240,14 @@ impl Turn<'_> {
             spec: &self.run.spec,
             outputs: &self.run.outputs,
             memory,
+            store: Some(store),
         }
     }
 
     /// A decision, or an effect's input.
     async fn fresh(&self, stage: &Stage, any: &dyn AnyStep, overdue: bool) -> Result<Next, EngineError> {
         let memory = self.engine.memory().await?;
-        let context = self.context(&memory);
+        let context = self.context(&memory, self.engine.written().await?);
         match any.decide(self.engine.ports(), context).await {
             None => match any.input(context) {
                 Ok(input) => {
@@ -323,7 +328,7 @@ impl Turn<'_> {
                 if let Some(why) = failed {
                     return self.set_back(stage, any, &at, why).await;
                 }
-                if let Some(left) = self.settling(any, at.phase.asked_at()) {
+                if let Some(left) = self.unseen(any, at.phase.asked_at()) {
                     return Ok(self.settle(left));
                 }
                 self.ask(stage, any, at.asked + 1).await
@@ -334,9 +339,17 @@ impl Turn<'_> {
 
     /// For how long an absence may still be a stale read of a request that was, or may have been, accepted.
     pub(super) fn settling(&self, any: &dyn AnyStep, asked_at: Option<Timestamp>) -> Option<Duration> {
-        let settles = any.settles().min(self.engine.pace.settle);
-        let elapsed = Duration::try_from(self.now().duration_since(asked_at?)).unwrap_or(settles);
-        settles.checked_sub(elapsed).filter(|left| !left.is_zero())
+        self.left_of(any.settles().min(self.engine.pace.settle), asked_at)
+    }
+
+    /// For how long an absence says nothing: the read may be stale, or the effect is on its way.
+    pub(super) fn unseen(&self, any: &dyn AnyStep, asked_at: Option<Timestamp>) -> Option<Duration> {
+        self.left_of(any.settles().min(self.engine.pace.settle).max(any.takes()), asked_at)
+    }
+
+    fn left_of(&self, span: Duration, since: Option<Timestamp>) -> Option<Duration> {
+        let elapsed = Duration::try_from(self.now().duration_since(since?)).unwrap_or(span);
+        span.checked_sub(elapsed).filter(|left| !left.is_zero())
     }
 
     /// Waits for a stale read to pass.

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use jiff::SignedDuration;
 use kamino_wf::{
     cloud::{Cloud as _, Granted, ImageRef, Leftovers, Machine, OperationState, Power, Powered, Provisioning},
-    model::{Class, DiskId, Region, ResourceId, VersionName},
-    permissions::AZURE,
+    doctor::{self, Check, Galleries, Groups, State},
+    model::{Class, DiskId, InstanceId, Region, ResourceId, VersionName},
+    permissions::{STOP_AZURE, Uses, in_azure},
     policy::provenance::PINNED,
     sim::{
         Scene, Shared,
@@ -136,6 +137,54 @@ async fn what_each_call_sends() {
     golden!(stage, "begin_delete_version", azure.begin_delete_version(&oldest));
 }
 
+/// What `capture: stop` and `rescue` send: to the instance and never to the scale set, with an orderly end for who is on it.
+#[tokio::test]
+async fn what_the_power_of_an_instance_sends() {
+    let stage = Stage::new().await;
+    let (azure, id) = (&stage.azure, stage.instance());
+    let power = golden!(stage, "power", azure.power(&id)).expect("the machine");
+    assert_eq!(Some(&power), stage.direct().power(&id).await.expect("a look").as_ref());
+    assert_eq!(power.state, Power::Running);
+    golden!(stage, "begin_restart", azure.begin_restart(&id));
+    golden!(stage, "begin_power_off", azure.begin_power_off(&id));
+    let turned = async |want: Power| {
+        let seen = async || azure.power(&id).await.expect("a look").filter(|seen| seen.state == want);
+        let seen = stage.until("the turn", seen).await;
+        assert_eq!(seen.vm_id, power.vm_id);
+    };
+    turned(Power::Stopped).await;
+    golden!(stage, "begin_start", azure.begin_start(&id));
+    turned(Power::Running).await;
+    let nobody = stage.named::<DiskId>("disks", "x").to_string().replace("/disks/x", "");
+    let nobody =
+        InstanceId::parse(&format!("{nobody}/virtualMachineScaleSets/pool1/virtualMachines/9")).expect("an id");
+    assert_eq!(azure.power(&nobody).await.expect("a look"), None);
+    assert_eq!(azure.begin_start(&nobody).await.expect_err("no such machine").class(), Class::Gone);
+}
+
+/// Rights to stop and start machines are asked about only where a pool has its donor stopped.
+#[tokio::test]
+async fn a_right_that_only_stopping_needs_is_missed_only_there() {
+    let stage = Stage::new().await;
+    let all = stage.face.granted();
+    for missing in STOP_AZURE {
+        let lacks = |it: &&Value| !it["actions"].to_string().eq_ignore_ascii_case(&json!([missing.action]).to_string());
+        let rest: Vec<Value> = all.iter().filter(lacks).cloned().collect();
+        assert_eq!(rest.len(), all.len() - 1, "{missing:?}");
+        stage.face.grant(rest);
+        for (stop, expected) in [(false, 0), (true, 1)] {
+            let uses = Uses { stop, forced_drain: false };
+            let groups = Groups::from([(stage.scale_set().group(), uses)]);
+            let (checks, _) = doctor::azure(&stage.azure, &groups, &Galleries::new()).await;
+            // The world's clock is not ours, which is said as well.
+            let wrong = |check: &&Check| check.state == State::Wrong && doctor::RIGHTS.contains(&check.name.as_str());
+            let lacking: Vec<_> = checks.iter().filter(wrong).collect();
+            assert_eq!(lacking.len(), expected, "{missing:?}, {uses:?}: {checks:#?}");
+            assert!(lacking.iter().all(|check| check.seen.contains(missing.action)), "{lacking:#?}");
+        }
+    }
+}
+
 /// Over the wire, with its pages, cases, long names and fields of a later year, the same comes out as without it.
 #[tokio::test]
 async fn the_adapter_reads_what_the_world_holds() {
@@ -250,7 +299,7 @@ async fn what_is_granted_is_read_over_all_pages_and_the_clocks_are_compared() {
     let stage = Stage::new().await;
     assert_eq!(stage.azure.ahead(), None, "nothing was asked yet");
     let granted = stage.azure.granted_in(&stage.scale_set().group()).await.expect("an answer");
-    assert!(AZURE.iter().all(|right| Granted::any_allows(&granted, right.action)), "{granted:#?}");
+    assert!(in_azure().all(|right| Granted::any_allows(&granted, right.action)), "{granted:#?}");
     assert!(!Granted::any_allows(&granted, "Microsoft.Compute/virtualMachines/delete"));
     let nowhere = stage.named("galleries", "nowhere");
     assert_eq!(stage.azure.granted_on(&nowhere).await.expect_err("no such gallery").class(), Class::Gone);

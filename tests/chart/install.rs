@@ -105,7 +105,7 @@ async fn the_server_takes_every_object_by_a_strict_reading() {
     for name in ["kamino-wf", "kamino", "robot"] {
         create(&accounts, json!({ "metadata": { "name": name } })).await;
     }
-    for golden in ["default", "old-server", "cronjob", "everything"] {
+    for golden in ["default", "old-server", "cronjob", "everything", "stop"] {
         let path = root().join(format!("tests/golden/chart/{golden}.yaml"));
         let text = std::fs::read_to_string(path).expect("what the chart renders");
         let mut seen = 0;
@@ -133,7 +133,7 @@ async fn its_pods_are_admitted_where_only_restricted_ones_are() {
     })
     .await;
     let mut seen = 0;
-    for golden in ["default", "cronjob", "everything"] {
+    for golden in ["default", "cronjob", "everything", "stop"] {
         let text = std::fs::read_to_string(root().join(format!("tests/golden/chart/{golden}.yaml"))).expect("a golden");
         for object in objects(&text) {
             let pod = match object["kind"].as_str() {
@@ -157,7 +157,7 @@ async fn its_pods_are_admitted_where_only_restricted_ones_are() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 6, "a controller and a test for each set of values");
+    assert_eq!(seen, 8, "a controller and a test for each set of values");
 }
 
 async fn claim(admin: &Client, release: &Release) -> PersistentVolumeClaim {

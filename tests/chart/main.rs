@@ -11,6 +11,7 @@ mod install;
 mod policies;
 mod readme;
 mod render;
+mod stop;
 mod values;
 
 use std::{

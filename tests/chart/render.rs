@@ -5,11 +5,12 @@ use serde_json::Value;
 use crate::{BOTH, Helm, chart_file, objects, root, tools, up_to_date, values};
 
 /// Values, the version of the server, and what it has besides.
-const SETS: [(&str, &str, &str); 4] = [
+const SETS: [(&str, &str, &str); 5] = [
     ("default", "1.36", "default"),
     ("default", "1.24", "old-server"),
     ("cronjob", "1.36", "cronjob"),
     ("everything", "1.36", "everything"),
+    ("stop", "1.36", "stop"),
 ];
 
 fn rendered(helm: Helm, set: &str, server: &str) -> Option<String> {
@@ -58,6 +59,11 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["azure.credential=client-secret"], &["azure.existingSecret is not set"]),
     (&["azure.credential=client-secret", "azure.existingSecret=s"], &["azure.tenantId is not set"]),
     (&["azure.projectToken=true"], &["azure.tenantId is not set"]),
+    (&["capture.stops=true"], &["capture", "stops"]),
+    (
+        &["config.pools[0].name=p", "config.pools[0].capture=stop"],
+        &["pool p says capture: stop", "capture.stop is false"],
+    ),
 ];
 
 #[test]

@@ -22,6 +22,7 @@ mod full_disk;
 mod images;
 mod kills;
 mod refusals;
+mod rescue;
 mod serve;
 mod syncs;
 mod throttle;

@@ -9,7 +9,6 @@ mod support;
 mod cleaning;
 mod drain;
 mod drain_parity;
-mod drain_rights;
 mod drain_stage;
 mod errors;
 #[cfg(feature = "sim")]
@@ -19,6 +18,7 @@ mod plugin;
 mod rights;
 mod rivals;
 mod stand_in;
+mod stop_rights;
 
 use std::{
     fs,

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kamino_wf::{
     cloud::Limiter,
-    model::{NodeName, Profile},
+    model::{Capture, NodeName, Profile},
     policy::ranking::{ImageAge, Rules},
     preview::{Known, PoolPlan, Prospect, Wanted, pool},
-    sim::{Outcome, Scene, Session, SimCloud, SimCluster, Stop, World, spec},
+    sim::{Outcome, Scene, Session, SimCloud, SimCluster, Stop, Tenant, World, spec},
     workflow::{Ports, RunSpec},
 };
 use serde_json::{Value, json};
@@ -46,13 +46,17 @@ async fn planned_and_done(scene: &Scene) -> (PoolPlan, Outcome, Vec<String>) {
     (plan, outcome, asked)
 }
 
+/// What is asked for to make something, or to take a node out of service.
+const MADE: [&str; 3] = ["begin_", "create_", "change_node"];
+
 #[test]
 fn the_plan_says_what_the_run_then_does() {
     let scenes = [false, true].into_iter().flat_map(|adopted| {
         let of = move |profile| Scene { adopted, profile, ..Scene::nominal() };
         Profile::ALL.map(of)
     });
-    for scene in scenes {
+    let stop = Scene { capture: Capture::Stop, ..Scene::nominal() };
+    for scene in scenes.chain([stop]) {
         let (plan, outcome, asked) = paused(async || planned_and_done(&scene).await);
         let run = outcome.run.expect("a run");
         let short = run.id.short();
@@ -65,7 +69,7 @@ fn the_plan_says_what_the_run_then_does() {
         let named = |name: &str| name.replace("<run>", &short).to_ascii_lowercase();
 
         let made: Vec<String> =
-            asked.iter().filter(|it| it.starts_with("begin_") || it.starts_with("create_")).cloned().collect();
+            asked.iter().filter(|it| MADE.iter().any(|verb| it.starts_with(verb))).cloned().collect();
         let verb = |kind: &str| match kind {
             "image definition" => "begin_definition",
             "gallery" => "begin_gallery",
@@ -74,7 +78,9 @@ fn the_plan_says_what_the_run_then_does() {
             "version" => "begin_version",
             "volume" => "create_volume",
             "claim" => "create_claim",
+            "pod" if scene.capture == Capture::Stop => "create_donor_pod",
             "pod" => "create_pod",
+            "cordon" => "change_node",
             other => panic!("{other} is nothing that a run makes"),
         };
         for object in &plan.creates {
@@ -84,8 +90,15 @@ fn the_plan_says_what_the_run_then_does() {
                 "{object:?}: {made:#?}"
             );
         }
-        let making =
-            ["begin_gallery", "begin_definition", "begin_snapshot", "begin_copy_disk", "begin_version", "create_"];
+        let making = [
+            "begin_gallery",
+            "begin_definition",
+            "begin_snapshot",
+            "begin_copy_disk",
+            "begin_version",
+            "create_",
+            "change_node",
+        ];
         let once: std::collections::BTreeSet<&String> = made
             .iter()
             .filter(|it| making.iter().any(|verb| it.starts_with(verb)) && !it.starts_with("begin_delete"))
@@ -182,6 +195,24 @@ fn what_the_store_remembers_is_in_the_plan() {
         assert_eq!((plan.prospect, plan.open_run.as_deref()), (Prospect::Open, Some("0123456789ab")));
         assert!(plan.why.is_some_and(|why| why.contains("kamino-wf describe 0123456789ab")));
     });
+}
+
+#[test]
+fn a_node_whose_pods_can_not_go_is_not_taken_out_of_service() {
+    let stop = Scene { capture: Capture::Stop, ..Scene::nominal() };
+    let free = plan_of(&stop, |_| {}, |_| {}).donor.expect("a donor");
+    let tenant = |world: &mut World| {
+        let now = world.now();
+        world.tenants.add(Tenant::new("shop/db-0", "db", &free, now));
+        world.tenants.add_budget("shop", "db", "db", 1, now);
+    };
+    let plan = plan_of(&stop, tenant, |_| {});
+    assert!(plan.donor.as_ref().is_some_and(|donor| *donor != free), "{plan:#?}");
+    let verdict = plan.nodes.iter().find(|it| it.node == free).expect("a verdict");
+    let says = "its drain would be blocked: shop/db-0 (budget shop/db has had no room";
+    assert!(!verdict.fit && verdict.reason.starts_with(says), "{verdict:?}");
+    // A donor that goes on working is no concern of theirs.
+    assert_eq!(plan_of(&Scene::nominal(), tenant, |_| {}).donor, Some(free));
 }
 
 #[test]

@@ -380,6 +380,10 @@ impl Cluster for BentCluster {
         self.inner.proof(namespace, run).await
     }
 
+    async fn forget_proof(&self, namespace: &str, run: RunId) -> Result<(), ClusterError> {
+        self.inner.forget_proof(namespace, run).await
+    }
+
     async fn cleaning(&self, namespace: &str, name: &str) -> Result<CleaningView, ClusterError> {
         let mut view = self.inner.cleaning(namespace, name).await?;
         if self.bug == Bug::LeavesTheClaim && view.pod.is_none() && view.volume.is_none() {

@@ -62,8 +62,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.cleaning.image | default (include "kamino-wf.image" .) -}}
 {{- end -}}
 
+{{/* Repositories of images that may clean, as a list in JSON. Without digest and tag: a run that began before an upgrade goes on with
+the image that it began with. */}}
+{{- define "kamino-wf.repositories" -}}
+{{- $repositories := list -}}
+{{- range prepend .Values.admissionPolicy.extraRepositories (include "kamino-wf.cleaningImage" .) -}}
+{{- $repositories = append $repositories (regexReplaceAll ":[^:/]*$" (regexReplaceAll "@.*$" . "") "") -}}
+{{- end -}}
+{{- toJson $repositories -}}
+{{- end -}}
+
 {{/* The settings file: what the user says, and what the chart knows. */}}
 {{- define "kamino-wf.config" -}}
+{{- range .Values.config.pools -}}
+{{- if and (eq (default "live" .capture) "stop") (not $.Values.capture.stop) -}}
+{{- fail (printf "config.pools: pool %s says capture: stop, and capture.stop is false: set it to true, which lets the controller cordon, drain, stop and start nodes" .name) -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.config.cleaning -}}
 {{- fail "config.cleaning is filled in by the chart: set cleaning.namespace and cleaning.image instead" -}}
 {{- end -}}

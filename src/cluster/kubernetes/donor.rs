@@ -18,12 +18,11 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{connect::KubernetesCluster, objects::labels_of};
-use crate::cluster::{ClusterError, DonorCleaning, NodeChange};
+use crate::{
+    cluster::{ClusterError, DonorCleaning, NodeChange},
+    permissions::{CLEANER, PROOFS},
+};
 
-/// The `ConfigMap` in the cleaning namespace that takes proofs, a key a run. The chart makes it, with a Role that names it.
-pub(super) const PROOFS: &str = "kamino-wf-proofs";
-/// The `ServiceAccount` of cleaning pods on donors: may patch that `ConfigMap`, and nothing else.
-const ACCOUNT: &str = "kamino-wf-cleaner";
 /// Where the host's root is in the pod.
 const HOST: &str = "/host";
 /// From the pod's start: the step's own deadline is shorter.
@@ -87,7 +86,7 @@ pub(super) fn pod(want: &DonorCleaning) -> Pod {
         spec: Some(PodSpec {
             active_deadline_seconds: Some(DEADLINE_SECONDS),
             automount_service_account_token: Some(true),
-            service_account_name: Some(ACCOUNT.to_owned()),
+            service_account_name: Some(CLEANER.to_owned()),
             containers: vec![Container {
                 name: "clean".to_owned(),
                 image: Some(want.image.clone()),

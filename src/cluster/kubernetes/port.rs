@@ -13,6 +13,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::{KubernetesCluster, donor, lease, node, objects, view};
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
         LeaseClaim, Node, NodeChange, PodPhase, PodRef, Remains, Rival,
     },
     model::{NodeName, RunId},
+    permissions::PROOFS,
 };
 
 /// Where kubelets keep their leases, one per node and by its name.
@@ -181,9 +183,19 @@ impl Cluster for KubernetesCluster {
 
     async fn proof(&self, namespace: &str, run: RunId) -> Result<Option<String>, ClusterError> {
         let maps: Api<ConfigMap> = self.namespaced(namespace);
-        let what = format!("get config map {namespace}/{}", donor::PROOFS);
-        let found = self.call(what, maps.get_opt(donor::PROOFS)).await?;
+        let what = format!("get config map {namespace}/{PROOFS}");
+        let found = self.call(what, maps.get_opt(PROOFS)).await?;
         Ok(found.and_then(|map| map.data).and_then(|mut data| data.remove(&run.short())))
+    }
+
+    async fn forget_proof(&self, namespace: &str, run: RunId) -> Result<(), ClusterError> {
+        let maps: Api<ConfigMap> = self.namespaced(namespace);
+        let without = Patch::Merge(json!({ "data": { run.short(): null } }));
+        let what = format!("patch config map {namespace}/{PROOFS}");
+        match self.call(what, maps.patch(PROOFS, &PatchParams::default(), &without)).await {
+            Ok(_) | Err(ClusterError::Gone { .. }) => Ok(()),
+            Err(other) => Err(other),
+        }
     }
 
     async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, ClusterError> {

@@ -4,7 +4,10 @@
 use futures_util::future::try_join_all;
 use http_body_util::{BodyExt as _, Limited};
 use jiff::SignedDuration;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::{
+    authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
+    core::v1::ConfigMap,
+};
 use kube::{Api, api::PostParams, client::Body, core::Status};
 use serde_json::Value;
 
@@ -12,7 +15,7 @@ use super::{KubernetesCluster, dated::date, error::from_status};
 use crate::{
     clock::{Clock as _, SystemClock},
     cluster::ClusterError,
-    permissions::{ClusterRight, Installation},
+    permissions::{ClusterRight, Installation, PROOFS},
 };
 
 /// A version is a few hundred bytes.
@@ -55,6 +58,13 @@ impl KubernetesCluster {
     ) -> Result<Vec<ClusterRight>, ClusterError> {
         let answers = try_join_all(rights.iter().map(|right| self.has(right, at))).await?;
         Ok(rights.iter().zip(answers).filter(|(_, has)| !has).map(|(right, _)| *right).collect())
+    }
+
+    /// Whether a donor's cleaner has somewhere to leave its proof.
+    pub async fn takes_proofs(&self, namespace: &str) -> Result<bool, ClusterError> {
+        let maps: Api<ConfigMap> = self.namespaced(namespace);
+        let what = format!("get config map {namespace}/{PROOFS}");
+        Ok(self.call(what, maps.get_opt(PROOFS)).await?.is_some())
     }
 
     async fn has(&self, right: &ClusterRight, at: &Installation) -> Result<bool, ClusterError> {

@@ -7,7 +7,8 @@ use crate::{cluster::Node, model::NodeName};
 /// What is known of the world without the donor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Absence {
-    /// Budgets that would keep a node's pods from being evicted right now, by node, as in `web/frontend: 0 of 2 may go`.
+    /// What would keep a node's pods from being evicted right now, by node, as in `web/frontend-0 (budget web/frontend has had no
+    /// room)`.
     pub blocked: BTreeMap<NodeName, Vec<String>>,
 }
 
@@ -27,8 +28,8 @@ pub(super) fn needed(node: &Node, absence: &Absence, others: Others<'_>) -> Opti
     if others.healthy_in_pool < 2 {
         return Some("it is the last healthy node of its pool".into());
     }
-    if let Some(budgets) = absence.blocked.get(&node.name).filter(|budgets| !budgets.is_empty()) {
-        return Some(format!("budgets would block its drain: {}", budgets.join(", ")));
+    if let Some(pods) = absence.blocked.get(&node.name).filter(|pods| !pods.is_empty()) {
+        return Some(format!("its drain would be blocked: {}", pods.join(", ")));
     }
     leaves_nobody(node, others)
         .then(|| format!("in zone {} nobody would be left to start it again", node.zone.as_deref().unwrap_or("none")))
@@ -62,11 +63,11 @@ mod tests {
         assert_eq!(why(&all[0], &all, 3, &none).as_deref(), Some("kamino-wf itself runs on it"));
         assert_eq!(why(&all[1], &all, 1, &none).as_deref(), Some("it is the last healthy node of its pool"));
         assert_eq!(why(&all[1], &all, 3, &none), None, "node 3 could take us");
-        let blocked = [(all[1].name.clone(), vec!["web/frontend: 0 of 2 may go".to_owned()])].into();
+        let blocked = [(all[1].name.clone(), vec!["web/frontend-0 (budget)".to_owned()])].into();
         let blocked = Absence { blocked };
         let said = why(&all[1], &all, 3, &blocked);
-        assert_eq!(said.as_deref(), Some("budgets would block its drain: web/frontend: 0 of 2 may go"));
-        assert_eq!(why(&all[2], &all, 3, &blocked), None, "another's budgets");
+        assert_eq!(said.as_deref(), Some("its drain would be blocked: web/frontend-0 (budget)"));
+        assert_eq!(why(&all[2], &all, 3, &blocked), None, "another's pods");
     }
 
     #[test]

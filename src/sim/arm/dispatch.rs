@@ -9,7 +9,7 @@ use super::{
     handle::{Answer, Asked, State, pause},
     read::{self, BadField},
     render,
-    target::Target,
+    target::{Order, Target},
 };
 use crate::{
     cloud::{Accepted, Cloud as _, CloudError, OperationState},
@@ -28,6 +28,7 @@ impl State {
             Method::GET => self.get(asked, target).await,
             Method::PUT => self.put_resource(asked, target).await,
             Method::PATCH => self.patch(asked, target).await,
+            Method::POST => self.order(asked, target).await,
             Method::DELETE => self.delete(asked, target).await,
             _ => Ok(not_simulated()),
         }
@@ -45,11 +46,17 @@ impl State {
                 let raw = all.iter().filter_map(|set| self.port().raw_scale_set(&set.id)).map(render::scale_set);
                 return Ok(self.page(asked, raw.collect()));
             }
-            Target::Instance(id) => self.port().instance(id).await?.as_ref().map(render::instance),
+            Target::Instance(id) => {
+                let mut found = self.port().instance(id).await?.as_ref().map(render::instance);
+                if let Some(instance) = found.as_mut().filter(|_| expanded(asked)) {
+                    let power = self.port().power(id).await?;
+                    instance["properties"]["instanceView"] = power.map_or(Value::Null, |it| render::view(&it.state));
+                }
+                found
+            }
             Target::Instances(id) => {
                 let mut all: Vec<Value> = self.port().instances(id).await?.iter().map(render::instance).collect();
-                let expanded = asked.query.get("$expand").is_some_and(|it| it.eq_ignore_ascii_case("instanceView"));
-                if expanded {
+                if expanded(asked) {
                     let powers = self.port().powers(id).await?;
                     for (instance, powered) in all.iter_mut().zip(&powers) {
                         instance["properties"]["instanceView"] = render::view(&powered.power);
@@ -82,7 +89,7 @@ impl State {
                 let all = self.port().versions(id).await?;
                 return Ok(self.page(asked, all.iter().map(|it| render::version(it, false)).collect()));
             }
-            Target::Tags(_) => return Ok(not_simulated()),
+            Target::Tags(_) | Target::Order(..) => return Ok(not_simulated()),
             Target::Autoscale(subscription) => {
                 let all = self.port().autoscale(subscription).await?;
                 return Ok(self.page(asked, all.iter().map(render::autoscale).collect()));
@@ -127,6 +134,7 @@ impl State {
             Target::ScaleSet(_)
             | Target::ScaleSets(_)
             | Target::Instance(_)
+            | Target::Order(..)
             | Target::Instances(_)
             | Target::Machines(_)
             | Target::Disks(_)
@@ -165,6 +173,7 @@ impl State {
             }
             Target::ScaleSets(_)
             | Target::Instance(_)
+            | Target::Order(..)
             | Target::Instances(_)
             | Target::Machines(_)
             | Target::Snapshot(_)
@@ -182,6 +191,7 @@ impl State {
             Target::ScaleSet(id) => self.port().raw_scale_set(id).map_or(Value::Null, render::scale_set),
             Target::ScaleSets(_)
             | Target::Instance(_)
+            | Target::Order(..)
             | Target::Instances(_)
             | Target::Machines(_)
             | Target::Disk(_)
@@ -208,6 +218,7 @@ impl State {
             Target::ScaleSet(_)
             | Target::ScaleSets(_)
             | Target::Instance(_)
+            | Target::Order(..)
             | Target::Instances(_)
             | Target::Machines(_)
             | Target::Gallery(_)
@@ -221,6 +232,19 @@ impl State {
             | Target::Permissions(_) => return Ok(not_simulated()),
         };
         Ok(self.begun(asked, target, StatusCode::ACCEPTED, Value::Null, accepted))
+    }
+
+    /// An order to a machine. It is carried out a while later, and says so by the instance's view alone.
+    async fn order(&self, asked: &Asked<'_>, target: &Target) -> Answered {
+        let Target::Order(id, order) = target else { return Ok(not_simulated()) };
+        let accepted = match order {
+            Order::PowerOff => self.port().begin_power_off(id).await?,
+            Order::Start => self.port().begin_start(id).await?,
+            Order::Restart => self.port().begin_restart(id).await?,
+        };
+        let mut answer = self.begun(asked, target, StatusCode::ACCEPTED, Value::Null, accepted);
+        answer.status = StatusCode::ACCEPTED;
+        Ok(answer)
     }
 
     /// An accepted request: where it is from now on, and when to look again. Without an operation it is done already.
@@ -288,6 +312,10 @@ impl State {
         }
         Answer::ok(body)
     }
+}
+
+fn expanded(asked: &Asked<'_>) -> bool {
+    asked.query.get("$expand").is_some_and(|it| it.eq_ignore_ascii_case("instanceView"))
 }
 
 fn not_found(asked: &Asked<'_>) -> Answer {

@@ -25,7 +25,7 @@ use super::{
     request_log::{Logged, RequestLog},
     tls,
 };
-use crate::{clock::Clock, permissions::AZURE, sim::Shared};
+use crate::{clock::Clock, permissions::in_azure, sim::Shared};
 
 /// Where the face listens and what it writes.
 #[derive(Debug, Clone)]
@@ -195,7 +195,7 @@ impl ArmFace {
 /// One assignment for each action, in another case than ours.
 fn all_rights() -> Vec<Value> {
     let assignment = |action: &str| json!({ "actions": [action.to_ascii_lowercase()], "notActions": [], "dataActions": [], "notDataActions": [] });
-    AZURE.iter().map(|right| assignment(right.action)).collect()
+    in_azure().map(|right| assignment(right.action)).collect()
 }
 
 /// The face as a process of its own: says on stdout where it is, in one line of JSON, and stays.

@@ -38,6 +38,7 @@ impl Operations {
             Target::ScaleSet(_)
             | Target::ScaleSets(_)
             | Target::Instance(_)
+            | Target::Order(..)
             | Target::Instances(_)
             | Target::Machines(_)
             | Target::Autoscale(_)

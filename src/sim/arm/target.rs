@@ -8,6 +8,8 @@ pub(super) enum Target {
     ScaleSet(ScaleSetId),
     ScaleSets(String),
     Instance(InstanceId),
+    /// An order to an instance.
+    Order(InstanceId, Order),
     Instances(ScaleSetId),
     /// Machines of a subscription that are no instances of a Uniform scale set.
     Machines(String),
@@ -27,6 +29,21 @@ pub(super) enum Target {
     Tags(VersionId),
     /// What the caller may do in a resource group or with a gallery, by its path.
     Permissions(String),
+}
+
+/// What a machine is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    PowerOff,
+    Start,
+    Restart,
+}
+
+impl Order {
+    fn parse(word: &str) -> Option<Self> {
+        let orders = [("poweroff", Self::PowerOff), ("start", Self::Start), ("restart", Self::Restart)];
+        orders.into_iter().find(|(known, _)| word.eq_ignore_ascii_case(known)).map(|(_, order)| order)
+    }
 }
 
 const TAGS: &str = "/providers/microsoft.resources/tags/default";
@@ -68,7 +85,11 @@ impl Target {
                 Some(last) if last.eq_ignore_ascii_case("versions") => {
                     DefinitionId::parse(parent).ok().map(Self::Versions)
                 }
-                Some(_) | None => None,
+                Some(last) => {
+                    let order = Order::parse(last)?;
+                    InstanceId::parse(parent).ok().map(|id| Self::Order(id, order))
+                }
+                None => None,
             };
         }
         let one = ScaleSetId::parse(path).map(Self::ScaleSet);
@@ -84,9 +105,12 @@ impl Target {
     /// The API version that this kind of resource is asked with; any will do for operations.
     pub(super) fn api_version(&self) -> Option<&'static str> {
         match self {
-            Self::ScaleSet(_) | Self::ScaleSets(_) | Self::Instance(_) | Self::Instances(_) | Self::Machines(_) => {
-                Some("2024-07-01")
-            }
+            Self::ScaleSet(_)
+            | Self::ScaleSets(_)
+            | Self::Instance(_)
+            | Self::Order(..)
+            | Self::Instances(_)
+            | Self::Machines(_) => Some("2024-07-01"),
             Self::Disk(_) | Self::Disks(_) | Self::Snapshot(_) | Self::Snapshots(_) => Some("2024-03-02"),
             Self::Gallery(_) | Self::Definition(_) | Self::Version(_) | Self::Versions(_) => Some("2023-07-03"),
             Self::Tags(_) => Some("2021-04-01"),
@@ -109,6 +133,7 @@ mod tests {
             (format!("{group}/virtualMachineScaleSets/p"), "ScaleSet("),
             (format!("{group}/virtualMachineScaleSets/p/virtualMachines"), "Instances("),
             (format!("{group}/virtualMachineScaleSets/p/virtualmachines/0"), "Instance("),
+            (format!("{group}/virtualMachineScaleSets/p/virtualMachines/0/powerOff"), "Order("),
             (format!("{sub}/virtualMachines"), "Machines("),
             (
                 format!("{group}/galleries/g/images/d/versions/1.2.3/providers/Microsoft.Resources/tags/default"),
@@ -134,6 +159,8 @@ mod tests {
             }
         }
         assert_eq!(Target::parse(&format!("{group}/virtualMachines/v")), None);
+        assert_eq!(Target::parse(&format!("{group}/virtualMachineScaleSets/p/virtualMachines/0/reimage")), None);
+        assert_eq!(Target::parse(&format!("{group}/virtualMachineScaleSets/p/start")), None, "of all instances");
         assert_eq!(Target::parse("/"), None);
     }
 }
