@@ -233,7 +233,10 @@ pub async fn spec(
         }
         (None, None) => bail!("say which: --pool NAME or --node NAME"),
     };
-    pool_spec(config, pool, donor, adopt || pool.adopt, cluster.cluster_id().await?)
+    let id = cluster.cluster_id().await.context(
+        "failed to ask which cluster this is: check kubernetes.kubeconfig and kubernetes.context, and that the API server answers",
+    )?;
+    pool_spec(config, pool, donor, adopt || pool.adopt, id)
 }
 
 /// What a run of a pool is asked to do.
@@ -253,6 +256,7 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         incremental: pool.incremental,
         scale_out: pool.scale_out,
         adopt,
+        approve: pool.approve.clone(),
         min_ready_seconds: pool.min_ready.as_secs(),
         ranking: Rules { own_node: own_node(config), ..pool.ranking.clone() },
         keep_versions: pool.keep,

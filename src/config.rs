@@ -23,7 +23,7 @@ use crate::{
     cloud::azure::AzureSettings,
     cluster::kubernetes::Access,
     model::{Capture, GalleryId, Profile, Region, ScaleSetId},
-    policy::{drain::DrainPolicy, history::History, ranking::Rules, schedule::Schedule},
+    policy::{drain::DrainPolicy, gates::Gate, history::History, ranking::Rules, schedule::Schedule},
     workflow::Pace,
 };
 
@@ -167,6 +167,8 @@ struct PoolFile {
     keep_for: Option<String>,
     #[serde(default)]
     adopt: bool,
+    #[serde(default)]
+    approve: Vec<Gate>,
     schedule: Option<schedules::ScheduleFile>,
     #[serde(default)]
     windows: Vec<schedules::WindowFile>,
@@ -211,6 +213,8 @@ pub struct Pool {
     pub keep_for: Duration,
     /// Runs may change a scale set's model in a way that can't be taken back, on the first run for it.
     pub adopt: bool,
+    /// Where a run waits for a person; nowhere by default. With `adopt` among it that change is allowed once a person has.
+    pub approve: Vec<Gate>,
     /// When runs begin by themselves; never by default.
     pub schedule: Option<Schedule>,
     /// What may be done to the pods of a donor that is taken out of service.
@@ -458,6 +462,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             keep,
             keep_for,
             adopt,
+            approve,
             schedule,
             windows,
             drain,
@@ -503,7 +508,8 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             ranking: ranking::checked(&at("ranking"), ranking)?,
             keep,
             keep_for: duration(&at("keepFor"), keep_for.as_ref(), Duration::from_hours(24), Duration::ZERO)?,
-            adopt,
+            adopt: adopt || approve.contains(&Gate::Adopt),
+            approve,
             schedule: schedules::checked(&at, schedule, windows)?,
             drain: drain::checked(&at, drain)?,
         });
@@ -540,6 +546,15 @@ pools:
         let pool = config.pool("pool1").expect("the pool");
         assert_eq!((pool.definition.as_str(), pool.keep, pool.replicas), ("pool1", 3, 1));
         assert!(config.azure.is_none());
+        assert!(!pool.adopt && pool.approve.is_empty());
+    }
+
+    #[test]
+    fn a_pool_whose_adoption_is_approved_may_be_adopted() {
+        let config = load(&format!("{POOL}  approve: [switch, adopt]\n")).expect("good settings");
+        let pool = config.pool("pool1").expect("the pool");
+        assert!(pool.adopt);
+        assert_eq!(pool.approve, [Gate::Switch, Gate::Adopt]);
     }
 
     #[test]
@@ -570,6 +585,7 @@ pools:
             (&format!("{POOL}  keep: 1\n"), "pools[0].keep is 1: expected 2 to 1000"),
             (&format!("{POOL}  storage: Fast\n"), "pools[0].storage is \"Fast\""),
             (&format!("{POOL}  snapshot: quick\n"), "quick"),
+            (&format!("{POOL}  approve: [publish]\n"), "publish"),
             (&format!("{POOL}  scaleOut: 101\n"), "pools[0].scaleOut is 101: expected 0 to 100"),
             (&format!("{POOL}  regionReplicas: {{ westus: 0 }}\n"), "pools[0].regionReplicas.westus is 0"),
             (&format!("{POOL}  regionReplicas: {{ westus: 1, 'West US': 2 }}\n"), "pools[0].regionReplicas is"),

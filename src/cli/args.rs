@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "sim")]
+use super::simulate::Trouble;
 use super::{
     completion::{CompletionArgs, ManArgs},
     exit,
@@ -12,6 +14,7 @@ use super::{
     rescue::RescueArgs,
     status::StatusArgs,
     view::{View, ViewArgs},
+    words::CancelArgs,
 };
 use crate::{clean::cli::CleanArgs, config::Overrides, model::NodeName};
 
@@ -64,6 +67,9 @@ impl Cli {
             | Command::Describe(_)
             | Command::Resume(_)
             | Command::Cancel(_)
+            | Command::Pause(_)
+            | Command::Approve(_)
+            | Command::Reject(_)
             | Command::Clean(_)
             | Command::Doctor(_)
             | Command::Plan(_)
@@ -131,10 +137,16 @@ pub(super) enum Command {
     List(ListArgs),
     /// Show one run: what it waits for, and its steps.
     Describe(DescribeArgs),
-    /// Go on with a parked or waiting run now; without RUN and with --wait, with all open runs.
+    /// Go on with a parked, paused or waiting run now; without RUN and with --wait, with all open runs.
     Resume(ResumeArgs),
+    /// Stop a run before its next stage. A node that is out of service is given back first.
+    Pause(RunArgs),
+    /// Say yes to what a run asks before a stage (`pools[].approve`); `describe` says what that is.
+    Approve(RunArgs),
+    /// Say no to it: what the run made is taken away again. No answer within 7 days is a no.
+    Reject(RunArgs),
     /// Cancel a run: what it made is taken away again. Refused past the point of no return.
-    Cancel(RunArgs),
+    Cancel(CancelArgs),
     /// Clean a copy of a node's disk; runs in the cleaning pod.
     Clean(CleanArgs),
     /// Look for whatever would keep a run from going well: store, API server, Azure, rights, clocks, and each pool.
@@ -324,6 +336,10 @@ pub(super) struct SimulateArgs {
     /// How much faster than real time to show it; 0 shows it at once.
     #[arg(long, value_name = "FACTOR", default_value_t = 1200)]
     pub(super) speed: u32,
+    /// What goes wrong now and then, as in `throttles,lost-answers`. What Azure always does is there with every choice:
+    /// operations take minutes, and reads lag behind.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME", default_value = "all")]
+    pub(super) faults: Vec<Trouble>,
     /// Let kamino-wf crash after every K-th thing it records, and start it again.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) crash_every: Option<u64>,

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use crate::{
+    cluster::ClusterError,
     http::CallError,
     store::StoreError,
-    workflow::{EngineError, Summary, rescue::RescueError},
+    workflow::{EngineError, StepError, Summary, rescue::RescueError},
 };
 
 /// How a command ended.
@@ -27,7 +28,7 @@ pub enum Code {
     NeedsPerson,
     /// The run failed, and nothing of it is left.
     Undone,
-    /// The run failed, and something of it is left.
+    /// The run failed or was abandoned, and something of it is left.
     LeftDirty,
     /// The run was cancelled, and nothing of it is left.
     Cancelled,
@@ -44,9 +45,9 @@ Exit codes:
   3    a run would change something (plan --detailed-exitcode)
   4    no such run, node or pool
   5    another process or run is in the way, or the run's state does not allow it
-  6    the run waits for a person: describe says why, resume goes on
+  6    the run waits for a person: describe says why, and what to say to it
   7    the run failed, and nothing of it is left
-  8    the run failed, and something of it is left: describe says what
+  8    the run failed or was abandoned, and something of it is left: describe says what
   9    the run was cancelled, and nothing of it is left
   130, 143  stopped by SIGINT or SIGTERM; the run goes on where it was";
 
@@ -58,8 +59,8 @@ impl Code {
             "done" | "not-needed" => Self::Ok,
             "undone" => Self::Undone,
             "cancelled" => Self::Cancelled,
-            "needs-person" => Self::LeftDirty,
-            "parked" => Self::NeedsPerson,
+            "needs-person" | "abandoned" => Self::LeftDirty,
+            "parked" | "paused" | "needs-approval" => Self::NeedsPerson,
             _ => Self::Failed,
         }
     }
@@ -107,7 +108,11 @@ pub(super) fn page(error: &anyhow::Error) -> String {
     let rescue = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<RescueError>().and_then(RescueError::code).map(str::to_owned)
     };
-    let code = error.chain().find_map(|cause| store(cause).or_else(|| told(cause)).or_else(|| rescue(cause)));
+    let asked = |cause: &(dyn std::error::Error + 'static)| {
+        let step = cause.downcast_ref::<StepError>().map(|it| it.code);
+        step.or_else(|| cause.is::<ClusterError>().then_some("KW0400")).map(str::to_owned)
+    };
+    let code = error.chain().find_map(|cause| store(cause).or_else(|| told(cause)).or_else(|| rescue(cause)).or_else(|| asked(cause)));
     code.map_or_else(String::new, |code| format!(" ({code}: docs/errors/{code}.md)"))
 }
 

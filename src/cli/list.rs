@@ -204,7 +204,7 @@ impl Lines {
 fn widths(header: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     let least = |name: &str| match name {
         "RUN" => 12,
-        "STATE" => "needs-person".len(),
+        "STATE" => "needs-approval".len(),
         "STEP" => "DeleteTemporaries".len(),
         "DONOR" | "VERSION" => 24,
         "AGE" => "23h 59m".len(),
@@ -227,7 +227,7 @@ mod tests {
     fn columns_stay_where_they_are_when_longer_words_come() {
         let widths = widths(&["RUN", "STATE", "WHY"], &[vec!["0123456789ab".into(), "done".into(), String::new()]]);
         let line = |state: &str| padded(["0123456789ab", state, "why"].into_iter(), &widths);
-        assert_eq!(line("done").find("why"), line("needs-person").find("why"));
+        assert_eq!(line("done").find("why"), line("needs-approval").find("why"));
         assert!(line("done").starts_with("0123456789ab  done"), "{}", line("done"));
     }
 }

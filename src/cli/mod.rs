@@ -18,6 +18,7 @@ mod status;
 mod store;
 mod view;
 mod watch;
+mod words;
 
 pub use args::Cli;
 pub use exit::Code;

@@ -12,8 +12,8 @@ const NAME: &str = "kubectl-kamino";
 
 /// What makes sense in a pod that serves.
 const COMMANDS: &[&str] = &[
-    "list", "describe", "plan", "start", "resume", "cancel", "rescue", "status", "images", "doctor", "store", "config",
-    "version", "help",
+    "list", "describe", "plan", "start", "resume", "pause", "approve", "reject", "cancel", "rescue", "status", "images",
+    "doctor", "store", "config", "version", "help",
 ];
 
 /// Flags of ours for every command that have a value; a command is no value.
@@ -24,7 +24,8 @@ Runs a command of kamino-wf in the controller's pod, with your own rights.
 
 Usage: kubectl kamino [-n NAMESPACE] [--context NAME] [--kubeconfig FILE] COMMAND...
 
-Commands: list, describe, plan, start, resume, cancel, rescue, status, images, doctor, store, config, version; each with --help.
+Commands: list, describe, plan, start, resume, pause, approve, reject, cancel, rescue, status, images, doctor, store, config,
+version; each with --help.
 
   -n, --namespace NAMESPACE  where the controller is; otherwise the context's, otherwise kamino-wf
       --context NAME         context in the kubeconfig

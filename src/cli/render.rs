@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     doctor::{Report, State},
     http::AuditEntry,
-    workflow::{Description, Event, Outcome, Run, Summary, needless},
+    workflow::{ApprovalView, Description, Event, Outcome, Run, Summary, left_in_words, needless},
 };
 
 pub(super) fn table(header: &[&str]) -> Table {
@@ -173,12 +173,19 @@ pub(super) fn describe(run: &Description, now: Timestamp, wide: bool) -> String 
     if let Some(until) = summary.until {
         lines.push(format!("Next       {until:.0}, in {}", span(until.duration_since(now))));
     }
-    match summary.state.as_str() {
-        "parked" => {
-            lines.push(format!("To go on   kamino-wf resume {run}   (or: kamino-wf cancel {run})", run = summary.run));
-        }
-        "needs-person" => lines.push("To go on   see docs/RUNBOOK.md, \"A run ended as needs-person\"".into()),
-        _ => {}
+    match (summary.state.as_str(), words_to(summary)) {
+        (_, Some((go, stop))) => lines.push(format!("To go on   {go}   (or: {stop})")),
+        ("needs-person", None) => lines.push("To go on   see docs/RUNBOOK.md, \"A run ended as needs-person\"".into()),
+        (_, None) => {}
+    }
+    if let Some(by) = &run.pause {
+        lines.push(format!(
+            "Pause      asked for by {by}: before the next stage   (back: kamino-wf resume {})",
+            summary.run
+        ));
+    }
+    for ApprovalView { gate, by, at } in &run.approvals {
+        lines.push(format!("Approved   {} by {by}, {at:.0}", gate.as_str()));
     }
     for warning in &run.warnings {
         lines.push(format!("Warning    {warning}"));
@@ -204,6 +211,25 @@ pub(super) fn describe(run: &Description, now: Timestamp, wide: bool) -> String 
     }
     lines.push(text(&table));
     lines.join("\n")
+}
+
+/// What a person says to a run that stands so that it goes on, and so that it does not.
+fn words_to(summary: &Summary) -> Option<(String, String)> {
+    let run = &summary.run;
+    let (go, stop) = match summary.state.as_str() {
+        "parked" | "paused" => ("resume", "cancel"),
+        "needs-approval" => ("approve", "reject"),
+        _ => return None,
+    };
+    Some((format!("kamino-wf {go} {run}"), format!("kamino-wf {stop} {run}")))
+}
+
+/// To somebody whose run stands: what to look at, and what to say. `drive` is the flag with which it goes on here.
+pub(super) fn to_a_person(summary: &Summary, drive: &str) -> String {
+    let run = &summary.run;
+    let drive = if summary.state == "needs-approval" { "" } else { drive };
+    let then = words_to(summary).map_or_else(String::new, |(go, stop)| format!(", then `{go}{drive}` or `{stop}`"));
+    format!("run {run} waits for a person: `kamino-wf describe {run}`{then}")
 }
 
 /// An event in words, for somebody who watches; `None` for what only the journal needs.
@@ -237,12 +263,21 @@ pub(super) fn words(run: &Run, event: &Event) -> Option<String> {
         Event::Parked { why, .. } => format!("{step}: a person is asked: {why}"),
         Event::Resumed { by, .. } => format!("resumed by {by}"),
         Event::CancelRequested { by, .. } => format!("cancelled by {by}"),
+        Event::AbandonRequested { by, .. } => format!("abandoned by {by}"),
+        Event::PauseRequested { by, .. } => format!("to be paused before the next stage, says {by}"),
+        Event::Paused { .. } => format!("{step}: paused before it"),
+        Event::ApprovalAsked { gate, why, until, .. } => {
+            format!("{step}: asks for an approval ({}) until {until:.0}: {why}", gate.as_str())
+        }
+        Event::Approved { gate, by, .. } => format!("{} approved by {by}", gate.as_str()),
+        Event::Rejected { gate, by, .. } => format!("{} rejected by {by}", gate.as_str()),
         Event::Ended { outcome, .. } => match outcome {
             Outcome::Done => "done: new nodes are made from the new image".into(),
             Outcome::Undone { why } if needless(why) => format!("nothing to do: {why}"),
             Outcome::Undone { why } => format!("failed, and nothing of it is left: {why}"),
             Outcome::Cancelled => "cancelled, and nothing of it is left".into(),
             Outcome::NeedsPerson { why } => format!("failed, and something of it is left: {why}"),
+            Outcome::Abandoned { left } => format!("abandoned; {}", left_in_words(left)),
         },
         Event::Asked { accepted, .. } => format!("{step}: {}", accepted.said.as_ref()?),
         Event::Owed { .. }

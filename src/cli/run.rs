@@ -9,12 +9,13 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    args::{AutoArgs, Cli, Command, DescribeArgs, LogFormat, Output, ResumeArgs, RunArgs, StartArgs},
+    args::{AutoArgs, Cli, Command, DescribeArgs, LogFormat, Output, ResumeArgs, StartArgs},
     completion,
     exit::{Code, page},
     images, plugin, render, rescue, status,
     view::{View, print},
     watch::{self, Interrupts, Lines},
+    words::{self, Word},
 };
 use crate::{
     app::{self, Drove, NoCredential, NoSuchImage, NoSuchNode, UnusableAccess},
@@ -114,6 +115,9 @@ pub(super) fn code_of(error: &anyhow::Error) -> Code {
                 | Rejected::Ended { .. }
                 | Rejected::PastReturn { .. }
                 | Rejected::NotStopped { .. }
+                | Rejected::Asks { .. }
+                | Rejected::NotAsked { .. }
+                | Rejected::NoPause { .. }
                 | Rejected::Changed { .. }
                 | Rejected::KeyReused(_)
                 | Rejected::NeedsRelease { .. } => Code::Conflict,
@@ -187,7 +191,10 @@ fn dispatch(cli: Cli) -> Result<Code> {
         Command::Completion(args) => completion::script(&args),
         Command::Man(args) => completion::pages(&args),
         Command::Describe(args) => runtime()?.block_on(describe_run(&config()?, &args)),
-        Command::Cancel(args) => runtime()?.block_on(cancel(&config()?, &args, by)),
+        Command::Cancel(args) => runtime()?.block_on(words::cancel(&config()?, &args, by)),
+        Command::Pause(args) => runtime()?.block_on(words::say(&config()?, &args, Word::Pause, by)),
+        Command::Approve(args) => runtime()?.block_on(words::say(&config()?, &args, Word::Approve, by)),
+        Command::Reject(args) => runtime()?.block_on(words::say(&config()?, &args, Word::Reject, by)),
         Command::Start(args) => runtime()?.block_on(start(&config()?, &args, by)),
         Command::Resume(args) => runtime()?.block_on(resume(&config()?, &args, by)),
     }
@@ -236,20 +243,25 @@ pub(super) async fn reading<T>(store: &Place, read: impl AsyncFnOnce(&Journal) -
     Ok(result)
 }
 
+/// A run, by whoever holds the store, or as it is stored.
+pub(super) async fn look(config: &Config, client: Option<&Client>, run: &str) -> Result<RunView> {
+    if let Some(client) = client {
+        return Ok(client.describe(run).await?);
+    }
+    if !existing(&config.store)? {
+        return Err(Rejected::NoSuchRun(run.to_owned()).into());
+    }
+    reading(&app::place(config), async |journal| {
+        let id = find_run(&summaries(journal).await?, run)?;
+        Ok(RunView::of(describe(journal, id).await??))
+    })
+    .await
+}
+
 async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
     let interrupts = if args.watch { Some(Interrupts::listen()?) } else { None };
     let client = Client::connect(&config.store).await?;
-    let view = if let Some(client) = &client {
-        client.describe(&args.run).await?
-    } else if existing(&config.store)? {
-        reading(&app::place(config), async |journal| {
-            let id = find_run(&summaries(journal).await?, &args.run)?;
-            Ok(RunView::of(describe(journal, id).await??))
-        })
-        .await?
-    } else {
-        return Err(Rejected::NoSuchRun(args.run.clone()).into());
-    };
+    let view = look(config, client.as_ref(), &args.run).await?;
     let data = || Ok(serde_json::to_value(Answer::new("Run", &view))?);
     let people = |wide| render::describe(&view.description, SystemClock.now(), wide);
     if args.watch && matches!(args.output, View::Yaml | View::Name) {
@@ -266,26 +278,8 @@ async fn describe_run(config: &Config, args: &DescribeArgs) -> Result<Code> {
 }
 
 /// On which terms this process asks whoever holds the store.
-fn terms(by: String, revision: Option<u64>) -> Terms {
+pub(super) fn terms(by: String, revision: Option<u64>) -> Terms {
     Terms { by, key: SystemClock.new_id().to_string(), revision }
-}
-
-async fn cancel(config: &Config, args: &RunArgs, by: String) -> Result<Code> {
-    if let Some(client) = Client::connect(&config.store).await? {
-        let changed = client.cancel(&args.run, &terms(by, args.revision)).await?;
-        eprintln!("run {run} is being cancelled; `kamino-wf describe {run}` shows how far it is", run = changed.run);
-        return Ok(Code::Ok);
-    }
-    if !existing(&config.store)? {
-        return Err(Rejected::NoSuchRun(args.run.clone()).into());
-    }
-    let store = app::open_store(&app::place(config))?;
-    let cluster = app::cluster(config).await?;
-    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
-    let cancel = What::Cancel(args.run.clone());
-    let id = Mutations::new(Arc::clone(&engine)).here(&by, args.revision.map(Revision), cancel).await??.id;
-    // Nobody else holds the store: what the run made is taken away here and now.
-    rest(engine, store, id).await
 }
 
 async fn start(config: &Config, args: &StartArgs, by: String) -> Result<Code> {
@@ -380,15 +374,13 @@ async fn auto(config: &Config) -> Result<Code> {
 }
 
 /// Drives all open runs until the given one is at rest, and ends as it did.
-async fn rest(engine: Arc<Engine>, store: app::OpenStore, id: RunId) -> Result<Code> {
+pub(super) async fn rest(engine: Arc<Engine>, store: app::OpenStore, id: RunId) -> Result<Code> {
     match app::drive(engine, store, id).await? {
         (Drove::Signal(signal), _) => Ok(Code::Signal(signal)),
         (Drove::ToRest, summary) => {
             let code = Code::of(&summary);
             if code == Code::NeedsPerson {
-                eprintln!(
-                    "run {id} waits for a person: `kamino-wf describe {id}`, then `kamino-wf resume {id} --wait`"
-                );
+                eprintln!("{}", render::to_a_person(&summary, " --wait"));
             }
             Ok(code)
         }

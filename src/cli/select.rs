@@ -26,12 +26,18 @@ pub(super) enum State {
     Undoing,
     /// A person is asked.
     Parked,
+    /// By a person, before a stage.
+    Paused,
+    /// A person is asked whether a stage may begin.
+    NeedsApproval,
     /// With a new image.
     Done,
     /// Failed, and nothing is left.
     Undone,
     /// By a person.
     Cancelled,
+    /// By a person, and something is left.
+    Abandoned,
     /// Failed, and something is left.
     NeedsPerson,
 }
@@ -45,9 +51,12 @@ impl State {
             | Self::Waiting
             | Self::Undoing
             | Self::Parked
+            | Self::Paused
+            | Self::NeedsApproval
             | Self::Done
             | Self::Undone
             | Self::Cancelled
+            | Self::Abandoned
             | Self::NeedsPerson => self.to_possible_value().is_some_and(|word| word.get_name() == run.state),
         }
     }

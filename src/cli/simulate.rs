@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
@@ -15,13 +16,97 @@ use super::{
     render,
 };
 use crate::{
+    config::ConfigError,
     sim::{Faults, Line, Outcome, Scene, Session, Stop, Watcher},
     workflow::{Event, Run, find, stages},
 };
 
+/// What may go wrong on the simulated day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Trouble {
+    /// All of what follows.
+    All,
+    /// None of it: a good day.
+    None,
+    /// Runs nothing, and says which there are.
+    List,
+    /// Answers get lost after the request took effect: it has to look before it asks again.
+    LostAnswers,
+    /// Requests get lost before they arrive.
+    LostRequests,
+    /// What was just made is not there for a while: an absence proves nothing.
+    StaleReads,
+    /// Operations fail minutes after they were accepted, and answer so with a 200.
+    Failures,
+    /// Requests are throttled, for twenty minutes at a time.
+    Throttles,
+    /// Cleaning pods are killed half-way.
+    KilledPods,
+}
+
+impl Trouble {
+    const SINGLE: [Self; 6] =
+        [Self::LostAnswers, Self::LostRequests, Self::StaleReads, Self::Failures, Self::Throttles, Self::KilledPods];
+
+    /// Its name, and what it is in words.
+    fn told(self) -> (String, String) {
+        let value = self.to_possible_value();
+        let name = value.as_ref().map_or_else(String::new, |value| value.get_name().to_owned());
+        let help = value.and_then(|value| value.get_help().map(ToString::to_string));
+        (name, help.unwrap_or_default())
+    }
+}
+
+/// Those that were chosen, each once.
+fn chosen(names: &[Trouble]) -> Result<Vec<Trouble>, ConfigError> {
+    match names {
+        [Trouble::All] => return Ok(Trouble::SINGLE.to_vec()),
+        [Trouble::None] => return Ok(Vec::new()),
+        _ => {}
+    }
+    if let Some(alone) = names.iter().find(|name| !Trouble::SINGLE.contains(name)) {
+        let value = names.iter().map(|name| name.told().0).collect::<Vec<_>>().join(",");
+        let remedy = format!("{} stands alone; name others without it", alone.told().0);
+        return Err(ConfigError::Bad { setting: "--faults".into(), value, remedy });
+    }
+    Ok(Trouble::SINGLE.into_iter().filter(|one| names.contains(one)).collect())
+}
+
+fn day(chosen: &[Trouble]) -> Faults {
+    let bad = Faults::bad_day();
+    let on = |one: Trouble, chance: u32| if chosen.contains(&one) { chance } else { 0 };
+    Faults {
+        stale_reads: on(Trouble::StaleReads, bad.stale_reads),
+        lost_answers: on(Trouble::LostAnswers, bad.lost_answers),
+        lost_requests: on(Trouble::LostRequests, bad.lost_requests),
+        throttles: on(Trouble::Throttles, bad.throttles),
+        failures: on(Trouble::Failures, bad.failures),
+        killed_pods: on(Trouble::KilledPods, bad.killed_pods),
+        budget: bad.budget,
+    }
+}
+
+/// What `--faults list` prints.
+fn list(output: Output) -> Result<Code> {
+    let all = Trouble::SINGLE.map(Trouble::told);
+    match output {
+        Output::Table => println!("{}", render::rows(&["FAULT", "MEANS"], all.map(|(name, means)| vec![name, means]))),
+        Output::Json => super::run::print_json(&json!({
+            "apiVersion": "kamino-wf/v1",
+            "kind": "FaultList",
+            "faults": all.map(|(name, means)| json!({ "name": name, "means": means })),
+        }))?,
+    }
+    Ok(Code::Ok)
+}
+
 /// Runs a simulation and prints its timeline.
 pub(super) fn run(args: &SimulateArgs) -> Result<Code> {
-    let scene = Scene::of_seed(args.seed, Faults::bad_day());
+    if args.faults == [Trouble::List] {
+        return list(args.output);
+    }
+    let troubles = chosen(&args.faults)?;
+    let scene = Scene::of_seed(args.seed, day(&troubles));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -31,7 +116,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Code> {
         Arc::new(Mutex::new(Timeline { start: scene.start, speed: args.speed, shown: None, stage: "", process: 0 }));
     let watcher: Watcher = match args.output {
         Output::Table => {
-            println!("{}", introduction(args, &scene));
+            println!("{}", introduction(args, &scene, &troubles));
             let timeline = Arc::clone(&timeline);
             Arc::new(move |run, line| timeline.lock().unwrap_or_else(PoisonError::into_inner).show(run, line))
         }
@@ -50,6 +135,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Code> {
             "apiVersion": "kamino-wf/v1",
             "kind": "Simulation",
             "seed": args.seed,
+            "faults": troubles.iter().map(|one| one.told().0).collect::<Vec<_>>(),
             "run": outcome.summary,
             "crashes": outcome.crashes,
             "violations": outcome.violations,
@@ -60,7 +146,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Code> {
     Ok(if outcome.violations.is_empty() { code } else { Code::Failed })
 }
 
-fn introduction(args: &SimulateArgs, scene: &Scene) -> String {
+fn introduction(args: &SimulateArgs, scene: &Scene, troubles: &[Trouble]) -> String {
     let speed = if args.speed == 0 { "at once".into() } else { format!("{} times faster than real", args.speed) };
     let crashes = args.crash_every.map_or_else(String::new, |every| {
         format!("\nkamino-wf is killed after every {} it records, and started again.", ordinal(every))
@@ -70,9 +156,15 @@ fn introduction(args: &SimulateArgs, scene: &Scene) -> String {
     } else {
         "It has never been updated before: its model will be changed."
     };
+    let names: Vec<String> = troubles.iter().map(|one| one.told().0.replace('-', " ")).collect();
+    let day = if names.is_empty() {
+        "This Azure has a good day: nothing goes wrong but what always does.".into()
+    } else {
+        format!("This Azure has a bad day: {}.", names.join(", "))
+    };
     format!(
         "A simulated pool of three nodes (profile {}) on a simulated Azure, seed {}, shown {speed}.\n{first}\n\
-         This Azure has a bad day: answers get lost, reads are stale, operations fail, requests are throttled.{crashes}",
+         {day}{crashes}",
         scene.profile, args.seed
     )
 }
@@ -168,5 +260,27 @@ impl Timeline {
             let pause = Duration::try_from(since).unwrap_or_default() / self.speed;
             std::thread::sleep(pause.min(Duration::from_secs(1)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_has_the_faults_that_were_chosen_and_no_others() {
+        let of = |names: &[Trouble]| chosen(names).map(|troubles| day(&troubles));
+        assert_eq!(of(&[Trouble::All]).expect("a day"), Faults::bad_day());
+        let (good, bad) = (of(&[Trouble::None]).expect("a day"), Faults::bad_day());
+        assert_eq!(Faults { budget: 0, ..good }, Faults::none());
+        let some = of(&[Trouble::Throttles, Trouble::KilledPods, Trouble::Throttles]).expect("a day");
+        let expected =
+            Faults { throttles: bad.throttles, killed_pods: bad.killed_pods, budget: bad.budget, ..Faults::none() };
+        assert_eq!(some, expected);
+        for alone in [Trouble::All, Trouble::None, Trouble::List] {
+            let error = of(&[Trouble::Throttles, alone]).expect_err("it stands alone").to_string();
+            assert!(error.contains("--faults is throttles,") && error.contains("stands alone"), "{error}");
+        }
+        assert!(Trouble::SINGLE.iter().all(|one| !one.told().1.is_empty()), "each is told in words");
     }
 }

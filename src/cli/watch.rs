@@ -16,7 +16,7 @@ use tokio::{
 use super::{exit::Code, render};
 use crate::{
     http::{CallError, Client, Heard, VERSION},
-    workflow::{Description, Event, Run, RunState, Summary},
+    workflow::{Description, Event, Run, Summary},
 };
 
 /// Without anybody who holds the store. A pod that moves to another node with its volume takes a minute or two.
@@ -141,17 +141,14 @@ impl Watch {
 
     /// The code of a run that does not move by itself.
     fn rest(&self) -> Option<Code> {
-        match self.run.state {
-            RunState::Parked { .. } | RunState::Ended(_) => Some(Code::of(&Summary::of(&self.run))),
-            RunState::Running { .. } | RunState::Waiting { .. } => None,
-        }
+        let rests = self.run.ended() || self.run.stands();
+        rests.then(|| Code::of(&Summary::of(&self.run)))
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as every end of a command")]
     fn ended(&self, code: Code) -> Result<Code> {
         if code == Code::NeedsPerson {
-            let id = self.run.id;
-            eprintln!("run {id} waits for a person: `kamino-wf describe {id}`, then `kamino-wf resume {id}`");
+            eprintln!("{}", render::to_a_person(&Summary::of(&self.run), ""));
         }
         Ok(code)
     }

@@ -78,6 +78,14 @@ pub(super) const EVENTS: Endpoint<(), ()> = Endpoint::new(Method::GET, "/v1/runs
 pub(super) const CANCEL: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v1/runs/{run}/cancel", "Changed");
 /// Resumes a run.
 pub(super) const RESUME: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v1/runs/{run}/resume", "Changed");
+/// Stops a run before its next stage.
+pub(super) const PAUSE: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v1/runs/{run}/pause", "Changed");
+/// Says yes to what a run asks.
+pub(super) const APPROVE: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v1/runs/{run}/approve", "Changed");
+/// Says no.
+pub(super) const REJECT: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v1/runs/{run}/reject", "Changed");
+/// Ends a run and leaves what it has made.
+pub(super) const ABANDON: Endpoint<By, Changed> = Endpoint::new(Method::POST, "/v1/runs/{run}/abandon", "Changed");
 /// Who asked for what, oldest first.
 pub(super) const AUDIT: Endpoint<(), AuditList> = Endpoint::new(Method::GET, "/v1/audit", "AuditList");
 /// The whole store as lines of text; what they are stands in src/store/dump.rs.
@@ -174,7 +182,7 @@ pub struct Start {
     pub by: String,
 }
 
-/// What a start, a cancel or a resume has done.
+/// What a start, or a word to a run, has done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// The run's full id.
@@ -227,6 +235,14 @@ pub enum Verb {
     Cancel,
     /// Go on.
     Resume,
+    /// Stop before the next stage.
+    Pause,
+    /// Yes, the next stage may begin.
+    Approve,
+    /// No, it may not.
+    Reject,
+    /// Stop, and leave what was made.
+    Abandon,
     /// Delete old image versions.
     Prune,
     /// Keep an image version whatever the rules say.
@@ -243,6 +259,10 @@ impl Verb {
             Self::Start => "start",
             Self::Cancel => "cancel",
             Self::Resume => "resume",
+            Self::Pause => "pause",
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+            Self::Abandon => "abandon",
             Self::Prune => "prune",
             Self::Pin => "pin",
             Self::Unpin => "unpin",

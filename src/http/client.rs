@@ -127,6 +127,26 @@ impl Client {
         self.change(&api::RESUME, run, &By { by: terms.by.clone() }, terms).await
     }
 
+    /// Stops a run before its next stage.
+    pub async fn pause(&self, run: &str, terms: &Terms) -> Result<Changed, CallError> {
+        self.change(&api::PAUSE, run, &By { by: terms.by.clone() }, terms).await
+    }
+
+    /// Says yes to what a run asks.
+    pub async fn approve(&self, run: &str, terms: &Terms) -> Result<Changed, CallError> {
+        self.change(&api::APPROVE, run, &By { by: terms.by.clone() }, terms).await
+    }
+
+    /// Says no.
+    pub async fn reject(&self, run: &str, terms: &Terms) -> Result<Changed, CallError> {
+        self.change(&api::REJECT, run, &By { by: terms.by.clone() }, terms).await
+    }
+
+    /// Ends a run and leaves what it has made.
+    pub async fn abandon(&self, run: &str, terms: &Terms) -> Result<Changed, CallError> {
+        self.change(&api::ABANDON, run, &By { by: terms.by.clone() }, terms).await
+    }
+
     /// Deletes old versions. Each costs whoever holds the store a look at all scale sets.
     pub async fn prune(&self, prune: &PruneRequest) -> Result<PruneReport, CallError> {
         self.post_slowly(&api::PRUNE, prune).await

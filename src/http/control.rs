@@ -68,6 +68,10 @@ pub fn router(engine: Arc<Engine>, shutdown: watch::Receiver<bool>) -> Router {
         .route(api::EVENTS.path, get(follow))
         .route(api::CANCEL.path, post(cancel))
         .route(api::RESUME.path, post(resume))
+        .route(api::PAUSE.path, post(pause))
+        .route(api::APPROVE.path, post(approve))
+        .route(api::REJECT.path, post(reject))
+        .route(api::ABANDON.path, post(abandon))
         .route(api::AUDIT.path, get(audit))
         .route(api::MEMORY.path, get(memory))
         .route(api::PRUNE.path, post(images::prune))
@@ -225,16 +229,41 @@ async fn start(State(served): State<Served>, heads: Heads, body: Body) -> Result
     Ok(response)
 }
 
-async fn cancel(State(served): State<Served>, path: Run, heads: Heads, body: Body) -> Result<Response, Failure> {
-    let body = bytes(body)?;
-    let By { by } = parsed(&body)?;
-    change(&served, &heads, by, What::Cancel(run(path)?), &body).await
+async fn cancel(served: State<Served>, path: Run, heads: Heads, body: Body) -> Result<Response, Failure> {
+    word(served, path, heads, body, What::Cancel).await
 }
 
-async fn resume(State(served): State<Served>, path: Run, heads: Heads, body: Body) -> Result<Response, Failure> {
+async fn resume(served: State<Served>, path: Run, heads: Heads, body: Body) -> Result<Response, Failure> {
+    word(served, path, heads, body, What::Resume).await
+}
+
+async fn pause(served: State<Served>, path: Run, heads: Heads, body: Body) -> Result<Response, Failure> {
+    word(served, path, heads, body, What::Pause).await
+}
+
+async fn approve(served: State<Served>, path: Run, heads: Heads, body: Body) -> Result<Response, Failure> {
+    word(served, path, heads, body, What::Approve).await
+}
+
+async fn reject(served: State<Served>, path: Run, heads: Heads, body: Body) -> Result<Response, Failure> {
+    word(served, path, heads, body, What::Reject).await
+}
+
+async fn abandon(served: State<Served>, path: Run, heads: Heads, body: Body) -> Result<Response, Failure> {
+    word(served, path, heads, body, What::Abandon).await
+}
+
+/// What somebody says to a run: their name is all that there is to the body.
+async fn word(
+    State(served): State<Served>,
+    path: Run,
+    heads: Heads,
+    body: Body,
+    what: fn(String) -> What,
+) -> Result<Response, Failure> {
     let body = bytes(body)?;
     let By { by } = parsed(&body)?;
-    change(&served, &heads, by, What::Resume(run(path)?), &body).await
+    change(&served, &heads, by, what(run(path)?), &body).await
 }
 
 pub(super) fn bytes(body: Body) -> Result<Bytes, Failure> {

@@ -86,6 +86,9 @@ impl From<Rejected> for Failure {
             | Rejected::Ended { .. }
             | Rejected::PastReturn { .. }
             | Rejected::NotStopped { .. }
+            | Rejected::Asks { .. }
+            | Rejected::NotAsked { .. }
+            | Rejected::NoPause { .. }
             | Rejected::NeedsRelease { .. } => ProblemKind::Conflict,
         };
         let mut problem = Problem::new(kind, rejected.to_string());

@@ -41,8 +41,20 @@ const STEP_SECONDS: [f64; 10] = [1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 360
 /// A run takes an hour, and throttled ones a day.
 const RUN_SECONDS: [f64; 8] = [600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0, 172_800.0];
 /// All states of a run, so that each is there from the start and an alert can tell none from unknown.
-const STATES: [&str; 9] =
-    ["running", "waiting", "undoing", "parked", "done", "not-needed", "undone", "cancelled", "needs-person"];
+const STATES: [&str; 12] = [
+    "running",
+    "waiting",
+    "undoing",
+    "parked",
+    "paused",
+    "needs-approval",
+    "done",
+    "not-needed",
+    "undone",
+    "cancelled",
+    "abandoned",
+    "needs-person",
+];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InState {
@@ -177,6 +189,7 @@ impl Metrics {
                     Outcome::Undone { why } if needless(why) => "not-needed",
                     Outcome::Undone { .. } => "undone",
                     Outcome::Cancelled => "cancelled",
+                    Outcome::Abandoned { .. } => "abandoned",
                     Outcome::NeedsPerson { .. } => "needs-person",
                 };
                 self.ended.get_or_create(&Ended { outcome }).inc();
@@ -199,7 +212,13 @@ impl Metrics {
             | Event::PersonAsked { .. }
             | Event::Parked { .. }
             | Event::Resumed { .. }
-            | Event::CancelRequested { .. } => {}
+            | Event::CancelRequested { .. }
+            | Event::AbandonRequested { .. }
+            | Event::PauseRequested { .. }
+            | Event::Paused { .. }
+            | Event::ApprovalAsked { .. }
+            | Event::Approved { .. }
+            | Event::Rejected { .. } => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! Start, cancel and resume: once per key, and on the record.
+//! Start, and what people say to runs: once per key, and on the record.
 //!
 //! What was asked, who asked and what they were answered become durable in one batch with the change itself: after a crash
 //! there is all of it or nothing, so the same key asked again is either answered from the record or done for the first time.
@@ -57,6 +57,14 @@ pub enum What {
     Cancel(String),
     /// Go on with it.
     Resume(String),
+    /// Stop it before its next stage.
+    Pause(String),
+    /// Yes, its next stage may begin.
+    Approve(String),
+    /// No, it may not.
+    Reject(String),
+    /// End it, and leave what it has made.
+    Abandon(String),
 }
 
 impl What {
@@ -65,6 +73,23 @@ impl What {
             Self::Start(_) => Verb::Start,
             Self::Cancel(_) => Verb::Cancel,
             Self::Resume(_) => Verb::Resume,
+            Self::Pause(_) => Verb::Pause,
+            Self::Approve(_) => Verb::Approve,
+            Self::Reject(_) => Verb::Reject,
+            Self::Abandon(_) => Verb::Abandon,
+        }
+    }
+
+    /// The run that something is said to, as it was given.
+    fn run(&self) -> &str {
+        match self {
+            Self::Start(_) => "",
+            Self::Cancel(run)
+            | Self::Resume(run)
+            | Self::Pause(run)
+            | Self::Approve(run)
+            | Self::Reject(run)
+            | Self::Abandon(run) => run,
         }
     }
 }
@@ -147,19 +172,22 @@ impl Mutations {
     async fn perform(&self, records: &Records) -> Result<Result<Change, (Option<String>, Rejected)>, EngineError> {
         let Records { asked: Asked { by, expected, .. }, .. } = records;
         let note = |change: Change| records.accepted(change);
-        let id = match &records.what {
-            What::Start(spec) => {
-                let started = self.engine.start_noted(spec.as_ref().clone(), by, &note).await?;
-                return Ok(started.map_err(|rejected| (None, rejected)));
-            }
-            What::Cancel(run) | What::Resume(run) => match self.engine.find(run).await? {
-                Ok(id) => id,
-                Err(rejected) => return Ok(Err((None, rejected))),
-            },
+        let engine = &self.engine;
+        if let What::Start(spec) = &records.what {
+            let started = engine.start_noted(spec.as_ref().clone(), by, &note).await?;
+            return Ok(started.map_err(|rejected| (None, rejected)));
+        }
+        let id = match engine.find(records.what.run()).await? {
+            Ok(id) => id,
+            Err(rejected) => return Ok(Err((None, rejected))),
         };
         let changed = match &records.what {
-            What::Cancel(_) | What::Start(_) => self.engine.cancel_noted(id, by, *expected, &note).await?,
-            What::Resume(_) => self.engine.resume_noted(id, by, *expected, &note).await?,
+            What::Cancel(_) | What::Start(_) => engine.cancel_noted(id, by, *expected, &note).await?,
+            What::Resume(_) => engine.resume_noted(id, by, *expected, &note).await?,
+            What::Pause(_) => engine.pause_noted(id, by, *expected, &note).await?,
+            What::Approve(_) => engine.approve_noted(id, by, *expected, &note).await?,
+            What::Reject(_) => engine.reject_noted(id, by, *expected, &note).await?,
+            What::Abandon(_) => engine.abandon_noted(id, by, *expected, &note).await?,
         };
         Ok(changed.map_err(|rejected| (Some(id.short()), rejected)))
     }
@@ -215,9 +243,14 @@ impl Records {
     }
 
     fn entry(&self) -> AuditEntry {
-        let (run, scale_set) = match &self.what {
-            What::Start(spec) => (String::new(), Some(spec.scale_set.name().to_owned())),
-            What::Cancel(run) | What::Resume(run) => (run.chars().take(RUN_CHARS_MAX).collect(), None),
+        let scale_set = match &self.what {
+            What::Start(spec) => Some(spec.scale_set.name().to_owned()),
+            What::Cancel(_)
+            | What::Resume(_)
+            | What::Pause(_)
+            | What::Approve(_)
+            | What::Reject(_)
+            | What::Abandon(_) => None,
         };
         AuditEntry {
             seq: self.seq,
@@ -225,7 +258,7 @@ impl Records {
             by: self.asked.by.chars().take(BY_CHARS_MAX).collect(),
             peer: self.asked.peer,
             verb: self.what.verb(),
-            run,
+            run: self.what.run().chars().take(RUN_CHARS_MAX).collect(),
             subject: None,
             scale_set,
             before: None,

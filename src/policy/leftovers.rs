@@ -22,6 +22,8 @@ pub enum Standing {
     Open,
     /// At an end, since then. It never comes back from there.
     Ended(Timestamp),
+    /// At an end, and a person said to leave what it has made.
+    Abandoned,
 }
 
 /// A run of this store.
@@ -168,8 +170,11 @@ fn fate(found: &Found, cluster: &str, known: &[KnownRun], patience: Patience, no
     if of_this_run().any(|known| known.standing == Standing::Open) {
         return keep(format!("run {run} is open"));
     }
+    if of_this_run().any(|known| known.standing == Standing::Abandoned) {
+        return keep(format!("run {run} was abandoned, and what it left is a person's to take away"));
+    }
     let ended = of_this_run().filter_map(|known| match known.standing {
-        Standing::Open => None,
+        Standing::Open | Standing::Abandoned => None,
         Standing::Ended(at) => Some(at),
     });
     let old = |since: Timestamp, patience: Duration| {
@@ -304,6 +309,7 @@ mod tests {
         let (keep, delete) = (Fate::Keep, Fate::Delete);
         let rows = [
             (of(Some(HERE), Some(900)), none.clone(), open.clone(), keep, "is open"),
+            (of(Some(HERE), Some(900)), none.clone(), known(Standing::Abandoned), keep, "was abandoned"),
             (of(Some(HERE), Some(900)), none.clone(), ended(2), delete, "ended at"),
             (of(Some(HERE), Some(900)), none.clone(), ended(1), delete, "ended at"),
             (of(Some(HERE), Some(900)), none.clone(), ended(0), keep, "ended only at"),

@@ -2,6 +2,7 @@
 
 pub mod drain;
 pub mod evictions;
+pub mod gates;
 pub mod history;
 pub mod lease;
 pub mod leftovers;

@@ -181,7 +181,7 @@ fn wanted(run: RunId, runs: Runs<'_>) -> Option<String> {
     match known.map(|known| known.standing) {
         None => Some(format!("it is not published, and run {run}, which made it, is not in this store")),
         Some(Standing::Open) => Some(format!("it is not published yet, and run {run} is open")),
-        Some(Standing::Ended(_)) => None,
+        Some(Standing::Ended(_) | Standing::Abandoned) => None,
     }
 }
 

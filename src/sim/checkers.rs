@@ -330,9 +330,10 @@ fn cancel_is_final(view: &View<'_>, found: &mut Found) {
         "begin_tag_disk",
         "begin_scale_out",
     ];
-    let Some(cancelled) = view.lines.iter().find(|line| matches!(line.event, Event::CancelRequested { .. })) else {
-        return;
+    let said = |line: &&Line| {
+        matches!(line.event, Event::CancelRequested { .. } | Event::AbandonRequested { .. } | Event::Rejected { .. })
     };
+    let Some(cancelled) = view.lines.iter().find(said) else { return };
     // A request that was on its way when the cancel was acknowledged may still arrive.
     let slack = jiff::SignedDuration::from_secs(1);
     for accepted in view.world.accepted.iter().filter(|accepted| FORWARD.contains(&accepted.verb)) {
@@ -346,7 +347,8 @@ fn no_privileged_residue(view: &View<'_>, found: &mut Found) {
     let residue = |what: &str, count: usize, found: &mut Found| {
         found.check(count == 0, || format!("{count} {what} are left"));
     };
-    if view.run.ended() && !matches!(view.run.state, RunState::Ended(Outcome::NeedsPerson { .. })) {
+    let may_leave = matches!(view.run.state, RunState::Ended(Outcome::NeedsPerson { .. } | Outcome::Abandoned { .. }));
+    if view.run.ended() && !may_leave {
         let ours = |object: &&Object| object.gone_at.is_none() && object.run == view.run.id.short();
         let pods = view.world.pods.values().filter(|pod| pod.gone_at.is_none() && pod.spec.run == view.run.id);
         residue("pods", pods.count(), found);
@@ -382,10 +384,21 @@ fn clean_end(view: &View<'_>, found: &mut Found) {
         run == Some(view.run.id) || view.world.made.iter().any(|made| *made == (kind, key.clone()))
     };
     let (snapshots, disks, versions) = (&view.world.snapshots, &view.world.disks, &view.world.versions);
-    let snapshots = snapshots.iter().filter(|(key, found)| ours(Kind::Snapshot, key, found.value.run)).count();
-    let disks = disks.iter().filter(|(key, found)| ours(Kind::Disk, key, found.value.run)).count();
+    let snapshots: Vec<_> = snapshots
+        .iter()
+        .filter(|(key, found)| ours(Kind::Snapshot, key, found.value.run))
+        .map(|(key, _)| key)
+        .collect();
+    let disks: Vec<_> =
+        disks.iter().filter(|(key, found)| ours(Kind::Disk, key, found.value.run)).map(|(key, _)| key).collect();
     let versions = versions.iter().filter(|(key, found)| ours(Kind::Version, key, found.value.run));
-    let versions: Vec<_> = versions.map(|(_, found)| found).collect();
+    let (version_keys, versions): (Vec<_>, Vec<_>) = versions.unzip();
+    let there: Vec<String> = [&snapshots[..], &disks[..], &version_keys[..]]
+        .concat()
+        .into_iter()
+        .map(|key| key.to_ascii_lowercase())
+        .collect();
+    let (snapshots, disks) = (snapshots.len(), disks.len());
     match outcome {
         Outcome::Done => {
             let skipped = view.run.warnings.iter().any(|warning| warning.starts_with("DeleteTemporaries"));
@@ -407,6 +420,12 @@ fn clean_end(view: &View<'_>, found: &mut Found) {
             });
         }
         Outcome::NeedsPerson { .. } => found.exercised += 1,
+        Outcome::Abandoned { left } => {
+            for key in there {
+                let named = left.iter().any(|what| what.to_ascii_lowercase().contains(&key));
+                found.check(named, || format!("{key} is left, and was not named: {left:?}"));
+            }
+        }
     }
     let kept = [Kind::Gallery, Kind::Definition, Kind::ScaleSet];
     found.check(!view.world.deleted.iter().any(|(kind, _, _)| kept.contains(kind)), || {

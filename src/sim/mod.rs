@@ -26,7 +26,7 @@ pub use disk::SimDisk;
 pub use faults::{Fault, Faults, Habits};
 pub use machines::{DonorPod, Machine};
 pub use scene::{Scene, cluster_id, spec};
-pub use session::{Layer, Layers, Line, Outcome, Session, Stop, TreeLayer, Watcher};
+pub use session::{Layer, Layers, Line, Outcome, Session, Stop, TreeLayer, Watcher, Word};
 pub use tenants::{Again, Departure, Tenant, Tenants};
 pub use world::{Accepted, Deletion, Kind, Object, Pod, Resource, Says, Shared, World};
 

@@ -21,7 +21,7 @@ use crate::{
         Capture, DefinitionId, DiskId, DonorChoice, GalleryId, InstanceId, NodeName, Profile, Region, RunId,
         ScaleSetId, VersionName,
     },
-    policy::{obligations::DO_NOT_DISRUPT, ranking::Rules},
+    policy::{gates::Gate, obligations::DO_NOT_DISRUPT, ranking::Rules},
     workflow::RunSpec,
 };
 
@@ -57,6 +57,8 @@ pub struct Scene {
     pub zone_redundant: bool,
     /// There is such storage in the regions.
     pub zones: bool,
+    /// Where a person is asked.
+    pub approve: Vec<Gate>,
     /// When it begins.
     pub start: Timestamp,
 }
@@ -76,6 +78,7 @@ impl Scene {
             capture: Capture::Live,
             zone_redundant: false,
             zones: true,
+            approve: Vec::new(),
             start: start(),
         }
     }
@@ -93,6 +96,7 @@ impl Scene {
             capture: Capture::Live,
             zone_redundant: false,
             zones: true,
+            approve: Vec::new(),
             start: start(),
         }
     }
@@ -339,6 +343,7 @@ pub fn spec(scene: &Scene) -> RunSpec {
         incremental: scene.adopted,
         scale_out: u32::from(scene.adopted),
         adopt: !scene.adopted,
+        approve: scene.approve.clone(),
         min_ready_seconds: 3600,
         ranking: Rules::default(),
         keep_versions: 3,

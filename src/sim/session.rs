@@ -1,6 +1,9 @@
 //! Runs the real engine, steps and journal over a simulated world: one process after another until the run is at rest.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use jiff::Timestamp;
 
@@ -11,7 +14,7 @@ use crate::{
     cluster::Cluster,
     model::RunId,
     store::{ByteTree, Fence, Journal},
-    workflow::{Authority, Driver, Engine, EngineError, Event, Pace, Parts, Run, Summary, events, load},
+    workflow::{Authority, Change, Driver, Engine, EngineError, Event, Pace, Parts, Run, Summary, events, load},
 };
 
 /// What a run did, as its journal says.
@@ -27,6 +30,18 @@ pub struct Line {
     pub process: u64,
     /// How many crash points had been passed.
     pub point: u64,
+}
+
+/// What a person says to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the command of that name")]
+pub enum Word {
+    Cancel,
+    Abandon,
+    Pause,
+    Resume,
+    Approve,
+    Reject,
 }
 
 /// When a session ends.
@@ -88,6 +103,12 @@ pub struct Session {
     watcher: Watcher,
     /// A person cancels the run when this many points were passed.
     pub cancel_at: Option<u64>,
+    /// A person says this when so many points were passed.
+    pub said_at: Option<(u64, Word)>,
+    /// What a person says each time the run has come to rest, one after the other.
+    pub answers: Vec<Word>,
+    said: AtomicBool,
+    answered: AtomicUsize,
     /// How often a person resumes the run when it is parked.
     pub resumes: u32,
     /// Processes that may die before the simulation gives up.
@@ -114,6 +135,10 @@ impl Session {
             lines: Arc::default(),
             watcher: Arc::new(|_, _| {}),
             cancel_at: None,
+            said_at: None,
+            answers: Vec::new(),
+            said: AtomicBool::new(false),
+            answered: AtomicUsize::new(0),
             resumes: 0,
             crashes_max: 10_000,
             layers: Layers::default(),
@@ -188,7 +213,14 @@ impl Session {
                     let answer = engine.cancel(id, "simulated operator").await;
                     self.shared.world().note(format!("cancel: {answer:?}"));
                 }
-                std::future::pending::<()>().await;
+                if let (Some((point, word)), Some(id)) = (self.said_at, self.run_id(&journal).await)
+                    && !self.said.load(Ordering::Relaxed)
+                {
+                    self.shared.crash.reached(point).await;
+                    self.say(&engine, id, word).await?;
+                    self.said.store(true, Ordering::Relaxed);
+                }
+                std::future::pending::<Result<(), EngineError>>().await
             };
             let driving = async {
                 Driver::new(Arc::clone(&engine)).run_to_rest().await?;
@@ -199,11 +231,17 @@ impl Session {
                         Driver::new(Arc::clone(&engine)).run_to_rest().await?;
                     }
                 }
+                while let Some(word) = self.answers.get(self.answered.load(Ordering::Relaxed)) {
+                    let Some(id) = self.run_id(&journal).await else { break };
+                    self.say(&engine, id, *word).await?;
+                    self.answered.fetch_add(1, Ordering::Relaxed);
+                    Driver::new(Arc::clone(&engine)).run_to_rest().await?;
+                }
                 Ok(())
             };
             tokio::select! {
                 biased;
-                () = person => Ok(()),
+                result = person => result,
                 result = driving => result,
             }
         };
@@ -212,6 +250,21 @@ impl Session {
             result = committer.run() => result.map_err(EngineError::from),
             result = life => result,
         }
+    }
+
+    /// Whoever said it before a crash and has no answer says it again.
+    async fn say(&self, engine: &Engine, id: RunId, word: Word) -> Result<(), EngineError> {
+        let (by, none) = ("simulated operator", |_: Change| Vec::new());
+        let answer = match word {
+            Word::Cancel => engine.cancel_noted(id, by, None, &none).await?,
+            Word::Abandon => engine.abandon_noted(id, by, None, &none).await?,
+            Word::Pause => engine.pause_noted(id, by, None, &none).await?,
+            Word::Resume => engine.resume_noted(id, by, None, &none).await?,
+            Word::Approve => engine.approve_noted(id, by, None, &none).await?,
+            Word::Reject => engine.reject_noted(id, by, None, &none).await?,
+        };
+        self.shared.world().note(format!("{word:?}: {answer:?}"));
+        Ok(())
     }
 
     async fn engine(&self, journal: &Journal) -> Result<Engine, EngineError> {
@@ -336,6 +389,13 @@ fn text(event: &Event) -> String {
         | Event::Confirmed { .. }
         | Event::StepUndone { .. }
         | Event::Resumed { .. }
-        | Event::CancelRequested { .. } => event.kind().to_owned(),
+        | Event::CancelRequested { .. }
+        | Event::AbandonRequested { .. }
+        | Event::PauseRequested { .. }
+        | Event::Paused { .. } => event.kind().to_owned(),
+        Event::ApprovalAsked { gate, why, .. } => format!("approval_asked for {}: {why}", gate.as_str()),
+        Event::Approved { gate, by, .. } | Event::Rejected { gate, by, .. } => {
+            format!("{} {} by {by}", event.kind(), gate.as_str())
+        }
     }
 }

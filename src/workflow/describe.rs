@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     plan::{find, stages},
-    run::{Event, IllegalEvent, Run},
+    run::{Approval, Event, IllegalEvent, Run},
     shown::shown,
     spec::RunSpec,
     summary::Summary,
 };
-use crate::model::RunId;
+use crate::{model::RunId, policy::gates::Gate};
 
 /// A step of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,17 @@ pub struct StepView {
     pub note: Option<String>,
 }
 
+/// What a person has allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalView {
+    /// What was asked.
+    pub gate: Gate,
+    /// Who allowed it.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// A run step by step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
@@ -44,6 +55,12 @@ pub struct Description {
     pub release: String,
     /// What went wrong without stopping it.
     pub warnings: Vec<String>,
+    /// Who asked to stop it before its next stage, where it has not come to that yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<String>,
+    /// What was allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<ApprovalView>,
     /// The steps of its plan.
     pub steps: Vec<StepView>,
     /// All that happened, oldest first, without what gives access.
@@ -80,6 +97,12 @@ impl Description {
             by: run.by,
             release: run.release,
             warnings: run.warnings,
+            pause: run.pause,
+            approvals: run
+                .approvals
+                .into_iter()
+                .map(|Approval { step: _, gate, by, at }| ApprovalView { gate, by, at })
+                .collect(),
             steps,
             events: events.into_iter().map(shown).collect(),
         })
@@ -102,7 +125,10 @@ fn pending(run: &Run, planned: &super::run::PlannedStep) -> StepView {
 /// What an event says of the step that the run was at.
 fn note(step: &mut StepView, event: &Event) {
     let at = event.at();
-    step.began.get_or_insert(at);
+    // A step that a person stands before has not begun.
+    if !matches!(event, Event::Paused { .. } | Event::ApprovalAsked { .. }) {
+        step.began.get_or_insert(at);
+    }
     let ended = |step: &mut StepView, state: &str| {
         state.clone_into(&mut step.state);
         step.ended = Some(at);
@@ -123,6 +149,11 @@ fn note(step: &mut StepView, event: &Event) {
         | Event::NotAsked { why, .. }
         | Event::PersonAsked { why, .. }
         | Event::Parked { why, .. } => step.note = Some(why.clone()),
+        Event::ApprovalAsked { gate, why, until, .. } => {
+            step.note = Some(format!("{}, asked until {until:.0}: {why}", gate.as_str()));
+        }
+        Event::Approved { gate, by, .. } => step.note = Some(format!("{}: approved by {by}", gate.as_str())),
+        Event::Rejected { gate, by, .. } => step.note = Some(format!("{}: rejected by {by}", gate.as_str())),
         Event::Waiting { why, until, .. } => step.note = Some(format!("until {until:.0}: {why}")),
         Event::Ended { outcome, .. } => match outcome {
             super::run::Outcome::Done => {}
@@ -130,6 +161,7 @@ fn note(step: &mut StepView, event: &Event) {
                 step.note = Some(why.clone());
             }
             super::run::Outcome::Cancelled => ended(step, "undone"),
+            super::run::Outcome::Abandoned { .. } => step.note = Some("abandoned".into()),
         },
         Event::Started { .. }
         | Event::Decided { .. }
@@ -139,6 +171,9 @@ fn note(step: &mut StepView, event: &Event) {
         | Event::Paying { .. }
         | Event::Paid { .. }
         | Event::Resumed { .. }
-        | Event::CancelRequested { .. } => {}
+        | Event::CancelRequested { .. }
+        | Event::AbandonRequested { .. }
+        | Event::PauseRequested { .. }
+        | Event::Paused { .. } => {}
     }
 }

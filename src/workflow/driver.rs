@@ -12,7 +12,15 @@ use crate::model::RunId;
 #[derive(Debug)]
 pub struct Driver {
     engine: Arc<Engine>,
-    due: BTreeMap<RunId, Instant>,
+    due: BTreeMap<RunId, Due>,
+}
+
+/// When a run is turned again.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Instant,
+    /// By itself, and not only because a person has not answered by then.
+    moves: bool,
 }
 
 impl Driver {
@@ -35,11 +43,11 @@ impl Driver {
         }
     }
 
-    /// Drives all runs until none of them will move by itself: each is at an end, or parked.
+    /// Drives all runs until none of them will move by itself: each is at an end, or stands before a person.
     pub async fn run_to_rest(mut self) -> Result<(), EngineError> {
         loop {
             self.round().await?;
-            if self.due.is_empty() {
+            if !self.due.values().any(|due| due.moves) {
                 return Ok(());
             }
             self.pause().await;
@@ -50,7 +58,7 @@ impl Driver {
     pub async fn run_to_rest_of(mut self, id: RunId) -> Result<(), EngineError> {
         loop {
             self.round().await?;
-            if !self.due.contains_key(&id) {
+            if !self.due.get(&id).is_some_and(|due| due.moves) {
                 return Ok(());
             }
             self.pause().await;
@@ -61,15 +69,16 @@ impl Driver {
     async fn round(&mut self) -> Result<(), EngineError> {
         let now = Instant::now();
         for id in self.engine.take_poked() {
-            self.due.insert(id, now);
+            self.due.insert(id, Due { at: now, moves: true });
         }
-        let ids: Vec<RunId> = self.due.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+        let ids: Vec<RunId> = self.due.iter().filter(|(_, due)| due.at <= now).map(|(id, _)| *id).collect();
         let engine = &self.engine;
         let turns = join_all(ids.iter().map(async |id| (*id, engine.turn(*id).await))).await;
         for (id, next) in turns {
             match next? {
-                Next::Now => self.due.insert(id, now),
-                Next::After(pause) => self.due.insert(id, Instant::now() + pause),
+                Next::Now => self.due.insert(id, Due { at: now, moves: true }),
+                Next::After(pause) => self.due.insert(id, Due { at: Instant::now() + pause, moves: true }),
+                Next::Stands(most) => self.due.insert(id, Due { at: Instant::now() + most, moves: false }),
                 Next::Rest | Next::Ended => self.due.remove(&id),
             };
         }
@@ -77,7 +86,7 @@ impl Driver {
     }
 
     async fn pause(&self) {
-        let wake = self.due.values().min().copied();
+        let wake = self.due.values().map(|due| due.at).min();
         tokio::select! {
             biased;
             () = self.engine.poked_again() => {}

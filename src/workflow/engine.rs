@@ -17,6 +17,7 @@ use tracing::{Instrument as _, debug, info_span, warn};
 
 use super::{
     authority::Authority,
+    boundary::abandoned,
     delay::Pace,
     plan::{self, Stage},
     reads::load,
@@ -73,6 +74,8 @@ pub enum Next {
     After(Duration),
     /// Not before a person speaks.
     Rest,
+    /// Not before a person speaks, but for so long at most.
+    Stands(Duration),
     /// Never: it is at an end.
     Ended,
 }
@@ -278,7 +281,8 @@ impl Engine {
                 self.cells().remove(&id);
                 return Ok(Next::Ended);
             }
-            RunState::Parked { .. } => return Ok(Next::Rest),
+            RunState::Parked { .. } | RunState::Paused { .. } => return Ok(Next::Rest),
+            RunState::NeedsApproval { .. } => return Turn { engine: self, cell: &cell, run: &run }.unanswered().await,
             RunState::Waiting { until, .. } if *until > self.clock.now() => {
                 let left = until.duration_since(self.clock.now());
                 return Ok(Next::After(Duration::try_from(left).unwrap_or_default()));
@@ -307,6 +311,12 @@ impl Engine {
         let span = info_span!("step", run = %id, scale_set, step = run.step_name(), attempt = asked);
         let turn = Turn { engine: self, cell: &cell, run: &run };
         async {
+            if let Some(outcome) = abandoned(&run) {
+                return turn.end(outcome).await;
+            }
+            if let Some(next) = turn.stopped().await? {
+                return Ok(next);
+            }
             match position {
                 Position::Forward { step, .. } if step == run.plan.len() => turn.end(Outcome::Done).await,
                 Position::Forward { step, phase, since, setbacks, asked } => {
@@ -440,7 +450,7 @@ impl Engine {
 }
 
 /// Between two looks at whether the Lease is ours: it is renewed that often.
-const NO_AUTHORITY: Duration = Duration::from_secs(5);
+pub(super) const NO_AUTHORITY: Duration = Duration::from_secs(5);
 /// Between two looks at whether another run has ended. One takes an hour.
 const CROWDED: Duration = Duration::from_secs(30);
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     engine::{Cell, Engine},
     plan,
-    run::{Phase, PlannedStep, Position, Run, RunState},
+    run::{Phase, PlannedStep, Position, Run},
 };
 
 impl Engine {
@@ -33,11 +33,10 @@ fn at_gate(run: &Run) -> bool {
     fresh && run.cancel.is_none()
 }
 
-/// It may have touched something, and has not ended. One that is parked does nothing until a person comes, which may take days:
-/// it keeps nobody waiting.
+/// It may have touched something, and has not ended. One that stands does nothing until a person comes, which may take days: it
+/// keeps nobody waiting.
 fn beyond_gate(run: &Run) -> bool {
-    let parked = matches!(run.state, RunState::Parked { .. });
-    !parked && run.position().is_some_and(|position| position.step() >= choosing(run))
+    !run.stands() && run.position().is_some_and(|position| position.step() >= choosing(run))
 }
 
 /// How many steps of a run's plan are of the stage that touches nothing.

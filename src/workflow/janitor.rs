@@ -101,7 +101,11 @@ impl Engine {
 /// What is known of a run, for who decides about what it has made.
 #[must_use]
 pub fn known(run: &Summary) -> KnownRun {
-    let standing = if run.open() { Standing::Open } else { Standing::Ended(run.moved) };
+    let standing = match run.state.as_str() {
+        "abandoned" => Standing::Abandoned,
+        _ if run.open() => Standing::Open,
+        _ => Standing::Ended(run.moved),
+    };
     KnownRun { id: run.id, standing }
 }
 

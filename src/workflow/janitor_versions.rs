@@ -40,10 +40,11 @@ impl Engine {
     }
 }
 
-/// Runs that have ended without success, and when. They never come back from there.
+/// Runs that have ended without success, and when. They never come back from there. What an abandoned one has left is a
+/// person's to take away.
 #[must_use]
 pub fn failed_runs(summaries: &[Summary]) -> BTreeMap<RunId, Timestamp> {
-    let failed = summaries.iter().filter(|run| !run.open() && run.state != "done");
+    let failed = summaries.iter().filter(|run| !run.open() && !["done", "abandoned"].contains(&run.state.as_str()));
     failed.map(|run| (run.id, run.moved)).collect()
 }
 

@@ -35,8 +35,10 @@ pub fn missing_step(run: &Run) -> Option<String> {
 pub fn decide(run: &Run) -> Recovery {
     match &run.state {
         RunState::Ended(_) => Recovery::Nothing,
-        RunState::Parked { .. } => Recovery::Wait,
-        RunState::Running { .. } | RunState::Waiting { .. } => match missing_step(run) {
+        RunState::Parked { .. } | RunState::Paused { .. } => Recovery::Wait,
+        // A person has so long to answer and no longer: somebody has to look at the clock.
+        RunState::Running { .. } | RunState::Waiting { .. } | RunState::NeedsApproval { .. } => match missing_step(run)
+        {
             Some(step) => Recovery::NeedsRelease { release: run.release.clone(), step },
             None => Recovery::Resume,
         },

@@ -53,6 +53,12 @@ pub enum Rejected {
     PastReturn { run: String, step: String },
     #[error("run {run} goes on by itself ({state}); there is nothing to resume")]
     NotStopped { run: String, state: String },
+    #[error("run {run} asks for an approval ({state}): `kamino-wf approve {run}` or `kamino-wf reject {run}`")]
+    Asks { run: String, state: String },
+    #[error("run {run} asks for no approval ({state}); there is nothing to approve or reject")]
+    NotAsked { run: String, state: String },
+    #[error("run {run} can't be paused ({state}): {why}")]
+    NoPause { run: String, state: String, why: &'static str },
     #[error("run {run} is at revision {found} now, not {expected} ({state}); look at it again")]
     Changed { run: String, expected: u64, found: u64, state: String },
     #[error("idempotency key {0} was used for another request; take a new key for a new request")]
@@ -71,6 +77,12 @@ impl Stored {
             found: self.revision.0,
             state: Summary::of(&self.run).in_words(),
         })
+    }
+
+    /// It has moved, or has ended.
+    pub(super) fn unfit(&self, expected: Option<Revision>) -> Option<Rejected> {
+        let ended = || Rejected::Ended { run: self.run.id.short(), state: Summary::of(&self.run).state };
+        self.changed(expected).or_else(|| self.run.ended().then(ended))
     }
 }
 
@@ -166,9 +178,7 @@ impl Engine {
             return Ok(Err(Rejected::PastReturn { run: id.short(), step: step.name().to_owned() }));
         }
         if stored.run.cancel.is_some() {
-            let change = Change { run: id, before: stored.revision, after: stored.revision, already: true };
-            self.put_facts(note(change)).await?;
-            return Ok(Ok(change));
+            return self.already(&stored, note).await.map(Ok);
         }
         self.held().remove(&id);
         let event = Event::CancelRequested { at: self.clock.now(), by: by.to_owned() };
@@ -198,7 +208,12 @@ impl Engine {
         }
         let held = self.held().remove(&id);
         match &stored.run.state {
-            RunState::Parked { .. } | RunState::Waiting { .. } => {}
+            RunState::Parked { .. } | RunState::Paused { .. } | RunState::Waiting { .. } => {}
+            // A pause that has not come to be is taken back.
+            RunState::Running { .. } if stored.run.pause.is_some() => {}
+            RunState::NeedsApproval { .. } => {
+                return Ok(Err(Rejected::Asks { run: id.short(), state: Summary::of(&stored.run).in_words() }));
+            }
             // Nothing happened to the run itself: there is nothing to record.
             RunState::Running { .. } if held => {
                 let change = Change { run: id, before: stored.revision, after: stored.revision, already: false };
@@ -215,7 +230,7 @@ impl Engine {
     }
 
     /// Records what a person asked of a run, and has it turned.
-    async fn ask_in(
+    pub(super) async fn ask_in(
         &self,
         stored: &mut Stored,
         cell: &Cell,
@@ -229,7 +244,11 @@ impl Engine {
         Ok(change)
     }
 
-    async fn ended_or_unknown(&self, id: RunId, expected: Option<Revision>) -> Result<Rejected, EngineError> {
+    pub(super) async fn ended_or_unknown(
+        &self,
+        id: RunId,
+        expected: Option<Revision>,
+    ) -> Result<Rejected, EngineError> {
         Ok(match load(&self.journal, id).await? {
             Some((run, revision)) => {
                 let stored = Stored { run, revision };

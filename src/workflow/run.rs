@@ -10,7 +10,10 @@ use super::spec::RunSpec;
 use crate::{
     cloud::Accepted,
     model::RunId,
-    policy::obligations::{Debt, Duty},
+    policy::{
+        gates::Gate,
+        obligations::{Debt, Duty},
+    },
 };
 
 /// A step as a run has planned it: name and version, so that another release can tell whether it knows it.
@@ -70,6 +73,18 @@ pub enum Event {
     Resumed { at: Timestamp, by: String },
     /// A person said: stop and undo.
     CancelRequested { at: Timestamp, by: String },
+    /// A person said: stop, pay what is owed, and leave the rest as it is.
+    AbandonRequested { at: Timestamp, by: String },
+    /// A person said: stop before the next stage.
+    PauseRequested { at: Timestamp, by: String },
+    /// There it has stopped.
+    Paused { at: Timestamp },
+    /// A person is asked whether the next stage may begin; `why` says what it would do. Without an answer it is no, `until` then.
+    ApprovalAsked { at: Timestamp, gate: Gate, why: String, until: Timestamp },
+    /// A person said yes.
+    Approved { at: Timestamp, gate: Gate, by: String },
+    /// A person said no: the run goes back.
+    Rejected { at: Timestamp, gate: Gate, by: String },
     /// The end.
     Ended { at: Timestamp, outcome: Outcome },
 }
@@ -103,6 +118,12 @@ impl Event {
             | Self::Parked { at, .. }
             | Self::Resumed { at, .. }
             | Self::CancelRequested { at, .. }
+            | Self::AbandonRequested { at, .. }
+            | Self::PauseRequested { at, .. }
+            | Self::Paused { at }
+            | Self::ApprovalAsked { at, .. }
+            | Self::Approved { at, .. }
+            | Self::Rejected { at, .. }
             | Self::Ended { at, .. } => *at,
         }
     }
@@ -130,6 +151,12 @@ impl Event {
             Self::Parked { .. } => "parked",
             Self::Resumed { .. } => "resumed",
             Self::CancelRequested { .. } => "cancel_requested",
+            Self::AbandonRequested { .. } => "abandon_requested",
+            Self::PauseRequested { .. } => "pause_requested",
+            Self::Paused { .. } => "paused",
+            Self::ApprovalAsked { .. } => "approval_asked",
+            Self::Approved { .. } => "approved",
+            Self::Rejected { .. } => "rejected",
             Self::Ended { .. } => "ended",
         }
     }
@@ -152,6 +179,11 @@ pub enum Outcome {
     NeedsPerson {
         /// What is left, and why.
         why: String,
+    },
+    /// A person said to leave what it has made.
+    Abandoned {
+        /// What may be left, by name.
+        left: Vec<String>,
     },
 }
 
@@ -310,8 +342,41 @@ pub enum RunState {
         /// Where it goes on.
         position: Position,
     },
+    /// A person has stopped it before a stage.
+    Paused {
+        /// Who.
+        by: String,
+        /// Since when.
+        since: Timestamp,
+        /// Where it goes on.
+        position: Position,
+    },
+    /// A person is asked whether a stage may begin.
+    NeedsApproval {
+        /// What is asked.
+        gate: Gate,
+        /// What the stage would do.
+        why: String,
+        /// Without an answer it is no then.
+        until: Timestamp,
+        /// Where it goes on.
+        position: Position,
+    },
     /// At an end.
     Ended(Outcome),
+}
+
+/// What a person has allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// Index into the plan of the first step of the stage that may begin.
+    pub step: usize,
+    /// What was asked.
+    pub gate: Gate,
+    /// Who allowed it.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A run: what its events add up to.
@@ -343,6 +408,12 @@ pub struct Run {
     pub warnings: Vec<String>,
     /// Who asked to cancel it.
     pub cancel: Option<String>,
+    /// Who asked to leave what it has made; a cancel as well.
+    pub abandon: Option<String>,
+    /// Who asked to stop it before the next stage.
+    pub pause: Option<String>,
+    /// What was allowed.
+    pub approvals: Vec<Approval>,
     /// Where it is.
     pub state: RunState,
 }
@@ -380,6 +451,9 @@ impl Run {
             debt: None,
             warnings: Vec::new(),
             cancel: None,
+            abandon: None,
+            pause: None,
+            approvals: Vec::new(),
             state: RunState::Running { position },
         })
     }
@@ -399,9 +473,11 @@ impl Run {
     #[must_use]
     pub fn position(&self) -> Option<&Position> {
         match &self.state {
-            RunState::Running { position } | RunState::Waiting { position, .. } | RunState::Parked { position, .. } => {
-                Some(position)
-            }
+            RunState::Running { position }
+            | RunState::Waiting { position, .. }
+            | RunState::Parked { position, .. }
+            | RunState::Paused { position, .. }
+            | RunState::NeedsApproval { position, .. } => Some(position),
             RunState::Ended(_) => None,
         }
     }
@@ -410,6 +486,15 @@ impl Run {
     #[must_use]
     pub fn ended(&self) -> bool {
         matches!(self.state, RunState::Ended(_))
+    }
+
+    /// At rest before a person speaks.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        match &self.state {
+            RunState::Parked { .. } | RunState::Paused { .. } | RunState::NeedsApproval { .. } => true,
+            RunState::Running { .. } | RunState::Waiting { .. } | RunState::Ended(_) => false,
+        }
     }
 
     /// The name of the step that it is at.
@@ -433,20 +518,27 @@ impl Run {
         let name = self.step_name().unwrap_or_default().to_owned();
         let last = self.plan.len();
         let Some(position) = self.position().cloned() else { return Err(illegal) };
-        let parked = matches!(self.state, RunState::Parked { .. });
 
-        if let Event::CancelRequested { by, .. } = event {
-            self.cancel.get_or_insert(by);
-            // A parked run has to move again to be undone.
+        if let Event::CancelRequested { by, .. } | Event::AbandonRequested { by, .. } = &event {
+            if matches!(event, Event::AbandonRequested { .. }) {
+                self.abandon.get_or_insert(by.clone());
+            }
+            self.cancel.get_or_insert(by.clone());
+            self.pause = None;
+            // A run that stands has to move again to come to its end.
             self.state = RunState::Running { position };
             self.moved = at;
             return Ok(());
         }
-        if parked && !matches!(event, Event::Resumed { .. }) {
+        if !self.may_hear(&event) {
             return Err(illegal);
         }
         // Nobody rests while a node is out of service because of us.
-        if self.debt.is_some() && matches!(event, Event::Parked { .. } | Event::Ended { .. }) {
+        let rests = matches!(
+            event,
+            Event::Parked { .. } | Event::Paused { .. } | Event::ApprovalAsked { .. } | Event::Ended { .. }
+        );
+        if self.debt.is_some() && rests {
             return Err(illegal);
         }
 
@@ -533,6 +625,7 @@ impl Run {
                 })
             }
             (Position::Forward { step, phase, .. }, Event::Undoing { why, cancelled, .. }) => {
+                self.pause = None;
                 let (last_ask, phase) = (phase.asked_at(), Phase::Fresh);
                 let (asked, person) = (0, None);
                 let paying = Paying { step, phase, since: at, asked, person, from: step, why, cancelled, last_ask };
@@ -560,7 +653,30 @@ impl Run {
                 running(Position::Back { step: step - 1, why, cancelled, since: at, last_ask: None })
             }
             (position, Event::Parked { why, .. }) => RunState::Parked { why, since: at, position },
-            (position, Event::Resumed { .. }) => running(restarted(position, at)),
+            (position, Event::Resumed { .. }) => {
+                self.pause = None;
+                running(restarted(position, at))
+            }
+            (Position::Forward { .. }, Event::PauseRequested { by, .. }) => {
+                self.pause.get_or_insert(by);
+                self.state.clone()
+            }
+            (position @ Position::Forward { phase: Phase::Fresh, .. }, Event::Paused { .. }) => {
+                let Some(by) = self.pause.take() else { return Err(illegal) };
+                RunState::Paused { by, since: at, position }
+            }
+            (
+                position @ Position::Forward { phase: Phase::Fresh, .. },
+                Event::ApprovalAsked { gate, why, until, .. },
+            ) => RunState::NeedsApproval { gate, why, until, position },
+            (position, Event::Approved { gate, by, .. }) => {
+                self.approvals.push(Approval { step: position.step(), gate, by, at });
+                running(restarted(position, at))
+            }
+            (position, Event::Rejected { by, .. }) => {
+                self.cancel.get_or_insert(by);
+                running(position)
+            }
             (Position::Forward { step, .. }, Event::Ended { outcome: Outcome::Done, .. }) if step <= last => {
                 RunState::Ended(Outcome::Done)
             }
@@ -575,6 +691,10 @@ impl Run {
             (Position::Back { .. }, Event::Ended { outcome: Outcome::NeedsPerson { why }, .. }) => {
                 RunState::Ended(Outcome::NeedsPerson { why })
             }
+            (
+                Position::Forward { .. } | Position::Back { .. },
+                Event::Ended { outcome: Outcome::Abandoned { left }, .. },
+            ) if self.abandon.is_some() => RunState::Ended(Outcome::Abandoned { left }),
             (
                 Position::Forward { .. } | Position::Paying(_) | Position::Back { .. },
                 Event::Started { .. }
@@ -593,6 +713,10 @@ impl Run {
                 | Event::Paid { .. }
                 | Event::PersonAsked { .. }
                 | Event::CancelRequested { .. }
+                | Event::AbandonRequested { .. }
+                | Event::PauseRequested { .. }
+                | Event::Paused { .. }
+                | Event::ApprovalAsked { .. }
                 | Event::Ended { .. },
             ) => return Err(illegal),
         };
@@ -600,6 +724,21 @@ impl Run {
         self.state = next;
         self.moved = at;
         Ok(())
+    }
+
+    /// Who stands hears a person only, and an answer is for who has asked.
+    fn may_hear(&self, event: &Event) -> bool {
+        match (&self.state, event) {
+            (RunState::Parked { .. } | RunState::Paused { .. }, event) => matches!(event, Event::Resumed { .. }),
+            (
+                RunState::NeedsApproval { gate: asked, .. },
+                Event::Approved { gate, .. } | Event::Rejected { gate, .. },
+            ) => gate == asked,
+            (RunState::NeedsApproval { .. }, _) => false,
+            (RunState::Running { .. } | RunState::Waiting { .. } | RunState::Ended(_), event) => {
+                !matches!(event, Event::Approved { .. } | Event::Rejected { .. })
+            }
+        }
     }
 }
 

@@ -30,6 +30,7 @@ fn started() -> Event {
         incremental: false,
         scale_out: 0,
         adopt: false,
+        approve: vec![],
         ranking: crate::policy::ranking::Rules::default(),
         min_ready_seconds: 0,
         keep_versions: 3,
@@ -137,6 +138,62 @@ fn what_is_owed_is_paid_before_anything_is_undone() {
     run.apply(ended).expect("legal");
 }
 
+#[test]
+fn a_pause_is_kept_until_it_comes_to_be_and_only_a_person_ends_it() {
+    let by = || "me".to_owned();
+    let mut run = run(vec![Event::PauseRequested { at: at(1), by: by() }]);
+    assert!(matches!(run.state, RunState::Running { .. }) && run.pause.is_some(), "it goes on to the next stage");
+    let mut resumed = run.clone();
+    resumed.apply(Event::Resumed { at: at(2), by: by() }).expect("it is taken back");
+    assert!(resumed.pause.is_none() && resumed.apply(Event::Paused { at: at(3) }).is_err(), "nobody asked for it");
+    run.apply(Event::Paused { at: at(2) }).expect("legal");
+    assert!(run.stands() && run.pause.is_none());
+    assert!(run.apply(Event::Decided { at: at(3), input: json!(1) }).is_err(), "it stands");
+    let mut cancelled = run.clone();
+    run.apply(Event::Resumed { at: at(4), by: by() }).expect("a person may");
+    assert!(!run.stands());
+    cancelled.apply(Event::CancelRequested { at: at(4), by: by() }).expect("a person may");
+    assert!(cancelled.cancel.is_some() && !cancelled.stands());
+}
+
+#[test]
+fn an_approval_is_for_what_was_asked_and_is_remembered_with_who_and_when() {
+    let asked = Event::ApprovalAsked { at: at(1), gate: Gate::Switch, why: "w".into(), until: at(9) };
+    let answer = |gate| Event::Approved { at: at(2), gate, by: "me".into() };
+    let mut run = run(vec![]);
+    assert!(run.apply(answer(Gate::Switch)).is_err(), "nobody asked");
+    run.apply(asked).expect("legal");
+    assert!(run.stands());
+    for other in [answer(Gate::Tidy), Event::Resumed { at: at(2), by: "me".into() }, Event::Cleared { at: at(2) }] {
+        assert!(run.apply(other).is_err(), "it is no answer");
+    }
+    let mut rejected = run.clone();
+    run.apply(answer(Gate::Switch)).expect("legal");
+    assert_eq!(run.approvals, [Approval { step: 0, gate: Gate::Switch, by: "me".into(), at: at(2) }]);
+    assert!(!run.stands() && run.cancel.is_none());
+    rejected.apply(Event::Rejected { at: at(2), gate: Gate::Switch, by: "me".into() }).expect("legal");
+    assert!(rejected.cancel.is_some() && rejected.approvals.is_empty());
+}
+
+#[test]
+fn nobody_rests_for_a_person_while_a_node_is_out_of_service_and_abandoning_pays_first() {
+    let owed = Event::Owed { at: at(1), duties: Duty::ALL.to_vec() };
+    let mut run = run(vec![owed, Event::PauseRequested { at: at(1), by: "me".into() }]);
+    let asked = Event::ApprovalAsked { at: at(2), gate: Gate::Switch, why: "w".into(), until: at(9) };
+    for resting in [Event::Paused { at: at(2) }, asked] {
+        assert!(run.apply(resting).is_err(), "something is owed");
+    }
+    let abandoned = Event::Ended { at: at(4), outcome: Outcome::Abandoned { left: vec![] } };
+    run.apply(Event::AbandonRequested { at: at(2), by: "me".into() }).expect("a person may");
+    assert!(run.apply(abandoned.clone()).is_err(), "something is owed");
+    run.apply(Event::Undoing { at: at(3), why: "w".into(), cancelled: true }).expect("legal");
+    assert!(run.apply(abandoned.clone()).is_err(), "something is owed");
+    run.apply(Event::Paid { at: at(3), duties: Duty::ALL.to_vec() }).expect("legal");
+    run.apply(abandoned.clone()).expect("legal");
+    let mut other = self::run(vec![]);
+    assert!(other.apply(abandoned).is_err(), "nobody said so");
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let at = at(9);
     let text = || "x".to_owned();
@@ -160,6 +217,17 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Parked { at, why: text() }),
         Just(Event::Resumed { at, by: text() }),
         Just(Event::CancelRequested { at, by: text() }),
+        Just(Event::AbandonRequested { at, by: text() }),
+        Just(Event::PauseRequested { at, by: text() }),
+        Just(Event::Paused { at }),
+        Just(Event::ApprovalAsked { at, gate: Gate::Switch, why: text(), until: at }),
+        proptest::sample::select(vec![Gate::Switch, Gate::Tidy]).prop_map(move |gate| Event::Approved {
+            at,
+            gate,
+            by: "x".into()
+        }),
+        Just(Event::Rejected { at, gate: Gate::Switch, by: text() }),
+        Just(Event::Ended { at, outcome: Outcome::Abandoned { left: vec![text()] } }),
         Just(Event::Ended { at, outcome: Outcome::Done }),
         Just(Event::Ended { at, outcome: Outcome::Cancelled }),
         Just(Event::Ended { at, outcome: Outcome::Undone { why: text() } }),
@@ -179,7 +247,7 @@ proptest! {
             } else {
                 prop_assert_eq!(&before, &run);
             }
-            let rests = run.ended() || matches!(run.state, RunState::Parked { .. });
+            let rests = run.ended() || run.stands();
             prop_assert!(run.debt.is_none() || !rests, "a run that owes a node came to rest");
             prop_assert!(!before.ended() || run.ended(), "an ended run began again");
         }

@@ -32,6 +32,12 @@ pub fn shown(event: Event) -> Event {
         | Event::Parked { .. }
         | Event::Resumed { .. }
         | Event::CancelRequested { .. }
+        | Event::AbandonRequested { .. }
+        | Event::PauseRequested { .. }
+        | Event::Paused { .. }
+        | Event::ApprovalAsked { .. }
+        | Event::Approved { .. }
+        | Event::Rejected { .. }
         | Event::Ended { .. }) => other,
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId},
-    policy::{drain::DrainPolicy, ranking::Rules},
+    policy::{drain::DrainPolicy, gates::Gate, ranking::Rules},
 };
 
 /// What a run was asked to do.
@@ -42,6 +42,9 @@ pub struct RunSpec {
     pub scale_out: u32,
     /// Allowed to change the model of a scale set that does not follow the definition yet.
     pub adopt: bool,
+    /// Where a person is asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approve: Vec<Gate>,
     /// How long a donor must have been ready, in seconds.
     pub min_ready_seconds: u64,
     /// How the donor is chosen.

@@ -22,6 +22,12 @@ pub fn needless(why: &str) -> bool {
     why.starts_with(NOT_NEEDED)
 }
 
+/// What an abandoned run has left, in one line.
+#[must_use]
+pub fn left_in_words(left: &[String]) -> String {
+    if left.is_empty() { "nothing is left".into() } else { format!("this may be left: {}", left.join("; ")) }
+}
+
 /// A run in one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
@@ -31,7 +37,8 @@ pub struct Summary {
     pub run: String,
     /// The pool.
     pub scale_set: ScaleSetId,
-    /// `running`, `waiting`, `undoing`, `parked`, `done`, `not-needed`, `undone`, `cancelled` or `needs-person`.
+    /// `running`, `waiting`, `undoing`, `parked`, `paused`, `needs-approval`, `done`, `not-needed`, `undone`,
+    /// `cancelled`, `abandoned` or `needs-person`.
     pub state: String,
     /// The stage that it is in.
     pub stage: Option<String>,
@@ -73,6 +80,10 @@ impl Summary {
             RunState::Running { position: Position::Back { why, .. } } => ("undoing", Some(why.clone()), None),
             RunState::Waiting { why, until, .. } => ("waiting", Some(why.clone()), Some(*until)),
             RunState::Parked { why, .. } => ("parked", Some(why.clone()), None),
+            RunState::Paused { by, .. } => ("paused", Some(format!("by {by}")), None),
+            RunState::NeedsApproval { gate, why, until, .. } => {
+                ("needs-approval", Some(format!("{}: {why}", gate.as_str())), Some(*until))
+            }
             RunState::Ended(Outcome::Done) => ("done", None, None),
             RunState::Ended(Outcome::Undone { why }) if needless(why) => ("not-needed", Some(why.clone()), None),
             RunState::Ended(Outcome::Undone { why }) => ("undone", Some(why.clone()), None),
@@ -80,6 +91,10 @@ impl Summary {
                 ("cancelled", run.cancel.as_ref().map(|by| format!("by {by}")), None)
             }
             RunState::Ended(Outcome::NeedsPerson { why }) => ("needs-person", Some(why.clone()), None),
+            RunState::Ended(Outcome::Abandoned { left }) => {
+                let by = run.abandon.clone().unwrap_or_default();
+                ("abandoned", Some(format!("by {by}; {}", left_in_words(left))), None)
+            }
         };
         let text = |step: &str, pointer: &str| {
             run.outputs.get(step).and_then(|output| output.pointer(pointer)).and_then(Value::as_str).map(str::to_owned)
@@ -113,6 +128,7 @@ impl Summary {
     /// Still open: not at an end.
     #[must_use]
     pub fn open(&self) -> bool {
-        !matches!(self.state.as_str(), "done" | "not-needed" | "undone" | "cancelled" | "needs-person")
+        let ends = ["done", "not-needed", "undone", "cancelled", "abandoned", "needs-person"];
+        !ends.contains(&self.state.as_str())
     }
 }

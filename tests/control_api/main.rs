@@ -10,6 +10,7 @@ mod support;
 mod backup;
 mod changes;
 mod events;
+mod persons;
 mod process;
 mod routes;
 mod watch;

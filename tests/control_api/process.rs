@@ -13,6 +13,7 @@ use kamino_wf::{
     clock::Clock as _,
     cloud::Limiter,
     http,
+    policy::gates::Gate,
     sim::{Scene, Shared, SimCloud, SimCluster, SimDisk, spec},
     store::{Fence, Journal, NewRecord, Revision},
     workflow::{Authority, Driver, Engine, Event, Pace, Parts, Run, Summary},
@@ -135,10 +136,25 @@ impl Desk {
 
     /// A run that was started, and then parked, by nobody who would go on with it.
     pub(crate) fn parked(&self) -> String {
+        self.standing(|at| Event::Parked { at, why: "not allowed: a right is missing".into() })
+    }
+
+    /// A run that was started, and asks a person.
+    pub(crate) fn asking(&self) -> String {
+        let ask = |at: jiff::Timestamp| Event::ApprovalAsked {
+            at,
+            gate: Gate::Switch,
+            why: "new nodes start from version 2026.11.24000".into(),
+            until: at + Duration::from_hours(7 * 24),
+        };
+        self.standing(ask)
+    }
+
+    fn standing(&self, event: impl FnOnce(jiff::Timestamp) -> Event + Send) -> String {
         let process = self.process(false);
         let run = self.post("/v1/runs", &[], &Self::start_body()).json(201)["run"].as_str().expect("an id").to_owned();
         process.stop();
-        aside(async || self.append(|at| Event::Parked { at, why: "not allowed: a right is missing".into() }).await);
+        aside(async || self.append(event).await);
         run
     }
 

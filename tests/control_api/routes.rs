@@ -87,6 +87,11 @@ fn refused() -> Vec<Refused> {
         ),
         ("cancel nothing", post("/v1/runs/0123/cancel", &[], by), 404, "not-found"),
         ("resume nothing", post("/v1/runs/0123/resume", &[], by), 404, "not-found"),
+        ("pause nothing", post("/v1/runs/0123/pause", &[], by), 404, "not-found"),
+        ("approve nothing", post("/v1/runs/0123/approve", &[], by), 404, "not-found"),
+        ("reject nothing", post("/v1/runs/0123/reject", &[], by), 404, "not-found"),
+        ("abandon nothing", post("/v1/runs/0123/abandon", &[], by), 404, "not-found"),
+        ("approve for nobody", post("/v1/runs/0123/approve", &[], b"{}"), 400, "bad-request"),
     ]
 }
 

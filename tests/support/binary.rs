@@ -93,7 +93,10 @@ impl Binary {
     }
 
     fn prepare(&self, command: &mut std::process::Command, arguments: &[&str]) {
-        command.args(arguments).arg("--config").arg(&self.config);
+        command.args(arguments);
+        if !arguments.contains(&"--config") {
+            command.arg("--config").arg(&self.config);
+        }
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", &self.home).env("USER", "tester");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
