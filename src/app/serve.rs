@@ -73,7 +73,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
     let OpenStore { guard, signals, .. } = &mut store;
     let signal = {
         let serving = http::serve(control, Arc::clone(&engine), stopped.clone());
-        let probing = axum::serve(listener, probes).into_future();
+        let probing = http::listen(listener, probes);
         let leading = leading(leadership.as_ref());
         let driving = async {
             authority.held().await;
@@ -119,10 +119,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
                 ended.context("the control socket failed")?;
                 bail!("the control socket has stopped");
             }
-            ended = &mut probing => {
-                ended.context("probes and metrics failed")?;
-                bail!("probes and metrics have stopped");
-            }
+            ended = &mut probing => match ended {},
         };
         info!(signal, "asked to stop; every run goes on where it was");
         stop.send_replace(true);
