@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::{
     Drove, OpenStore, Reach, close, cluster, engine, open_store, place, pool_spec,
-    serve::{leading, standing},
+    serve::{finish, held_before, leading, standing, told},
     served,
 };
 use crate::{
@@ -35,28 +35,28 @@ pub async fn auto(config: &Config, observer: Observer) -> Result<(Drove, Vec<Sum
         engine(config, reach, Arc::clone(&cluster), Arc::clone(&authority), store.journal.clone(), observer).await?;
     let control = store.listener.take().context("the control socket is taken already")?;
     let (stop, stopping) = watch::channel(false);
-    let mut serving = Box::pin(http::serve(control, Arc::clone(&engine), stopping));
+    let mut serving = Box::pin(http::serve(control, Arc::clone(&engine), stopping.clone()));
     let mut ours: BTreeSet<RunId> = open(&engine).await?.into_iter().collect();
 
     let OpenStore { guard, signals, .. } = &mut store;
     let drove = {
         let working = async {
-            authority.held().await;
-            Driver::new(Arc::clone(&engine)).run_to_rest().await?;
+            let rested = async || Driver::new(Arc::clone(&engine)).run_to_rest_or(told(stopping.clone())).await;
+            if !held_before(&authority, told(stopping.clone())).await || !rested().await? {
+                return Ok(());
+            }
             begin(config, &engine, cluster.as_ref()).await?;
             ours.extend(open(&engine).await?);
-            Driver::new(Arc::clone(&engine)).run_to_rest().await?;
-            engine.age_out(config.history).await?;
+            if rested().await? {
+                engine.age_out(config.history).await?;
+            }
             Ok::<_, anyhow::Error>(())
         };
         let leading = leading(leadership.as_ref());
         tokio::pin!(working, leading);
-        tokio::select! {
+        let signal = tokio::select! {
             biased;
-            signal = signals.next() => {
-                info!(signal, "asked to stop; every run goes on where it was");
-                Drove::Signal(signal)
-            }
+            signal = signals.next() => Some(signal),
             ended = guard.ended() => {
                 ended.context("the store has ended")?;
                 bail!("the store has ended");
@@ -64,16 +64,28 @@ pub async fn auto(config: &Config, observer: Observer) -> Result<(Drove, Vec<Sum
             lost = &mut leading => return Err(lost.into()),
             worked = &mut working => {
                 worked?;
-                Drove::ToRest
+                None
             }
             ended = &mut serving => {
                 ended.context("the control socket failed")?;
                 bail!("the control socket has stopped");
             }
+        };
+        stop.send_replace(true);
+        if let Some(signal) = signal {
+            info!(signal, "asked to stop; every run goes on where it was");
+            let turns = async {
+                let ((), worked) = tokio::join!(served(&mut serving), &mut working);
+                worked
+            };
+            finish(turns, &mut leading).await?;
+            Drove::Signal(signal)
+        } else {
+            served(&mut serving).await;
+            Drove::ToRest
         }
     };
-    stop.send_replace(true);
-    served(serving).await;
+    drop(serving);
     if let Some(leadership) = &leadership {
         leadership.release().await;
     }

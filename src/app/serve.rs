@@ -73,15 +73,14 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
     let OpenStore { guard, signals, .. } = &mut store;
     let signal = {
         let serving = http::serve(control, Arc::clone(&engine), stopped.clone());
-        let probing = axum::serve(listener, probes).into_future();
+        let probing = http::listen(listener, probes);
         let leading = leading(leadership.as_ref());
         let driving = async {
-            authority.held().await;
-            let mut stopped = stopped.clone();
-            let stop = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            Driver::new(Arc::clone(&engine)).run_until(stop).await
+            if held_before(&authority, told(stopped.clone())).await {
+                Driver::new(Arc::clone(&engine)).run_until(told(stopped.clone())).await
+            } else {
+                Ok(())
+            }
         };
         let scheduling = async {
             authority.held().await;
@@ -119,10 +118,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
                 ended.context("the control socket failed")?;
                 bail!("the control socket has stopped");
             }
-            ended = &mut probing => {
-                ended.context("probes and metrics failed")?;
-                bail!("probes and metrics have stopped");
-            }
+            ended = &mut probing => match ended {},
         };
         info!(signal, "asked to stop; every run goes on where it was");
         stop.send_replace(true);
@@ -131,20 +127,7 @@ pub async fn serve(config: &Config, hold: bool) -> Result<i32> {
             let ((), driven) = tokio::join!(served(&mut serving), &mut driving);
             driven
         };
-        tokio::pin!(driving);
-        // The Lease is kept up meanwhile: what is under way is still ours.
-        tokio::select! {
-            biased;
-            finished = timeout(FINISHING, &mut driving) => {
-                if let Ok(driven) = finished {
-                    driven?;
-                } else {
-                    let seconds = FINISHING.as_secs();
-                    warn!("a turn did not end within {seconds} s; the next process looks what came of it");
-                }
-            }
-            lost = &mut leading => warn!(%lost, "stopped at once"),
-        }
+        finish(driving, &mut leading).await?;
         signal
     };
     if let Some(leadership) = &leadership {
@@ -183,6 +166,40 @@ pub(super) async fn leading(leadership: Option<&Leadership>) -> LostLease {
         Some(leadership) => leadership.hold().await,
         None => std::future::pending().await,
     }
+}
+
+/// Returns when it is time to stop.
+pub(super) async fn told(mut stopped: watch::Receiver<bool>) {
+    // Whoever could say so and is gone has said so.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Waits until this process may change the world; false when it is told to stop before.
+pub(super) async fn held_before(authority: &Authority, stop: impl Future<Output = ()>) -> bool {
+    tokio::select! {
+        biased;
+        () = stop => false,
+        () = authority.held() => true,
+    }
+}
+
+/// After a signal: lets the turns end that have begun. The Lease is kept up meanwhile: what is under way is still ours.
+pub(super) async fn finish<E: Into<anyhow::Error>>(
+    turns: impl Future<Output = Result<(), E>>,
+    leading: impl Future<Output = LostLease>,
+) -> Result<()> {
+    tokio::select! {
+        biased;
+        finished = timeout(FINISHING, turns) => {
+            if let Ok(driven) = finished {
+                return driven.map_err(Into::into);
+            }
+            let seconds = FINISHING.as_secs();
+            warn!("a turn did not end within {seconds} s; the next process looks what came of it");
+        }
+        lost = leading => warn!(%lost, "stopped at once"),
+    }
+    Ok(())
 }
 
 /// Takes away what runs have left behind, again and again.

@@ -98,18 +98,43 @@ impl CallKind {
     }
 }
 
-/// One ration: a kind of call in a subscription.
+/// One ration: a kind of call in a region of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Bucket {
     /// The subscription's id.
     pub subscription: String,
     /// The kind of call.
     pub kind: CallKind,
+    /// As in `westeurope`. Not every call is known to be about one, and then it may be any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
+impl Bucket {
+    /// Of a call that may be about any region.
+    #[must_use]
+    pub fn new(subscription: impl Into<String>, kind: CallKind) -> Self {
+        Self { subscription: subscription.into(), kind, region: None }
+    }
+
+    /// In this region, if one is known.
+    #[must_use]
+    pub fn at(self, region: Option<String>) -> Self {
+        Self { region, ..self }
+    }
+
+    /// Whether the two may be one and the same to Azure.
+    fn may_be(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.subscription == other.subscription
+            && (self.region.is_none() || other.region.is_none() || self.region == other.region)
+    }
 }
 
 impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of subscription {}", self.kind.as_str(), self.subscription)
+        write!(f, "{} of subscription {}", self.kind.as_str(), self.subscription)?;
+        self.region.as_ref().map_or(Ok(()), |region| write!(f, " in {region}"))
     }
 }
 
@@ -131,7 +156,7 @@ impl Limiter {
     #[must_use]
     pub fn wait(&self, bucket: &Bucket, now: Timestamp) -> Option<Duration> {
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = closed.get(bucket)?;
+        let until = closed.iter().filter(|(known, _)| known.may_be(bucket)).map(|(_, until)| until).max()?;
         Duration::try_from(until.duration_since(now)).ok().filter(|wait| !wait.is_zero())
     }
 
@@ -173,7 +198,7 @@ mod tests {
     #[test]
     fn a_closed_bucket_opens_at_its_time_and_never_earlier() {
         let start: Timestamp = "2026-11-24T10:00:00Z".parse().expect("a time");
-        let bucket = Bucket { subscription: "s".into(), kind: CallKind::VersionRead };
+        let bucket = Bucket::new("s", CallKind::VersionRead);
         let limiter = Limiter::default();
         limiter.close(&bucket, start + 1200.seconds());
         limiter.close(&bucket, start + 10.seconds());
@@ -187,9 +212,28 @@ mod tests {
     #[test]
     fn other_buckets_stay_open() {
         let start: Timestamp = "2026-11-24T10:00:00Z".parse().expect("a time");
-        let bucket = |kind| Bucket { subscription: "s".into(), kind };
+        let bucket = |kind| Bucket::new("s", kind);
         let limiter = Limiter::default();
         limiter.close(&bucket(CallKind::VersionRead), start + 1200.seconds());
         assert_eq!(limiter.wait(&bucket(CallKind::VersionWrite), start), None);
+    }
+
+    #[test]
+    fn other_regions_stay_open_and_whoever_may_be_in_any_waits() {
+        let start: Timestamp = "2026-11-24T10:00:00Z".parse().expect("a time");
+        let bucket = |region: Option<&str>| Bucket::new("s", CallKind::DiskRead).at(region.map(str::to_owned));
+        let (west, north, any) = (bucket(Some("westeurope")), bucket(Some("northeurope")), bucket(None));
+        let limiter = Limiter::default();
+        limiter.close(&west, start + 60.seconds());
+        assert_eq!(limiter.wait(&west, start), Some(Duration::from_mins(1)));
+        assert_eq!(limiter.wait(&north, start), None);
+        assert_eq!(limiter.wait(&any, start), Some(Duration::from_mins(1)), "it may be in that one");
+        limiter.close(&any, start + 30.seconds());
+        assert_eq!(limiter.wait(&north, start), Some(Duration::from_secs(30)), "it may have been that one");
+        assert_eq!(limiter.wait(&west, start), Some(Duration::from_mins(1)));
+        // What a release without regions has stored is known of all of them.
+        let stored = serde_json::json!({ "subscription": "s", "kind": "disk-read" });
+        assert_eq!(serde_json::from_value::<Bucket>(stored.clone()).expect("it reads"), any);
+        assert_eq!(serde_json::to_value(&any).expect("it writes"), stored);
     }
 }

@@ -45,7 +45,8 @@ struct Pace {
 /// What replies have told so far. Kept in memory only: after a restart the first reply tells it again.
 #[derive(Debug, Default)]
 pub(super) struct Rations {
-    most: BTreeMap<(String, String), u64>,
+    /// By subscription, region and policy.
+    most: BTreeMap<(String, Option<String>, String), u64>,
     paces: BTreeMap<Bucket, Pace>,
 }
 
@@ -54,7 +55,7 @@ impl Rations {
     pub(super) fn learn(&mut self, bucket: &Bucket, left: &[Left], now: Timestamp) {
         let mut interval = Duration::ZERO;
         for Left { policy, count } in left {
-            let key = (bucket.subscription.clone(), policy.clone());
+            let key = (bucket.subscription.clone(), bucket.region.clone(), policy.clone());
             if self.most.len() >= NAMES_MAX && !self.most.contains_key(&key) {
                 continue;
             }
@@ -96,7 +97,7 @@ mod tests {
     use crate::cloud::CallKind;
 
     fn bucket() -> Bucket {
-        Bucket { subscription: "s".into(), kind: CallKind::ScaleSetList }
+        Bucket::new("s", CallKind::ScaleSetList)
     }
 
     fn left(count: u64) -> Vec<Left> {

@@ -2,7 +2,7 @@
 
 use super::{Check, State};
 use crate::{
-    cluster::{Cluster as _, kubernetes::KubernetesCluster},
+    cluster::{Cluster as _, ClusterError, kubernetes::KubernetesCluster},
     model::Class,
     permissions::{ClusterRight, ClusterScope, Installation, LEASE, PROOFS, Uses, in_kubernetes},
 };
@@ -32,19 +32,28 @@ pub async fn kubernetes(
             return (checks, None);
         }
     };
-    let id = cluster.cluster_id().await.ok();
-    let known = id.as_ref().map_or_else(String::new, |id| format!(", cluster {id}"));
+    let id = cluster.cluster_id().await;
+    let known = id.as_ref().map_or_else(|_| String::new(), |id| format!(", cluster {id}"));
     checks.push(Check::ok("API server", format!("{} at {}{known}", about.version, cluster.server())));
     checks.push(Check::clock("API server's clock", about.ahead));
-    checks.extend(rights(cluster, own, clean_namespace, uses).await);
+    let rights = rights(cluster, own, clean_namespace, uses).await;
+    let lacking = rights.iter().any(|check| check.state == State::Wrong);
+    checks.extend(rights);
     if uses.stop {
         checks.push(proofs(cluster, clean_namespace).await);
     }
+    checks.extend(id.as_ref().err().and_then(nameless));
     if let Some(namespace) = own {
-        let lacking = checks.iter().any(|check| check.state == State::Wrong);
         checks.push(held(cluster, namespace, lease, lacking).await);
     }
-    (checks, id)
+    (checks, id.ok())
+}
+
+/// A cluster that can't be told from others: no pool is looked at, and no run is begun. A right that is missing is named already.
+fn nameless(error: &ClusterError) -> Option<Check> {
+    let seen = format!("which cluster this is can't be told: {error}");
+    (error.class() != Class::Denied)
+        .then(|| Check::wrong("cluster", seen, "ask again; runs carry the uid of kube-system"))
 }
 
 async fn rights(cluster: &KubernetesCluster, own: Option<&str>, clean_namespace: &str, uses: Uses) -> Vec<Check> {
@@ -108,5 +117,19 @@ async fn held(cluster: &KubernetesCluster, namespace: &str, lease: &str, lacking
             Check::wrong("Lease", error.to_string(), remedy)
         }
         Err(error) => Check::wrong("Lease", error.to_string(), "see that the API server can be reached from here"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_without_a_name_is_no_good_report() {
+        let what = || "get namespace kube-system".to_owned();
+        let silent = nameless(&ClusterError::Uncertain { what: what(), detail: "timed out".into() });
+        assert_eq!(silent.map(|check| check.state), Some(State::Wrong));
+        let denied = ClusterError::Denied { what: what(), message: "forbidden".into() };
+        assert_eq!(nameless(&denied), None, "the rights say it");
     }
 }

@@ -31,6 +31,7 @@ use super::{
     failure::Failure,
     images,
     mutations::{Asked, Done, Mutations, What, audit_entries, audit_prefix, fingerprint},
+    to_the_end::ToTheEnd,
 };
 use crate::{
     store::Revision,
@@ -41,6 +42,7 @@ use crate::{
 pub(super) struct Served {
     engine: Arc<Engine>,
     pub(super) mutations: Arc<Mutations>,
+    pub(super) changes: ToTheEnd,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -49,8 +51,14 @@ pub(super) struct Served {
 /// # Errors
 /// None from a connection: those are the other side's.
 pub async fn serve(listener: UnixListener, engine: Arc<Engine>, shutdown: watch::Receiver<bool>) -> io::Result<()> {
-    let router = router(engine, shutdown.clone()).into_make_service_with_connect_info::<Caller>();
-    axum::serve(listener, router).with_graceful_shutdown(stopped(shutdown)).await
+    let (changes, working) = ToTheEnd::new();
+    let router = router(engine, changes, shutdown.clone()).into_make_service_with_connect_info::<Caller>();
+    let serving = async move { axum::serve(listener, router).with_graceful_shutdown(stopped(shutdown)).await };
+    let working = async {
+        working.await;
+        Ok(())
+    };
+    tokio::try_join!(serving, working).map(|_| ())
 }
 
 /// Returns when it is time to stop.
@@ -60,7 +68,7 @@ pub(super) async fn stopped(mut shutdown: watch::Receiver<bool>) {
 }
 
 /// The API over an engine. Streams of events end with `shutdown`.
-pub fn router(engine: Arc<Engine>, shutdown: watch::Receiver<bool>) -> Router {
+fn router(engine: Arc<Engine>, changes: ToTheEnd, shutdown: watch::Receiver<bool>) -> Router {
     let mutations = Arc::new(Mutations::new(Arc::clone(&engine)));
     Router::new()
         .route(api::LIST.path, get(list).post(start))
@@ -82,7 +90,7 @@ pub fn router(engine: Arc<Engine>, shutdown: watch::Receiver<bool>) -> Router {
             Failure::no_such_method(method.as_str(), uri.path())
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Served { engine, mutations, shutdown })
+        .with_state(Served { engine, mutations, changes, shutdown })
 }
 
 /// Who is at the other end.
@@ -287,7 +295,8 @@ async fn change(served: &Served, heads: &Heads, by: String, what: What, body: &[
         expected: heads.expected,
         fingerprint: fingerprint(&heads.path, heads.expected, body),
     };
-    let Done { answer, replayed } = served.mutations.ask(asked, what).await??;
+    let mutations = Arc::clone(&served.mutations);
+    let Done { answer, replayed } = served.changes.done(async move { mutations.ask(asked, what).await }).await??;
     let Changed { revision, ref run, .. } = answer;
     let location = HeaderValue::try_from(api::DESCRIBE.path_for(run)).ok();
     let mut response = ([(ETAG, etag(revision))], answered(&api::CANCEL, answer)).into_response();

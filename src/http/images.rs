@@ -1,6 +1,8 @@
 //! What is asked of image versions, on the record like all else: who asked, and that it was let in, is durable before the
 //! first request goes out. Asking again is harmless, so there is no idempotency key: what is gone stays gone.
 
+use std::sync::Arc;
+
 use axum::{body::Bytes, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 
@@ -106,14 +108,18 @@ pub(super) async fn prune(State(served): State<Served>, heads: Heads, body: Body
     let body: Bytes = bytes(body)?;
     let prune: PruneRequest = parsed(&body)?;
     checked_by(&prune.by)?;
-    Ok(answered(&api::PRUNE, served.mutations.prune(&prune, heads.peer).await?))
+    let mutations = Arc::clone(&served.mutations);
+    let pruned = served.changes.done(async move { mutations.prune(&prune, heads.peer).await }).await?;
+    Ok(answered(&api::PRUNE, pruned))
 }
 
 pub(super) async fn pin(State(served): State<Served>, heads: Heads, body: Body) -> Result<Response, Failure> {
     let body: Bytes = bytes(body)?;
     let pin: PinRequest = parsed(&body)?;
     checked_by(&pin.by)?;
-    Ok(answered(&api::PIN, served.mutations.pin(&pin, heads.peer).await?))
+    let mutations = Arc::clone(&served.mutations);
+    let pinned = served.changes.done(async move { mutations.pin(&pin, heads.peer).await }).await?;
+    Ok(answered(&api::PIN, pinned))
 }
 
 impl From<ImageError> for Failure {

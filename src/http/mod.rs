@@ -11,19 +11,22 @@ mod failure;
 mod follow;
 mod health;
 mod images;
+mod listen;
 mod metrics;
 mod mutations;
 mod pieces;
+mod to_the_end;
 
 pub use api::{
     Answer, AuditEntry, AuditList, By, Changed, Peer, Problem, ProblemKind, RunList, RunView, Start, VERSION, Verb,
     Verdict, socket_path,
 };
 pub use client::{CallError, Client, Terms};
-pub use control::{router, serve};
+pub use control::serve;
 pub use follow::{Follow, Heard};
 pub use health::{Vitals, probes};
 pub use images::{PinRequest, PruneRequest};
+pub use listen::listen;
 pub use metrics::Metrics;
 pub use mutations::{Mutations, What, audit_entries, audit_prefix};
 pub use pieces::Pieces;

@@ -102,7 +102,7 @@ impl SimCloud {
         act: impl FnOnce(&mut World) -> Result<T, CloudError> + Send,
     ) -> Result<T, CloudError> {
         let Call { what, verb, kind, key, subscription, mutates } = call;
-        let bucket = Bucket { subscription, kind };
+        let bucket = Bucket::new(subscription, kind);
         let now = self.shared.world().now();
         if let Some(retry_after) = self.limiter.wait(&bucket, now) {
             return Err(CloudError::Throttled { what, bucket, retry_after });

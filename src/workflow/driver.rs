@@ -44,13 +44,23 @@ impl Driver {
     }
 
     /// Drives all runs until none of them will move by itself: each is at an end, or stands before a person.
-    pub async fn run_to_rest(mut self) -> Result<(), EngineError> {
+    pub async fn run_to_rest(self) -> Result<(), EngineError> {
+        self.run_to_rest_or(std::future::pending()).await.map(drop)
+    }
+
+    /// The same, unless it is told to stop before: true at rest. A turn that has begun is finished, with its records.
+    pub async fn run_to_rest_or(mut self, stop: impl Future<Output = ()>) -> Result<bool, EngineError> {
+        tokio::pin!(stop);
         loop {
             self.round().await?;
             if !self.due.values().any(|due| due.moves) {
-                return Ok(());
+                return Ok(true);
             }
-            self.pause().await;
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(false),
+                () = self.pause() => {}
+            }
         }
     }
 

@@ -36,7 +36,7 @@ use crate::{
     store::{Fact, Journal, NewRecord, Revision, StoreError},
 };
 
-/// Facts about closed buckets: `throttle/<subscription>/<kind>`.
+/// Facts about closed buckets: `throttle/<subscription>/<kind>`, and `/<region>` if one is known.
 const THROTTLE: &str = "throttle/";
 /// Facts that steps remember.
 pub(super) const MEMORY: &str = "memory/";
@@ -422,7 +422,8 @@ impl Engine {
         let facts = news
             .iter()
             .map(|(bucket, until)| {
-                let key = format!("{THROTTLE}{}/{}", bucket.subscription, bucket.kind.as_str());
+                let region = bucket.region.as_ref().map_or_else(String::new, |region| format!("/{region}"));
+                let key = format!("{THROTTLE}{}/{}{region}", bucket.subscription, bucket.kind.as_str());
                 (key, serde_json::to_value((bucket, until)).ok())
             })
             .collect();

@@ -173,7 +173,8 @@ async fn the_claim_outlives_upgrade_rollback_and_uninstall() {
     for helm in BOTH {
         let release = Release::new(cluster, helm).await;
         let notes = release.apply("install", &[]);
-        for words in ["helm test kamino-wf", "-- /kamino-wf start --pool POOL --adopt", "-- /kamino-wf list"] {
+        let plugin = format!("kubectl kamino --namespace {} start --pool POOL --adopt", release.namespace);
+        for words in ["helm test kamino-wf", &plugin, "exec deploy/kamino-wf -- /kamino-wf list"] {
             assert!(notes.contains(words), "{helm:?}: the notes say {words}: {notes}");
         }
         let first = claim(&admin, &release).await;

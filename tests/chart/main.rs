@@ -7,6 +7,7 @@
 mod support;
 
 mod cases;
+mod credentials;
 mod install;
 mod policies;
 mod readme;

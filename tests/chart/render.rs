@@ -64,6 +64,20 @@ const REFUSED: &[(&[&str], &[&str])] = &[
         &["config.pools[0].name=p", "config.pools[0].capture=stop"],
         &["pool p says capture: stop", "capture.stop is false"],
     ),
+    (&["azure.credential=azure-cli"], &["azure.credential is azure-cli", "no az", "managed-identity"]),
+    (&["azure.credential=login"], &["azure", "credential", "managed-identity", "azure-json"]),
+    (&["azure.identity=me"], &["azure", "identity", "pattern"]),
+    (
+        &["azure.credential=managed-identity", "azure.identity=/1/2/3/4/5/6/7/8"],
+        &["azure.clientId and azure.identity both name an identity"],
+    ),
+    (
+        &["azure.credential=managed-identity", "azure.tenantId=66666666-7777-8888-9999-000000000000"],
+        &["azure.tenantId is set, and azure.credential is managed-identity"],
+    ),
+    (&["azure.credential=azure-json"], &["azure.clientId is set, and azure.credential is azure-json", "leave it out"]),
+    (&["azure.credential=azure-json", "azure.clientId=", "azure.azureJson=azure.json"], &["azureJson", "pattern"]),
+    (&["azure.acceptNodeSecret=true"], &["azure.acceptNodeSecret is set, and azure.credential is workload-identity"]),
 ];
 
 #[test]
@@ -84,12 +98,12 @@ fn values_that_cannot_be_are_refused_in_words_that_name_them() {
     }
 }
 
-fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+pub(crate) fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
     objects.iter().filter(|object| object["kind"] == kind).collect()
 }
 
 /// Each pod of the chart, with who makes it.
-fn pods(objects: &[Value]) -> Vec<(String, &Value)> {
+pub(crate) fn pods(objects: &[Value]) -> Vec<(String, &Value)> {
     let spec = |object: &'_ Value| match object["kind"].as_str() {
         Some("Deployment") => Some("/spec/template/spec"),
         Some("CronJob") => Some("/spec/jobTemplate/spec/template/spec"),

@@ -72,6 +72,37 @@ fn the_same_key_is_answered_again_and_done_once() {
     assert_eq!(desk.get("/v1/runs").json(200)["runs"].as_array().map(Vec::len), Some(1));
 }
 
+/// Programs that are killed when they have asked: what was taken up is done to its end, and what comes next finds it so.
+#[test]
+fn what_was_asked_is_done_although_whoever_asked_has_gone() {
+    const PROGRAMS: usize = 20;
+    let desk = Desk::new();
+    let _process = desk.process(false);
+    let starts = (0..PROGRAMS).map(|number| {
+        let mut start = Desk::start_body();
+        let scale_set = format!("{}-{number}", start["spec"]["scale_set"].as_str().expect("its id"));
+        start["spec"]["scale_set"] = scale_set.into();
+        (format!("k-{number}"), start)
+    });
+    let starts: Vec<(String, Value)> = starts.collect();
+    for (key, start) in &starts {
+        let heads = [("content-type", "application/json"), ("idempotency-key", key)];
+        drop(desk.asked("POST", "/v1/runs", &heads, start.to_string().as_bytes()).expect("it is on its way"));
+    }
+    let runs = || desk.get("/v1/runs").json(200)["runs"].as_array().expect("a list").clone();
+    let looks = (0..10_000).take_while(|_| runs().is_empty()).count();
+    assert!(looks < 10_000, "nothing was done for those who have gone");
+    // Those that were gone before it was looked at ask again, as the others do.
+    for (key, start) in &starts {
+        desk.post("/v1/runs", &[("idempotency-key", key)], start).json(201);
+    }
+    assert_eq!(runs().len(), PROGRAMS);
+    for run in runs() {
+        let cancel = format!("/v1/runs/{}/cancel", run["run"].as_str().expect("its id"));
+        assert_eq!(desk.post(&cancel, &[], &by()).json(200)["changed"], true, "{run}");
+    }
+}
+
 /// A process that dies at any point of a change, and a client that asks again: done once, recorded once, answered.
 fn once_over_a_crash(prepare: fn(&Desk) -> String, path: fn(&str) -> String, body: &Value, verb: &str) {
     let key = [("idempotency-key", "k-1"), ("content-type", "application/json")];

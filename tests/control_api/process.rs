@@ -100,6 +100,19 @@ impl Desk {
 
     /// `None` where the connection broke before an answer came.
     pub(crate) fn try_ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Said> {
+        let mut stream = self.asked(method, path, headers, body)?;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let at = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+        let head = String::from_utf8(answer[..at].to_vec()).expect("a plain head");
+        let mut lines = head.lines();
+        let status = lines.next()?.split(' ').nth(1)?.parse().expect("a status");
+        let headers = lines.filter_map(|line| line.split_once(": ")).map(|(n, v)| (n.to_lowercase(), v.to_owned()));
+        Some(Said { status, headers: headers.collect(), body: answer[at + 4..].to_vec() })
+    }
+
+    /// A request that is on its way. Whoever drops this hears no answer.
+    pub(crate) fn asked(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<UnixStream> {
         let mut stream = UnixStream::connect(self.socket()).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut lines = vec![format!("{method} {path} HTTP/1.1"), "host: x".into(), "connection: close".into()];
@@ -110,14 +123,7 @@ impl Desk {
         let head = lines.join("\r\n") + "\r\n\r\n";
         // It may answer before it has read all of a body that is too large.
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let at = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
-        let head = String::from_utf8(answer[..at].to_vec()).expect("a plain head");
-        let mut lines = head.lines();
-        let status = lines.next()?.split(' ').nth(1)?.parse().expect("a status");
-        let headers = lines.filter_map(|line| line.split_once(": ")).map(|(n, v)| (n.to_lowercase(), v.to_owned()));
-        Some(Said { status, headers: headers.collect(), body: answer[at + 4..].to_vec() })
+        Some(stream)
     }
 
     /// A change, in JSON.

@@ -272,3 +272,41 @@ async fn auto_finishes_what_was_interrupted_then_updates_every_pool_once() {
     assert_eq!(pod_of(&holder(&site).await.expect("a Lease")), Some(""), "given back");
     in_pod(&site, "job-3").run(&["auto"]).await.assert(2, &["--once"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn auto_that_is_asked_to_stop_hears_the_answer_to_what_it_has_asked() {
+    let Some(cluster) = shared() else { return };
+    // Long enough for the signal to come between a request and its answer.
+    let site = Site::new(cluster, Plan { way: Duration::from_secs(2), ..Plan::default() }).await;
+    site.configure(listening);
+    let process = in_pod(&site, "job-1").start(&["auto", "--once", "--log-format", "text"]);
+    until("a request", async || !site.writes().is_empty()).await;
+    let asked = Instant::now();
+    process.signal(Signal::TERM);
+    process.ended().await.assert(143, &["asked to stop", "accepted by Azure"]);
+    assert!(asked.elapsed() < Duration::from_secs(12), "it took {:?} to leave", asked.elapsed());
+    assert_eq!(site.writes().len(), 1, "and asked for nothing more");
+    assert_eq!(pod_of(&holder(&site).await.expect("a Lease")), Some(""), "given back");
+
+    let runs = site.binary.run(&["list", "-o", "json"]).await.assert(0, &[]).json();
+    let run = runs["runs"][0]["run"].as_str().expect("its id").to_owned();
+    let described = site.binary.run(&["describe", &run, "-o", "json"]).await.assert(0, &[]).json();
+    let events = described["events"].as_array().expect("events");
+    let last = events.last().map(|event| &event["event"]);
+    assert_eq!(last, Some(&"asked".into()), "on record: {events:#?}");
+
+    // While another holds the Lease there is nothing to wait for.
+    let leader = in_pod(&site, "kamino-wf-1").start(SERVE);
+    leader.until("\"message\":\"leads\"").await;
+    let elsewhere = site.folder.path().join("elsewhere").display().to_string();
+    for command in [&["auto", "--once", "--log-format", "text"][..], &["serve", "--log-format", "text"]] {
+        let waiting = in_pod(&site, "job-2").with("KAMINO_STORE", &elsewhere).start(command);
+        waiting.until("the Lease is held by another process").await;
+        let asked = Instant::now();
+        waiting.signal(Signal::TERM);
+        let ended = waiting.ended().await;
+        assert!(!ended.stderr.contains("a turn did not end"), "{ended:?}");
+        assert!(asked.elapsed() < Duration::from_secs(5), "{command:?} took {:?} to leave", asked.elapsed());
+    }
+    leader.kill().await;
+}

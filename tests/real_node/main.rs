@@ -16,7 +16,9 @@ mod support;
 
 mod cleaning;
 mod daemon;
+mod install_page;
 mod lifecycle;
+mod page;
 mod plugin;
 mod pods;
 mod release;

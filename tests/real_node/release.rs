@@ -79,21 +79,11 @@ impl Release {
         let restricted = json!({ "name": name, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } });
         create::<Namespace>(&Api::all(admin.clone()), json!({ "metadata": restricted })).await;
         let certificate = fs::read_to_string(site.folder.path().join("ca.pem")).expect("the face's authority");
-        let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), name);
+        let maps: Api<ConfigMap> = Api::namespaced(admin, name);
         create(&maps, json!({ "metadata": { "name": "azure-ca" }, "data": { "ca.pem": certificate } })).await;
-        // Where other clusters have a storage class: a folder that belongs to nobody, as a new disk does.
-        let volume = site.folder.path().join("volume");
-        fs::create_dir(&volume).expect("a folder");
-        fs::set_permissions(&volume, Permissions::from_mode(0o777)).expect("ours");
-        let claim = format!("{name}-kamino-wf");
-        create::<PersistentVolume>(
-            &Api::all(admin),
-            json!({ "metadata": { "name": claim }, "spec": { "capacity": { "storage": "1Gi" },
-                "accessModes": ["ReadWriteOncePod"], "persistentVolumeReclaimPolicy": "Retain",
-                "claimRef": { "namespace": name, "name": claim },
-                "hostPath": { "path": volume, "type": "Directory" } } }),
-        )
-        .await;
+        let folder = site.folder.path().join("volume");
+        fs::create_dir(&folder).expect("a folder");
+        volume(cluster, name, &format!("{name}-kamino-wf"), &folder).await;
         let values = site.folder.path().join("values.json");
         let release = Self { cluster, site, name, values };
         release.write_values(&|_| {});
@@ -105,22 +95,12 @@ impl Release {
         self.site.configure(|_| {});
         let settings: Value =
             serde_json::from_str(&fs::read_to_string(&self.site.config).expect("settings")).expect("JSON");
-        let face = self.site.face.url();
-        let mut values = json!({
-            "image": { "repository": REPOSITORY, "pullPolicy": "Never" },
-            "azure": { "clientId": "11111111-2222-3333-4444-555555555555",
-                "tenantId": "66666666-7777-8888-9999-000000000000", "projectToken": true },
-            "config": {
-                "azure": { "resourceManager": face, "authority": face, "caBundle": "/etc/azure-ca/ca.pem" },
-                "polling": { "first": "200ms", "longest": "1s", "settle": "2s" },
-                "pools": settings["pools"],
-            },
-            "cleaning": { "namespace": self.site.installed.at.clean_namespace },
-            "persistence": { "storageClass": "-", "volumeName": format!("{}-kamino-wf", self.name) },
-            "extraVolumes": [{ "name": "azure-ca", "configMap": { "name": "azure-ca" } }],
-            "extraVolumeMounts": [{ "name": "azure-ca", "mountPath": "/etc/azure-ca", "readOnly": true }],
-        });
+        let mut values = values(&self.site);
+        values["azure"]["clientId"] = "11111111-2222-3333-4444-555555555555".into();
+        values["config"]["pools"] = settings["pools"].clone();
         values["config"]["pools"][0]["adopt"] = true.into();
+        values["cleaning"] = json!({ "namespace": self.site.installed.at.clean_namespace });
+        values["persistence"]["volumeName"] = format!("{}-kamino-wf", self.name).into();
         change(&mut values);
         fs::write(&self.values, values.to_string()).expect("a file of values");
     }
@@ -197,4 +177,33 @@ impl Release {
         until("one pod", async || self.pods().await.len() == 1).await;
         self.pods().await.remove(0).metadata.name.expect("its name")
     }
+}
+
+/// What values say here, whatever else a user's do: an image that is there already, no webhook, and where this Azure is.
+pub(crate) fn values(site: &Site) -> Value {
+    let face = site.face.url();
+    json!({
+        "image": { "repository": REPOSITORY, "pullPolicy": "Never" },
+        "azure": { "tenantId": "66666666-7777-8888-9999-000000000000", "projectToken": true },
+        "config": {
+            "azure": { "resourceManager": face, "authority": face, "caBundle": "/etc/azure-ca/ca.pem" },
+            "polling": { "first": "200ms", "longest": "1s", "settle": "2s" },
+        },
+        "persistence": { "storageClass": "-" },
+        "extraVolumes": [{ "name": "azure-ca", "configMap": { "name": "azure-ca" } }],
+        "extraVolumeMounts": [{ "name": "azure-ca", "mountPath": "/etc/azure-ca", "readOnly": true }],
+    })
+}
+
+/// Where other clusters have a storage class: a folder that belongs to nobody, as a new disk does, for one claim.
+pub(crate) async fn volume(cluster: &RealCluster, namespace: &str, claim: &str, folder: &Path) {
+    fs::set_permissions(folder, Permissions::from_mode(0o777)).expect("ours");
+    create::<PersistentVolume>(
+        &Api::all(cluster.admin().await),
+        json!({ "metadata": { "name": claim }, "spec": { "capacity": { "storage": "1Gi" },
+            "accessModes": ["ReadWriteOncePod"], "persistentVolumeReclaimPolicy": "Retain",
+            "claimRef": { "namespace": namespace, "name": claim },
+            "hostPath": { "path": folder, "type": "Directory" } } }),
+    )
+    .await;
 }

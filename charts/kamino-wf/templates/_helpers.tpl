@@ -72,6 +72,45 @@ the image that it began with. */}}
 {{- toJson $repositories -}}
 {{- end -}}
 
+{{/* What the settings file says of who we are in Azure. A value that the credential does not take is a mistake, as in the file itself. */}}
+{{- define "kamino-wf.azure" -}}
+{{- $azure := dict -}}
+{{- with .Values.azure -}}
+{{- if eq .credential "azure-cli" -}}
+{{- fail "azure.credential is azure-cli: that is a person's login on their own machine, and the image has no az; set workload-identity, managed-identity, client-secret or azure-json" -}}
+{{- end -}}
+{{- $takes := dict "workload-identity" (list "clientId" "tenantId" "projectToken") "managed-identity" (list "clientId" "identity") "client-secret" (list "clientId" "tenantId" "existingSecret") "azure-json" (list "existingSecret" "acceptNodeSecret") -}}
+{{- range $name := list "clientId" "tenantId" "projectToken" "identity" "existingSecret" "acceptNodeSecret" -}}
+{{- if and $.Values.azure.credential (index $.Values.azure $name) (not (has $name (index $takes $.Values.azure.credential))) -}}
+{{- fail (printf "azure.%s is set, and azure.credential is %s, which takes no such value: leave it out" $name $.Values.azure.credential) -}}
+{{- end -}}
+{{- end -}}
+{{- if .credential -}}{{- $_ := set $azure "credential" .credential -}}{{- end -}}
+{{- if has .credential (list "workload-identity" "client-secret") -}}
+{{- if .tenantId -}}{{- $_ := set $azure "tenant" .tenantId -}}{{- end -}}
+{{- $_ := set $azure "client" (required (printf "azure.clientId is not set: %s needs the client id of the identity that kamino-wf is in Azure" .credential) .clientId) -}}
+{{- end -}}
+{{- if eq .credential "client-secret" -}}
+{{- $_ := required "azure.existingSecret is not set: the Secret that holds the client secret" .existingSecret -}}
+{{- $_ := required "azure.tenantId is not set: client-secret needs it" .tenantId -}}
+{{- $_ := set $azure "secretFile" "/etc/kamino-wf-secret/client-secret" -}}
+{{- else if eq .credential "managed-identity" -}}
+{{- if and .clientId .identity -}}
+{{- fail "azure.clientId and azure.identity both name an identity: leave one of them out" -}}
+{{- end -}}
+{{- if .clientId -}}{{- $_ := set $azure "client" .clientId -}}{{- end -}}
+{{- if .identity -}}{{- $_ := set $azure "identity" .identity -}}{{- end -}}
+{{- else if eq .credential "azure-json" -}}
+{{- $_ := set $azure "azureJson" "/etc/kubernetes/azure.json" -}}
+{{- if .acceptNodeSecret -}}{{- $_ := set $azure "acceptNodeSecret" true -}}{{- end -}}
+{{- else if and .credential .projectToken -}}
+{{- $_ := required "azure.tenantId is not set: azure.projectToken needs it" .tenantId -}}
+{{- $_ := set $azure "tokenFile" "/var/run/secrets/azure/tokens/azure-identity-token" -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $azure -}}
+{{- end -}}
+
 {{/* The settings file: what the user says, and what the chart knows. */}}
 {{- define "kamino-wf.config" -}}
 {{- range .Values.config.pools -}}
@@ -85,22 +124,7 @@ the image that it began with. */}}
 {{- if .Values.config.store -}}
 {{- fail "config.store is filled in by the chart: the volume is mounted at /var/lib/kamino-wf" -}}
 {{- end -}}
-{{- $azure := dict -}}
-{{- with .Values.azure -}}
-{{- if .credential -}}
-{{- $_ := set $azure "credential" .credential -}}
-{{- if .tenantId -}}{{- $_ := set $azure "tenant" .tenantId -}}{{- end -}}
-{{- $_ := set $azure "client" (required "azure.clientId is not set: the client id of the identity that kamino-wf is in Azure (or set azure.credential to \"\")" .clientId) -}}
-{{- end -}}
-{{- if eq .credential "client-secret" -}}
-{{- $_ := required "azure.existingSecret is not set: the Secret that holds the client secret" .existingSecret -}}
-{{- $_ := required "azure.tenantId is not set: client-secret needs it" .tenantId -}}
-{{- $_ := set $azure "secretFile" "/etc/kamino-wf-secret/client-secret" -}}
-{{- else if and .credential .projectToken -}}
-{{- $_ := required "azure.tenantId is not set: azure.projectToken needs it" .tenantId -}}
-{{- $_ := set $azure "tokenFile" "/var/run/secrets/azure/tokens/azure-identity-token" -}}
-{{- end -}}
-{{- end -}}
+{{- $azure := include "kamino-wf.azure" . | fromYaml -}}
 {{- $known := dict "cleaning" (dict "namespace" .Values.cleaning.namespace "image" (include "kamino-wf.cleaningImage" .)) -}}
 {{- if $azure -}}{{- $_ := set $known "azure" $azure -}}{{- end -}}
 {{- toYaml (mergeOverwrite $known (deepCopy .Values.config)) -}}
@@ -221,6 +245,11 @@ envFrom:
 - name: client-secret
   mountPath: /etc/kamino-wf-secret
   readOnly: true
+{{- else if eq .Values.azure.credential "azure-json" }}
+- name: azure-json
+  # From the host it is the one file: its folder has the node's keys.
+  mountPath: {{ ternary "/etc/kubernetes" "/etc/kubernetes/azure.json" (not (empty .Values.azure.existingSecret)) }}
+  readOnly: true
 {{- else if and .Values.azure.credential .Values.azure.projectToken }}
 - name: azure-identity-token
   mountPath: /var/run/secrets/azure/tokens
@@ -241,8 +270,21 @@ envFrom:
     secretName: {{ .Values.azure.existingSecret }}
     defaultMode: 0440
     items:
-      - key: {{ .Values.azure.existingSecretKey }}
+      - key: {{ .Values.azure.existingSecretKey | default "client-secret" }}
         path: client-secret
+{{- else if and (eq .Values.azure.credential "azure-json") .Values.azure.existingSecret }}
+- name: azure-json
+  secret:
+    secretName: {{ .Values.azure.existingSecret }}
+    defaultMode: 0440
+    items:
+      - key: {{ .Values.azure.existingSecretKey | default "azure.json" }}
+        path: azure.json
+{{- else if eq .Values.azure.credential "azure-json" }}
+- name: azure-json
+  hostPath:
+    path: {{ .Values.azure.azureJson }}
+    type: File
 {{- else if and .Values.azure.credential .Values.azure.projectToken }}
 - name: azure-identity-token
   projected:

@@ -180,14 +180,14 @@ pub(super) fn silence(what: &str, bucket: &Bucket, error: NoReply) -> CloudError
     }
 }
 
-/// The buckets that a 429 closes: its own, or all of one kind when it is ARM's own limit and not the provider's.
+/// The buckets that a 429 closes: its own, or all of one kind when it is ARM's own limit and not the provider's, wherever.
 pub(super) fn closed_by(bucket: &Bucket, reply: &Reply) -> Vec<Bucket> {
     let body = ErrorBody::parse(reply.status, &reply.body);
     if !body.has_code("SubscriptionRequestsThrottled") {
         return vec![bucket.clone()];
     }
     let like = |kind: &CallKind| kind.is_write() == bucket.kind.is_write();
-    let bucket = |kind| Bucket { subscription: bucket.subscription.clone(), kind };
+    let bucket = |kind| Bucket::new(bucket.subscription.as_str(), kind);
     CallKind::ALL.into_iter().filter(like).map(bucket).collect()
 }
 

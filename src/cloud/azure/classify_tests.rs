@@ -12,7 +12,7 @@ fn now() -> Timestamp {
 }
 
 fn bucket(kind: CallKind) -> Bucket {
-    Bucket { subscription: "s".into(), kind }
+    Bucket::new("s", kind)
 }
 
 fn reply(status: u16, headers: &[(&'static str, &str)], body: impl Into<Bytes>) -> Reply {

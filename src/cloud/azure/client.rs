@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     arm::{Arm, Generated, NoReply, Ticket, header},
     classify, operation,
+    places::{self, Places, place_of},
     project::{self, Unreadable},
     settings::{AzureSettings, AzureSetupError},
     transport::Reply,
@@ -32,6 +33,7 @@ pub struct AzureCloud {
     limiter: Arc<Limiter>,
     clock: Arc<dyn Clock>,
     meter: Arc<Meter>,
+    places: Places,
     offset: Mutex<Option<SignedDuration>>,
 }
 
@@ -46,18 +48,21 @@ pub(super) struct Call<'a> {
     /// As in `GET snapshot kwf-pool1-0123456789ab`.
     pub(super) what: String,
     pub(super) bucket: Bucket,
+    /// Of the one thing that it is about.
+    place: Option<String>,
     pub(super) run: Option<RunId>,
     pub(super) body: Option<&'a Value>,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(verb: &str, noun: &str, id: &ResourceId, kind: CallKind) -> Self {
-        Self {
-            what: format!("{verb} {noun} {}", id.names().join("/")),
-            bucket: Bucket { subscription: id.subscription().to_owned(), kind },
-            run: None,
-            body: None,
-        }
+        let what = format!("{verb} {noun} {}", id.names().join("/"));
+        Self { place: Some(place_of(id)), ..Self::anywhere(what, Bucket::new(id.subscription(), kind)) }
+    }
+
+    /// About more than one thing, or none.
+    pub(super) fn anywhere(what: String, bucket: Bucket) -> Self {
+        Self { what, bucket, place: None, run: None, body: None }
     }
 
     /// What it is about, without the name of what it is about.
@@ -91,7 +96,9 @@ impl AzureCloud {
         limiter: Arc<Limiter>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AzureSetupError> {
-        Ok(Self { arm: Arc::new(Arm::new(settings)?), limiter, clock, meter: Arc::default(), offset: Mutex::default() })
+        let arm = Arc::new(Arm::new(settings)?);
+        let (meter, places, offset) = (Arc::default(), Places::default(), Mutex::default());
+        Ok(Self { arm, limiter, clock, meter, places, offset })
     }
 
     /// Counts what is sent.
@@ -107,40 +114,48 @@ impl AzureCloud {
             self.arm.forget_token().await;
             reply = self.attempt(call, how).await?;
         }
-        let now = self.clock.now();
+        let (bucket, now) = (self.bucket(call), self.clock.now());
         if reply.status.is_success() {
             if let Some(pause) = classify::spent(&classify::remaining(&reply.headers)) {
-                self.limiter.close(&call.bucket, now + pause);
+                self.limiter.close(&bucket, now + pause);
             }
             return Ok(reply);
         }
-        let error = classify::failure(&call.what, &call.bucket, &reply, now);
+        let error = classify::failure(&call.what, &bucket, &reply, now);
         if let CloudError::Throttled { retry_after, .. } = &error {
-            for bucket in classify::closed_by(&call.bucket, &reply) {
+            for bucket in classify::closed_by(&bucket, &reply) {
                 self.limiter.close(&bucket, now + *retry_after);
             }
         }
         Err(error)
     }
 
+    /// The call's bucket, in the region of what it is about as far as that is known.
+    fn bucket(&self, call: &Call<'_>) -> Bucket {
+        let known = || call.place.as_ref().and_then(|place| self.places.region(place));
+        let region = call.bucket.region.clone().or_else(|| call.body.and_then(places::named)).or_else(known);
+        call.bucket.clone().at(region)
+    }
+
     /// Nothing goes out to a bucket that Azure has closed.
-    fn open(&self, call: &Call<'_>) -> Result<(), CloudError> {
-        let closed = self.limiter.wait(&call.bucket, self.clock.now());
-        closed.map_or(Ok(()), |retry_after| Err(throttled(call, retry_after)))
+    fn open(&self, call: &Call<'_>, bucket: &Bucket) -> Result<(), CloudError> {
+        let closed = self.limiter.wait(bucket, self.clock.now());
+        closed.map_or(Ok(()), |retry_after| Err(throttled(call, bucket, retry_after)))
     }
 
     async fn attempt(&self, call: &Call<'_>, how: How<'_>) -> Result<Reply, CloudError> {
-        self.open(call)?;
+        let bucket = self.bucket(call);
+        self.open(call, &bucket)?;
         // Slower while a ration runs low: all runs stand in one queue.
-        match self.limiter.pace(&call.bucket, self.clock.now()) {
+        match self.limiter.pace(&bucket, self.clock.now()) {
             Ok(wait) if wait.is_zero() => {}
             Ok(wait) => {
                 tracing::debug!(what = %call.what, ?wait, "slower: little is left of its ration");
                 tokio::time::sleep(wait).await;
                 // Another may have met a 429 meanwhile.
-                self.open(call)?;
+                self.open(call, &bucket)?;
             }
-            Err(retry_after) => return Err(throttled(call, retry_after)),
+            Err(retry_after) => return Err(throttled(call, &bucket, retry_after)),
         }
         let ticket = Ticket { attempt: self.clock.new_id(), run: call.run, body: call.body.cloned() };
         let attempt = ticket.attempt;
@@ -150,10 +165,15 @@ impl AzureCloud {
             How::Patch(url) => self.arm.patch(url, &ticket).await,
         };
         self.meter.count(call.kind(), answer.as_ref().map_or(0, |reply| reply.status.as_u16()));
-        let reply = answer.map_err(|error| classify::silence(&call.what, &call.bucket, error))?;
+        let reply = answer.map_err(|error| classify::silence(&call.what, &bucket, error))?;
+        if let Some(place) = &call.place {
+            self.places.learn(place, &reply.body);
+        }
+        // Where it is may be known only now: what is left there counts for the next one.
+        let bucket = self.bucket(call);
         let left = classify::remaining(&reply.headers);
-        self.limiter.learn(&call.bucket, &left, self.clock.now());
-        self.meter.left(&call.bucket.subscription, &left);
+        self.limiter.learn(&bucket, &left, self.clock.now());
+        self.meter.left(&bucket.subscription, &left);
         if let Some(ahead) = classify::ahead(&reply.headers, self.clock.now()) {
             *self.offset.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
         }
@@ -237,8 +257,8 @@ impl AzureCloud {
     }
 }
 
-fn throttled(call: &Call<'_>, retry_after: Duration) -> CloudError {
-    CloudError::Throttled { what: call.what.clone(), bucket: call.bucket.clone(), retry_after }
+fn throttled(call: &Call<'_>, bucket: &Bucket, retry_after: Duration) -> CloudError {
+    CloudError::Throttled { what: call.what.clone(), bucket: bucket.clone(), retry_after }
 }
 
 fn json(call: &Call<'_>, reply: &Reply) -> Result<Value, CloudError> {

@@ -15,12 +15,8 @@ use crate::{
 impl AzureCloud {
     /// Machines outside of Uniform scale sets, whose instances are in no such list.
     pub(super) async fn list_machines(&self, subscription: &str) -> Result<Vec<Machine>, CloudError> {
-        let call = Call {
-            what: format!("GET virtual machines of subscription {subscription}"),
-            bucket: Bucket { subscription: subscription.to_owned(), kind: CallKind::InstanceRead },
-            run: None,
-            body: None,
-        };
+        let what = format!("GET virtual machines of subscription {subscription}");
+        let call = Call::anywhere(what, Bucket::new(subscription, CallKind::InstanceRead));
         let path = format!(
             "/subscriptions/{subscription}/providers/Microsoft.Compute/virtualMachines?api-version={SCALE_SETS_API}"
         );

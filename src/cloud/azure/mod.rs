@@ -5,7 +5,8 @@
 //!     │           │        └────> credential ──> transport ──> Entra
 //!     │           │                    ├────────> metadata ──> the machine's metadata service
 //!     │           │                    └────────> cli_token ──> `az`
-//!     │           └──> classify    every answer that is no success, as a CloudError; feeds the limiter
+//!     │           ├──> classify    every answer that is no success, as a CloudError; feeds the limiter
+//!     │           └──> places      in which region a call is rationed
 //!     └──> bodies, project         what is sent and what is read, as pure functions over raw JSON
 //! ```
 //!
@@ -22,6 +23,7 @@ mod credential;
 mod machines;
 mod metadata;
 mod operation;
+mod places;
 mod project;
 mod redact;
 mod requests;

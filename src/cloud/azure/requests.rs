@@ -61,12 +61,8 @@ impl AzureCloud {
 
 /// The list of one kind of thing in a resource group.
 fn in_group(group: &GroupId, noun: &str, kind: CallKind) -> (Call<'static>, String) {
-    let call = Call {
-        what: format!("GET {noun} of resource group {}", group.name()),
-        bucket: Bucket { subscription: group.subscription().to_owned(), kind },
-        run: None,
-        body: None,
-    };
+    let what = format!("GET {noun} of resource group {}", group.name());
+    let call = Call::anywhere(what, Bucket::new(group.subscription(), kind));
     (call, format!("{group}/providers/Microsoft.Compute/{noun}?api-version={DISKS_API}"))
 }
 
@@ -105,12 +101,8 @@ impl Cloud for AzureCloud {
     }
 
     async fn scale_sets(&self, subscription: &str) -> Result<Vec<ScaleSet>, CloudError> {
-        let call = Call {
-            what: format!("GET scale sets of subscription {subscription}"),
-            bucket: Bucket { subscription: subscription.to_owned(), kind: CallKind::ScaleSetList },
-            run: None,
-            body: None,
-        };
+        let what = format!("GET scale sets of subscription {subscription}");
+        let call = Call::anywhere(what, Bucket::new(subscription, CallKind::ScaleSetList));
         let path = format!(
             "/subscriptions/{subscription}/providers/Microsoft.Compute/virtualMachineScaleSets?api-version={SCALE_SETS_API}"
         );
@@ -230,12 +222,8 @@ impl Cloud for AzureCloud {
     }
 
     async fn autoscale(&self, subscription: &str) -> Result<Vec<Autoscale>, CloudError> {
-        let call = Call {
-            what: format!("GET autoscale settings of subscription {subscription}"),
-            bucket: Bucket { subscription: subscription.to_owned(), kind: CallKind::OperationRead },
-            run: None,
-            body: None,
-        };
+        let what = format!("GET autoscale settings of subscription {subscription}");
+        let call = Call::anywhere(what, Bucket::new(subscription, CallKind::OperationRead));
         let path = format!(
             "/subscriptions/{subscription}/providers/Microsoft.Insights/autoscalesettings?api-version={AUTOSCALE_API}"
         );
@@ -248,15 +236,10 @@ impl Cloud for AzureCloud {
             return Ok(OperationState::Unknown);
         };
         let mut segments = url.path().split('/').skip_while(|part| !part.eq_ignore_ascii_case("subscriptions"));
-        let call = Call {
-            what: "GET operation".into(),
-            bucket: Bucket {
-                subscription: segments.nth(1).unwrap_or("unknown").to_owned(),
-                kind: CallKind::OperationRead,
-            },
-            run: None,
-            body: None,
-        };
+        let bucket = Bucket::new(segments.nth(1).unwrap_or("unknown"), CallKind::OperationRead);
+        let mut region = segments.skip_while(|part| !part.eq_ignore_ascii_case("locations")).skip(1);
+        let region = region.next().map(|region| Region(region.to_owned()).key());
+        let call = Call::anywhere("GET operation".into(), bucket.at(region));
         match self.exchange(&call, How::Url(&url)).await {
             Ok(reply) => Ok(operation::state(&reply, self.now())),
             Err(CloudError::Gone { .. }) => Ok(OperationState::Unknown),

@@ -24,7 +24,7 @@ impl AzureCloud {
     pub async fn credential(&self) -> Result<(), CloudError> {
         let what = "GET token".to_owned();
         // A token is for no subscription, and nothing is rationed but by the authority itself.
-        let bucket = Bucket { subscription: "any".into(), kind: CallKind::OperationRead };
+        let bucket = Bucket::new("any", CallKind::OperationRead);
         self.arm.credential().await.map_err(|error| classify::silence(&what, &bucket, error))
     }
 
@@ -41,8 +41,8 @@ impl AzureCloud {
     }
 
     async fn granted(&self, what: String, subscription: &str, scope: &str) -> Result<Vec<Granted>, CloudError> {
-        let bucket = Bucket { subscription: subscription.to_owned(), kind: CallKind::OperationRead };
-        let call = Call { what, bucket, run: None, body: None };
+        let bucket = Bucket::new(subscription, CallKind::OperationRead);
+        let call = Call::anywhere(what, bucket);
         self.list(call, &format!("{scope}{PERMISSIONS}"), granted).await
     }
 
