@@ -112,7 +112,9 @@ pub(super) fn page(error: &anyhow::Error) -> String {
         let step = cause.downcast_ref::<StepError>().map(|it| it.code);
         step.or_else(|| cause.is::<ClusterError>().then_some("KW0400")).map(str::to_owned)
     };
-    let code = error.chain().find_map(|cause| store(cause).or_else(|| told(cause)).or_else(|| rescue(cause)).or_else(|| asked(cause)));
+    let code = error
+        .chain()
+        .find_map(|cause| store(cause).or_else(|| told(cause)).or_else(|| rescue(cause)).or_else(|| asked(cause)));
     code.map_or_else(String::new, |code| format!(" ({code}: docs/errors/{code}.md)"))
 }
 

@@ -12,8 +12,8 @@ const NAME: &str = "kubectl-kamino";
 
 /// What makes sense in a pod that serves.
 const COMMANDS: &[&str] = &[
-    "list", "describe", "plan", "start", "resume", "pause", "approve", "reject", "cancel", "rescue", "status", "images",
-    "doctor", "store", "config", "version", "help",
+    "list", "describe", "plan", "start", "resume", "pause", "approve", "reject", "cancel", "rescue", "status",
+    "images", "doctor", "store", "config", "version", "help",
 ];
 
 /// Flags of ours for every command that have a value; a command is no value.
