@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, SystemClock},
-    cloud::{Limiter, azure::AzureCloud},
+    cloud::{Cloud as _, Limiter, azure::AzureCloud},
     cluster::{
         Cluster,
         kubernetes::{ConnectError, KubernetesCluster},
@@ -267,10 +267,17 @@ fn own_node(config: &Config) -> Option<NodeName> {
 async fn pool_of<'a>(config: &'a Config, cluster: &KubernetesCluster, node: &NodeName) -> Result<&'a Pool> {
     let found = cluster.node(node).await?.ok_or_else(|| NoSuchNode(node.clone()))?;
     let instance = InstanceId::parse(&found.provider_id)
-        .map_err(|error| bad_node(node, format!("it is no instance of a Uniform scale set ({error})")))?;
-    let pool = config.pools.iter().find(|pool| pool.scale_set == instance.scale_set());
+        .map_err(|error| bad_node(node, format!("it is no instance of a scale set ({error})")))?;
+    let set = match &instance {
+        InstanceId::Uniform(id) => id.scale_set(),
+        InstanceId::Flexible(id) => {
+            let machine = Reach::azure(config)?.cloud.instance(&instance).await?;
+            let alone = || bad_node(node, format!("its machine {} belongs to no scale set", id.name()));
+            machine.and_then(|machine| machine.member_of).ok_or_else(alone)?
+        }
+    };
+    let pool = config.pools.iter().find(|pool| pool.scale_set == set);
     pool.ok_or_else(|| {
-        let set = instance.scale_set();
         let remedy =
             format!("node {node} belongs to scale set {set}, and no pool in the settings has it; add one under pools");
         bad_node(node, remedy).into()

@@ -39,6 +39,7 @@ impl Operations {
             | Target::ScaleSets(_)
             | Target::Instance(_)
             | Target::Instances(_)
+            | Target::MachinesOf(_)
             | Target::Machines(_)
             | Target::Autoscale(_)
             | Target::Operation(_)

@@ -1,6 +1,8 @@
 //! What a path names. Azure does not mind the case of a path, and neither do the ids' types.
 
-use crate::model::{DefinitionId, DiskId, GalleryId, GroupId, InstanceId, ScaleSetId, SnapshotId, VersionId};
+use crate::model::{
+    DefinitionId, DiskId, GalleryId, GroupId, InstanceId, MachineId, ScaleSetId, SnapshotId, VersionId,
+};
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +11,9 @@ pub(super) enum Target {
     ScaleSets(String),
     Instance(InstanceId),
     Instances(ScaleSetId),
-    /// Machines of a subscription that are no instances of a Uniform scale set.
+    /// Machines of a resource group that are no instances of a Uniform scale set.
+    MachinesOf(GroupId),
+    /// The same, of a subscription.
     Machines(String),
     Disk(DiskId),
     Disks(GroupId),
@@ -57,7 +61,8 @@ impl Target {
         if parts.len() % 2 == 1 {
             return match parts.last() {
                 Some(last) if last.eq_ignore_ascii_case("virtualmachines") => {
-                    ScaleSetId::parse(parent).ok().map(Self::Instances)
+                    let machines = || MachineId::parse(&format!("{path}/any")).map(|id| Self::MachinesOf(id.group()));
+                    ScaleSetId::parse(parent).map(Self::Instances).or_else(|_| machines()).ok()
                 }
                 Some(last) if last.eq_ignore_ascii_case("disks") => {
                     DiskId::parse(&format!("{path}/any")).ok().map(|id| Self::Disks(id.group()))
@@ -84,9 +89,12 @@ impl Target {
     /// The API version that this kind of resource is asked with; any will do for operations.
     pub(super) fn api_version(&self) -> Option<&'static str> {
         match self {
-            Self::ScaleSet(_) | Self::ScaleSets(_) | Self::Instance(_) | Self::Instances(_) | Self::Machines(_) => {
-                Some("2024-07-01")
-            }
+            Self::ScaleSet(_)
+            | Self::ScaleSets(_)
+            | Self::Instance(_)
+            | Self::Instances(_)
+            | Self::MachinesOf(_)
+            | Self::Machines(_) => Some("2024-07-01"),
             Self::Disk(_) | Self::Disks(_) | Self::Snapshot(_) | Self::Snapshots(_) => Some("2024-03-02"),
             Self::Gallery(_) | Self::Definition(_) | Self::Version(_) | Self::Versions(_) => Some("2023-07-03"),
             Self::Tags(_) => Some("2021-04-01"),
@@ -108,7 +116,9 @@ mod tests {
         let rows = [
             (format!("{group}/virtualMachineScaleSets/p"), "ScaleSet("),
             (format!("{group}/virtualMachineScaleSets/p/virtualMachines"), "Instances("),
-            (format!("{group}/virtualMachineScaleSets/p/virtualmachines/0"), "Instance("),
+            (format!("{group}/virtualMachineScaleSets/p/virtualmachines/0"), "Instance(Uniform("),
+            (format!("{group}/virtualMachines/v"), "Instance(Flexible("),
+            (format!("{group}/virtualMachines"), "MachinesOf("),
             (format!("{sub}/virtualMachines"), "Machines("),
             (
                 format!("{group}/galleries/g/images/d/versions/1.2.3/providers/Microsoft.Resources/tags/default"),
@@ -133,7 +143,7 @@ mod tests {
                 assert!(target.starts_with(kind), "{path}: {target}");
             }
         }
-        assert_eq!(Target::parse(&format!("{group}/virtualMachines/v")), None);
+        assert_eq!(Target::parse(&format!("{group}/virtualMachines/v/extensions/e")), None);
         assert_eq!(Target::parse("/"), None);
     }
 }
