@@ -4,6 +4,7 @@ mod auto;
 mod doctor;
 mod images;
 mod plan;
+mod pool_of;
 mod remains;
 mod remote;
 mod serve;
@@ -22,14 +23,14 @@ use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, SystemClock},
-    cloud::{Cloud as _, Limiter, azure::AzureCloud},
+    cloud::{Limiter, azure::AzureCloud},
     cluster::{
         Cluster,
         kubernetes::{ConnectError, KubernetesCluster},
     },
     config::{Config, ConfigError, Pool},
     http,
-    model::{DonorChoice, InstanceId, NodeName, RunId},
+    model::{DonorChoice, NodeName, RunId},
     policy::ranking::Rules,
     store::{Holder, Journal, Place as StorePlace, StoreError, StoreGuard, open_dir, read_dir},
     workflow::{Authority, Driver, Engine, Observer, Parts, RunSpec, Summary},
@@ -218,7 +219,7 @@ pub async fn spec(
     let (pool, donor) = match (pool, node) {
         (Some(pool), None) => (config.pool(pool)?, DonorChoice::Pool),
         (pool, Some(node)) => {
-            let found = pool_of(config, cluster, &node).await?;
+            let found = pool_of::pool_of(config, cluster, &node).await?;
             if pool.is_some_and(|name| name != found.name) {
                 let remedy = format!("node {node} belongs to pool {}, not to {}", found.name, pool.unwrap_or_default());
                 return Err(bad_node(&node, remedy).into());
@@ -262,26 +263,6 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
 /// The node that this process runs on, as far as it was told.
 fn own_node(config: &Config) -> Option<NodeName> {
     config.place.node.as_deref().and_then(|name| NodeName::parse(name).ok())
-}
-
-async fn pool_of<'a>(config: &'a Config, cluster: &KubernetesCluster, node: &NodeName) -> Result<&'a Pool> {
-    let found = cluster.node(node).await?.ok_or_else(|| NoSuchNode(node.clone()))?;
-    let instance = InstanceId::parse(&found.provider_id)
-        .map_err(|error| bad_node(node, format!("it is no instance of a scale set ({error})")))?;
-    let set = match &instance {
-        InstanceId::Uniform(id) => id.scale_set(),
-        InstanceId::Flexible(id) => {
-            let machine = Reach::azure(config)?.cloud.instance(&instance).await?;
-            let alone = || bad_node(node, format!("its machine {} belongs to no scale set", id.name()));
-            machine.and_then(|machine| machine.member_of).ok_or_else(alone)?
-        }
-    };
-    let pool = config.pools.iter().find(|pool| pool.scale_set == set);
-    pool.ok_or_else(|| {
-        let remedy =
-            format!("node {node} belongs to scale set {set}, and no pool in the settings has it; add one under pools");
-        bad_node(node, remedy).into()
-    })
 }
 
 fn bad_node(node: &NodeName, remedy: String) -> ConfigError {

@@ -197,9 +197,6 @@ pub fn gives_way(claims: &[(NodeName, Claim)], run: RunId, max_unavailable: usiz
 mod tests {
     use super::*;
 
-    const INSTANCE: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/g/providers/\
-                            Microsoft.Compute/virtualMachineScaleSets/pool1/virtualMachines/0";
-
     fn at(minute: i64) -> Timestamp {
         Timestamp::from_second(1_795_500_000 + 60 * minute).expect("a time")
     }
@@ -214,7 +211,11 @@ mod tests {
             since: at(minute),
             deadline: at(minute + 45),
             node_uid: "u".into(),
-            instance: InstanceId::parse(INSTANCE).expect("an id"),
+            instance: InstanceId::parse(
+                "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/g/providers/Microsoft.Compute/\
+                 virtualMachineScaleSets/pool1/virtualMachines/0",
+            )
+            .expect("an id"),
             vm_id: "v".into(),
             boot_id: "b".into(),
             as_found: AsFound { unschedulable: false, scale_down_disabled: None, do_not_disrupt: Some("false".into()) },

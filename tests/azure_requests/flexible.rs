@@ -5,10 +5,11 @@ use kamino_wf::{
     model::InstanceId,
     sim::{
         Scene,
-        arm::{Effect, Logged},
+        arm::{Effect, Fault, Injection, Logged},
     },
     workflow::{Outcome, RunState},
 };
+use serde_json::Value;
 
 use super::{
     requests::golden,
@@ -37,6 +38,19 @@ async fn what_each_call_to_a_flexible_scale_set_sends() {
         })
         .await;
     golden!(stage, "flexible_begin_scale_out", azure.begin_scale_out(&set, run(), 5));
+}
+
+/// Orders go to the machine, never to the scale set, with an orderly end for who is on it.
+#[tokio::test]
+async fn what_the_power_of_its_machine_sends() {
+    let stage = Stage::on(scene(), |_| {}, |_| {}).await;
+    let (azure, id) = (&stage.azure, stage.named::<InstanceId>("virtualMachines", "pool1_3f2a0000"));
+    let path_part = "/virtualMachines/pool1_3f2a0000/".to_owned();
+    let fault = Fault::Answer { status: 202, headers: vec![], body: Value::Null };
+    stage.face.plant(Injection { method: "POST", path_part, times: 3, fault });
+    golden!(stage, "flexible_begin_power_off", azure.begin_power_off(&id));
+    golden!(stage, "flexible_begin_start", azure.begin_start(&id));
+    golden!(stage, "flexible_begin_restart", azure.begin_restart(&id));
 }
 
 /// Over the wire, with its pages and cases, the same comes out as without it; and nothing where nothing is.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use kamino_wf::{
-    cloud::Limiter,
+    cloud::{Limiter, Orchestration},
     model::{NodeName, Profile},
     policy::ranking::{ImageAge, Rules},
     preview::{Known, PoolPlan, Prospect, Wanted, pool},
@@ -52,7 +52,8 @@ fn the_plan_says_what_the_run_then_does() {
         let of = move |profile| Scene { adopted, profile, ..Scene::nominal() };
         Profile::ALL.map(of)
     });
-    for scene in scenes {
+    let flexible = Scene { orchestration: Orchestration::Flexible, ..Scene::nominal() };
+    for scene in scenes.chain([flexible]) {
         let (plan, outcome, asked) = paused(async || planned_and_done(&scene).await);
         let run = outcome.run.expect("a run");
         let short = run.id.short();
