@@ -4,6 +4,7 @@ mod auto;
 mod doctor;
 mod images;
 mod plan;
+mod pool_of;
 mod proof;
 mod remains;
 mod remote;
@@ -32,7 +33,7 @@ use crate::{
     config::{Config, ConfigError, Pool},
     doctor::Groups,
     http,
-    model::{Capture, DonorChoice, InstanceId, NodeName, RunId},
+    model::{Capture, DonorChoice, NodeName, RunId},
     permissions::Uses,
     policy::ranking::Rules,
     store::{Holder, Journal, Place as StorePlace, StoreError, StoreGuard, open_dir, read_dir},
@@ -224,7 +225,7 @@ pub async fn spec(
     let (pool, donor) = match (pool, node) {
         (Some(pool), None) => (config.pool(pool)?, DonorChoice::Pool),
         (pool, Some(node)) => {
-            let found = pool_of(config, cluster, &node).await?;
+            let found = pool_of::pool_of(config, cluster, &node).await?;
             if pool.is_some_and(|name| name != found.name) {
                 let remedy = format!("node {node} belongs to pool {}, not to {}", found.name, pool.unwrap_or_default());
                 return Err(bad_node(&node, remedy).into());
@@ -291,19 +292,6 @@ fn groups<'a>(pools: impl Iterator<Item = &'a Pool>) -> Groups {
 /// The node that this process runs on, as far as it was told.
 fn own_node(config: &Config) -> Option<NodeName> {
     config.place.node.as_deref().and_then(|name| NodeName::parse(name).ok())
-}
-
-async fn pool_of<'a>(config: &'a Config, cluster: &KubernetesCluster, node: &NodeName) -> Result<&'a Pool> {
-    let found = cluster.node(node).await?.ok_or_else(|| NoSuchNode(node.clone()))?;
-    let instance = InstanceId::parse(&found.provider_id)
-        .map_err(|error| bad_node(node, format!("it is no instance of a Uniform scale set ({error})")))?;
-    let pool = config.pools.iter().find(|pool| pool.scale_set == instance.scale_set());
-    pool.ok_or_else(|| {
-        let set = instance.scale_set();
-        let remedy =
-            format!("node {node} belongs to scale set {set}, and no pool in the settings has it; add one under pools");
-        bad_node(node, remedy).into()
-    })
 }
 
 fn bad_node(node: &NodeName, remedy: String) -> ConfigError {

@@ -307,17 +307,15 @@ macro_rules! resource_id {
     };
 }
 
+mod instance;
+
+pub use instance::{InstanceId, MachineId, Members, UniformId};
+
 resource_id!(
     /// A VM scale set: the pool whose image is kept fresh.
     ScaleSetId,
     "Microsoft.Compute/virtualMachineScaleSets",
     "expected the id of a VM scale set, .../Microsoft.Compute/virtualMachineScaleSets/<name>"
-);
-resource_id!(
-    /// An instance of a Uniform scale set.
-    InstanceId,
-    "Microsoft.Compute/virtualMachineScaleSets/virtualMachines",
-    "expected the id of a scale set's instance, .../virtualMachineScaleSets/<name>/virtualMachines/<number>"
 );
 resource_id!(
     /// A managed disk.
@@ -350,13 +348,6 @@ resource_id!(
     "expected the id of an image version, .../galleries/<gallery>/images/<name>/versions/<version>"
 );
 
-impl InstanceId {
-    /// The scale set that the instance belongs to.
-    #[must_use]
-    pub fn scale_set(&self) -> ScaleSetId {
-        ScaleSetId(ResourceId { text: parent(self.as_str()) })
-    }
-}
 impl DefinitionId {
     /// The gallery that holds the definition.
     #[must_use]

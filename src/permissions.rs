@@ -340,6 +340,12 @@ pub const AZURE: &[AzureRight] = &[
     ),
     azure(
         AzureScope::ScaleSets,
+        "Microsoft.Compute/virtualMachines/read",
+        &["Preflight", "RankNodes", "SnapshotDisk", "status"],
+        "the same, where the scale set is Flexible, and which machines belong to it; not needed for a Uniform one",
+    ),
+    azure(
+        AzureScope::ScaleSets,
         "Microsoft.Compute/disks/read",
         &["RankNodes", "SnapshotDisk", "VerifyVersion"],
         "read the donor's OS disk: generation, architecture, security type, plan",

@@ -17,7 +17,7 @@ use kamino_wf::{
     cli::{Cli, Code},
     cloud::Power,
     config::{Config, Overrides},
-    model::{Capture, InstanceId},
+    model::{Capture, UniformId},
     policy::obligations::DO_NOT_DISRUPT,
     sim::{Outcome, Scene, Session, Stop, spec},
 };
@@ -96,7 +96,7 @@ fn a_scale_set_whose_name_only_begins_alike_is_another() {
             "/subscriptions/5d3a6f0c-7e1b-4c55-9a52-0f6f4a1f2b77/resourceGroups/{group}/providers/\
              Microsoft.Compute/virtualMachineScaleSets/{set}/virtualMachines/0"
         );
-        InstanceId::parse(&id).expect("an id").scale_set()
+        UniformId::parse(&id).expect("an id").scale_set()
     };
     let ours = spec(&Scene::nominal()).scale_set;
     assert_eq!(of(&ours.resource_group().to_lowercase(), &ours.name().to_uppercase()), ours, "case does not count");

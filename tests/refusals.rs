@@ -60,7 +60,7 @@ fn each_unfit_scale_set_is_refused_with_field_value_and_remedy_and_nothing_is_as
             json!({ "enabled": true }),
             ["automaticRepairsPolicy", "true", "off"],
         ),
-        ("KW0204", "/properties/orchestrationMode", json!("Flexible"), ["orchestrationMode", "Flexible", "Uniform"]),
+        ("KW0204", "/properties/virtualMachineProfile", json!(null), ["virtualMachineProfile", "not there", "profile"]),
         (
             "KW0205",
             "/properties/virtualMachineProfile/storageProfile/osDisk/diffDiskSettings",

@@ -15,7 +15,7 @@ use source::{Source, line, product};
 
 /// Code that a simulation runs, and has to run the same each time.
 const DETERMINISTIC: &[&str] =
-    &["src/model.rs", "src/policy/", "src/steps/", "src/workflow/", "src/store/", "src/sim/", "src/cloud/limiter.rs"];
+    &["src/model", "src/policy/", "src/steps/", "src/workflow/", "src/store/", "src/sim/", "src/cloud/limiter.rs"];
 
 /// Places that may start a task or a thread.
 const MAY_SPAWN: &[(&str, &str)] = &[

@@ -6,10 +6,10 @@ use serde::Serialize;
 use super::{Reach, cluster};
 use crate::{
     clock::{Clock as _, SystemClock},
-    cloud::Cloud as _,
+    cloud::{Cloud as _, CloudError, Orchestration, Powered, azure::AzureCloud},
     cluster::Cluster as _,
     config::Config,
-    model::{NodeName, RunId},
+    model::{NodeName, RunId, ScaleSetId},
     policy::{
         rescue::{Claimed, Owner, claimed},
         takeover::{self, Finding},
@@ -42,7 +42,7 @@ pub async fn rescues(config: &Config) -> Result<Rescues> {
     match Reach::azure(config) {
         Ok(reach) => {
             for pool in &config.pools {
-                match reach.cloud.powers(&pool.scale_set).await {
+                match powers(&reach.cloud, &pool.scale_set).await {
                     Ok(powers) => kamino.extend(takeover::machines(&pool.scale_set, &nodes, &powers)),
                     Err(error) => troubles.push(format!("power of pool {}: {error}", pool.name)),
                 }
@@ -51,6 +51,14 @@ pub async fn rescues(config: &Config) -> Result<Rescues> {
         Err(error) => troubles.push(format!("what the Python tool has left: {error}")),
     }
     Ok(Rescues { claims: claimed(&nodes, SystemClock.now()), kamino, troubles })
+}
+
+/// Of the instances of a scale set that the Python tool knows: it takes Uniform ones only.
+async fn powers(cloud: &AzureCloud, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError> {
+    match cloud.scale_set(id).await? {
+        Some(set) if set.orchestration == Orchestration::Uniform => cloud.powers(id, set.orchestration).await,
+        Some(_) | None => Ok(Vec::new()),
+    }
 }
 
 /// What a person asks for a node.

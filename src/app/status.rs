@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Reach, cluster};
 use crate::{
     clock::{Clock as _, SystemClock},
-    cloud::{Cloud, ImageRef, Instance, Orchestration, Provisioning, ScaleSet, Version},
+    cloud::{Cloud, ImageRef, Instance, Provisioning, ScaleSet, Version},
     cluster::{Cluster, Node},
     config::{Config, Pool},
     model::{Class, DefinitionId, ScaleSetId},
@@ -164,14 +164,13 @@ async fn of_pool(
     let mut troubles = Vec::new();
     let set = noted(&mut troubles, "scale set", cloud.scale_set(&pool.scale_set).await).flatten();
     let versions = versions(cloud, &definition, &mut troubles).await;
-    // Those of a Flexible one are in no such list.
-    let uniform = set.as_ref().is_some_and(|set| set.orchestration == Orchestration::Uniform);
-    let (instances, powers) = if uniform {
-        let instances = cloud.instances(&pool.scale_set).await;
-        let powers = cloud.powers(&pool.scale_set).await;
-        (noted(&mut troubles, "instances", instances), noted(&mut troubles, "power of instances", powers))
-    } else {
-        (None, None)
+    let (instances, powers) = match set.as_ref().map(|set| set.orchestration) {
+        Some(orchestration) => {
+            let instances = cloud.instances(&pool.scale_set, orchestration).await;
+            let powers = cloud.powers(&pool.scale_set, orchestration).await;
+            (noted(&mut troubles, "instances", instances), noted(&mut troubles, "power of instances", powers))
+        }
+        None => (None, None),
     };
     let (instances, powers) = (instances.unwrap_or_default(), powers.unwrap_or_default());
     let newest = versions.as_deref().and_then(newest);

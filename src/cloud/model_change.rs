@@ -65,10 +65,11 @@ impl ModelChange {
                 .collect();
             machine.insert("extensionProfile".into(), json!({ "extensions": kept }));
         }
-        json!({ "properties": {
-            "upgradePolicy": live["properties"]["upgradePolicy"],
-            "virtualMachineProfile": machine,
-        }})
+        let mut body = json!({ "properties": { "virtualMachineProfile": machine } });
+        if let Some(policy) = upgrade_policy(live) {
+            body["properties"]["upgradePolicy"] = policy.clone();
+        }
+        body
     }
 
     /// Whether a model as it is now is another than the one that was found good. One without an etag can't be told.
@@ -96,6 +97,11 @@ impl ModelChange {
             || (!self.remove_extensions.is_empty()
                 && pointer.starts_with("/properties/virtualMachineProfile/extensionProfile"))
     }
+}
+
+/// The upgrade policy as it is. A Flexible scale set may have none, and keeps having none.
+pub(super) fn upgrade_policy(live: &Value) -> Option<&Value> {
+    live.pointer("/properties/upgradePolicy").filter(|policy| !policy.is_null())
 }
 
 fn extensions(live: &Value) -> impl Iterator<Item = &Value> {
@@ -201,6 +207,17 @@ mod tests {
         let body = ModelChange { empty_custom_data: false, remove_extensions: vec![], ..change() }.body(&live());
         let machine = body["properties"]["virtualMachineProfile"].as_object().expect("a profile");
         assert_eq!(machine.keys().collect::<Vec<_>>(), ["storageProfile"]);
+    }
+
+    #[test]
+    fn a_model_without_an_upgrade_policy_gets_none() {
+        let mut flexible = live();
+        flexible["properties"].as_object_mut().expect("properties").remove("upgradePolicy");
+        let body = change().body(&flexible);
+        assert_eq!(
+            body["properties"].as_object().expect("properties").keys().collect::<Vec<_>>(),
+            ["virtualMachineProfile"]
+        );
     }
 
     #[test]

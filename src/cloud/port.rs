@@ -81,14 +81,26 @@ pub enum OperationState {
     Unknown,
 }
 
-/// Uniform or Flexible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Uniform or Flexible: where a scale set's instances are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Orchestration {
-    /// Instances are children of the scale set.
+    /// Instances are children of the scale set. So is every scale set that is older than the word.
+    #[default]
     Uniform,
     /// Instances are virtual machines of their own.
     Flexible,
+}
+
+impl Orchestration {
+    /// Instances are children of the scale set.
+    #[must_use]
+    pub fn is_uniform(&self) -> bool {
+        match self {
+            Self::Uniform => true,
+            Self::Flexible => false,
+        }
+    }
 }
 
 /// What happens to existing instances when the model changes.
@@ -167,6 +179,8 @@ pub struct ScaleSet {
     pub provisioning: Provisioning,
     /// Uniform or Flexible.
     pub orchestration: Orchestration,
+    /// There is a `virtualMachineProfile`: new instances are made from it. A Flexible scale set may do without.
+    pub profile: bool,
     /// What happens to existing instances when the model changes.
     pub upgrade_mode: UpgradeMode,
     /// `automaticOSUpgradePolicy.enableAutomaticOSUpgrade`.
@@ -216,6 +230,19 @@ pub struct Instance {
     pub data_disks: usize,
     /// The exact version it was made from, where Azure says.
     pub image: ImageRef,
+    /// The Flexible scale set that it belongs to, if any. An instance of a Uniform one has its own in its id.
+    pub member_of: Option<ScaleSetId>,
+}
+
+impl Instance {
+    /// The scale set that it belongs to; none of a machine that stands alone.
+    #[must_use]
+    pub fn scale_set(&self) -> Option<ScaleSetId> {
+        match &self.id {
+            InstanceId::Uniform(id) => Some(id.scale_set()),
+            InstanceId::Flexible(_) => self.member_of.clone(),
+        }
+    }
 }
 
 /// The instruction set of a disk or an image.
@@ -487,14 +514,14 @@ pub trait Cloud: Send + Sync {
     async fn scale_sets(&self, subscription: &str) -> Result<Vec<ScaleSet>, CloudError>;
     /// One instance.
     async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, CloudError>;
-    /// All instances of a scale set.
-    async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError>;
+    /// All instances of a scale set. Its orchestration says where they are.
+    async fn instances(&self, id: &ScaleSetId, orchestration: Orchestration) -> Result<Vec<Instance>, CloudError>;
     /// Whether an instance's machine is on.
     async fn power(&self, id: &InstanceId) -> Result<Option<MachinePower>, CloudError>;
     /// All virtual machines of the subscription that we may see and that are no instances of a Uniform scale set.
     async fn machines(&self, subscription: &str) -> Result<Vec<Machine>, CloudError>;
-    /// The instances of a Uniform scale set, and which of them run.
-    async fn powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError>;
+    /// The instances of a scale set, and which of them run.
+    async fn powers(&self, id: &ScaleSetId, orchestration: Orchestration) -> Result<Vec<Powered>, CloudError>;
     /// A disk.
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError>;
     /// A snapshot.

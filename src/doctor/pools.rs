@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, State};
 use crate::{
-    model::{Class, RunId},
+    model::{Class, Members, RunId},
     policy::preflight::Refusal,
     steps::{
-        RankNodes,
         preflight::{self, Examined},
+        rank_nodes::{best, identify, ranking},
     },
-    workflow::{Context, Decide as _, Ports, RunSpec, StepError},
+    workflow::{Context, Ports, RunSpec, StepError},
 };
 
 /// The refusal that a person lifts by saying that they want it.
@@ -31,14 +31,15 @@ pub struct Wanted {
 pub async fn pool(ports: Ports<'_>, wanted: &Wanted) -> Vec<Check> {
     let name = format!("pool {}", wanted.name);
     let mut checks = Vec::new();
-    match preflight::examine(ports, &wanted.spec).await {
-        Ok(Examined { set, refusals, .. }) if refusals.is_empty() => {
-            let seen =
-                format!("scale set {} with {} instances; nothing speaks against a run", set.id.name(), set.capacity);
-            checks.push(Check::ok(&name, seen));
-        }
-        Ok(Examined { refusals, .. }) => {
+    let members = match preflight::examine(ports, &wanted.spec).await {
+        Ok(Examined { set, refusals, members, .. }) => {
+            if refusals.is_empty() {
+                let (set, count) = (set.id.name(), set.capacity);
+                let seen = format!("scale set {set} with {count} instances; nothing speaks against a run");
+                checks.push(Check::ok(&name, seen));
+            }
             checks.extend(refusals.into_iter().map(|refusal| refused(&name, wanted, refusal)));
+            members
         }
         Err(error) => {
             let gone = error.class == Class::Gone;
@@ -46,8 +47,10 @@ pub async fn pool(ports: Ports<'_>, wanted: &Wanted) -> Vec<Check> {
             if gone {
                 return checks;
             }
+            // As far as nodes say it themselves.
+            Members::of(&wanted.spec.scale_set, [])
         }
-    }
+    };
     let now = ports.clock.now();
     // No run: the step asks for nothing of one.
     let (outputs, memory, asked) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
@@ -63,15 +66,19 @@ pub async fn pool(ports: Ports<'_>, wanted: &Wanted) -> Vec<Check> {
         store: None,
     };
     let donor = format!("{name}, donor");
-    checks.push(match RankNodes.decide(ports, context).await {
-        Ok(ranked) => {
-            let fit = ranked.verdicts.iter().filter(|verdict| verdict.fit).count();
-            let (all, best) = (ranked.verdicts.len(), ranked.donor);
-            Check::ok(donor, format!("would be {}, kernel {}; {fit} of {all} nodes are fit", best.node, best.kernel))
-        }
+    checks.push(match would_be(ports, context, &members).await {
+        Ok(seen) => Check::ok(donor, seen),
         Err(error) => failed(&donor, &error),
     });
     checks
+}
+
+/// Which node would be the donor. A young image is no reason to look at none.
+async fn would_be(ports: Ports<'_>, context: Context<'_>, members: &Members) -> Result<String, StepError> {
+    let (ranking, _) = ranking(ports, context, members).await?;
+    let donor = identify(ports, best(context, &ranking)?).await?;
+    let (fit, all) = (ranking.fit, ranking.verdicts.len());
+    Ok(format!("would be {}, kernel {}; {fit} of {all} nodes are fit", donor.node, donor.kernel))
 }
 
 fn refused(name: &str, wanted: &Wanted, refusal: Refusal) -> Check {

@@ -69,6 +69,13 @@ pub const STOP_AZURE: &[AzureRight] = &[
         &["StartVm", "rescue"],
         "boot a donor anew whose kubelet was stopped by a cleaning that went no further",
     ),
+    power(
+        "Microsoft.Compute/virtualMachines/powerOff/action",
+        &["StopVm"],
+        "the same for a donor of a Flexible scale set, which is a machine of its own",
+    ),
+    power("Microsoft.Compute/virtualMachines/start/action", &["StartVm", "rescue"], "the same"),
+    power("Microsoft.Compute/virtualMachines/restart/action", &["StartVm", "rescue"], "the same"),
 ];
 
 #[cfg(test)]
@@ -85,7 +92,9 @@ mod tests {
         for right in STOP_AZURE {
             let verbs = ["powerOff", "start", "restart"];
             let on_one = |verb: &&str| {
-                right.action == format!("Microsoft.Compute/virtualMachineScaleSets/virtualMachines/{verb}/action")
+                ["virtualMachineScaleSets/virtualMachines", "virtualMachines"]
+                    .iter()
+                    .any(|kind| right.action == format!("Microsoft.Compute/{kind}/{verb}/action"))
             };
             assert!(verbs.iter().any(on_one) && right.part == Part::Stop, "{right:?}");
         }

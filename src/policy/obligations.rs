@@ -232,7 +232,11 @@ pub(super) mod tests {
             since: at(minute),
             deadline: at(minute + 45),
             node_uid: "u".into(),
-            instance: InstanceId::new("00000000-1111-2222-3333-444444444444", "g", &["pool1", "0"]).expect("an id"),
+            instance: InstanceId::parse(
+                "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/g/providers/Microsoft.Compute/\
+                 virtualMachineScaleSets/pool1/virtualMachines/0",
+            )
+            .expect("an id"),
             vm_id: "v".into(),
             boot_id: "b".into(),
             as_found: AsFound { unschedulable: false, scale_down_disabled: None, do_not_disrupt: Some("false".into()) },

@@ -70,6 +70,7 @@ mod tests {
             zones: vec![],
             provisioning: Provisioning::Succeeded,
             orchestration: Orchestration::Uniform,
+            profile: true,
             upgrade_mode: UpgradeMode::Manual,
             automatic_os_upgrade: false,
             automatic_repairs: false,

@@ -10,7 +10,7 @@ use super::preflight::Refusal;
 use crate::{
     cloud::{Powered, Snapshot},
     cluster::{Node, Rival},
-    model::{BadName, DefinitionId, GalleryId, InstanceId, ScaleSetId, SnapshotId},
+    model::{BadName, DefinitionId, GalleryId, InstanceId, Members, ScaleSetId, SnapshotId},
 };
 
 /// The autoscaler's annotation that it sets on its node, and takes off without asking what was there before.
@@ -76,7 +76,8 @@ impl Names {
 /// The nodes and machines of a scale set that it may have left, the worst first.
 #[must_use]
 pub fn machines(set: &ScaleSetId, nodes: &[Node], powers: &[Powered]) -> Vec<Finding> {
-    let instance = |node: &Node| InstanceId::parse(&node.provider_id).ok().filter(|id| id.scale_set() == *set);
+    let members = Members::of(set, powers.iter().map(|powered| powered.id.clone()));
+    let instance = |node: &Node| members.instance(&node.provider_id);
     let of_set: Vec<(&Node, InstanceId)> = nodes.iter().filter_map(|node| Some((node, instance(node)?))).collect();
     let off = |id: &InstanceId| powers.iter().find(|powered| powered.id == *id).is_some_and(|it| it.power.is_off());
     let mut found: Vec<Finding> = Vec::new();
@@ -132,8 +133,13 @@ fn node_finding(node: &Node, id: &InstanceId, off: bool) -> Option<Finding> {
 }
 
 fn start(id: &InstanceId) -> String {
-    let (group, set) = (id.resource_group(), id.scale_set());
-    format!("az vmss start -g {group} -n {} --instance-ids {}", set.name(), id.name())
+    match id {
+        InstanceId::Uniform(id) => {
+            let (group, set) = (id.resource_group(), id.scale_set());
+            format!("az vmss start -g {group} -n {} --instance-ids {}", set.name(), id.name())
+        }
+        InstanceId::Flexible(id) => format!("az vm start -g {} -n {}", id.resource_group(), id.name()),
+    }
 }
 
 /// Its snapshot, if it is there and no run of ours made it.
@@ -208,7 +214,7 @@ mod tests {
     use super::*;
     use crate::{
         cloud::{Power, Provisioning},
-        model::{NodeName, RunId},
+        model::{NodeName, RunId, UniformId},
     };
 
     fn set(name: &str) -> ScaleSetId {
@@ -217,7 +223,8 @@ mod tests {
 
     fn instance(number: u32) -> InstanceId {
         let names = ["pool1", &number.to_string()];
-        InstanceId::new("00000000-1111-2222-3333-444444444444", "k8s-euw", &names).expect("an id")
+        let id = UniformId::new("00000000-1111-2222-3333-444444444444", "k8s-euw", &names);
+        InstanceId::Uniform(id.expect("an id"))
     }
 
     fn node(number: u32, unschedulable: bool, annotations: &[(&str, &str)]) -> Node {
@@ -293,6 +300,17 @@ mod tests {
         let things: Vec<&str> = found.iter().map(|it| it.thing.as_str()).collect();
         assert_eq!(things, ["instance pool1/4", "node pool1-vmss000003"]);
         assert!(found[0].seen.contains("no node of it"));
+    }
+
+    #[test]
+    fn an_instance_of_a_flexible_scale_set_is_started_as_the_machine_that_it_is() {
+        let id = instance(3).to_string().replace("/virtualMachineScaleSets/pool1", "").replace("/3", "/pool1_3f2a");
+        let off = Powered { id: InstanceId::parse(&id).expect("an id"), power: Power::Stopped };
+        let held = Node { provider_id: id.to_lowercase(), ..node(3, true, &[(HOLD, "true")]) };
+        let found = machines(&set("pool1"), std::slice::from_ref(&held), &[off]);
+        assert_eq!((found.len(), found[0].kind), (1, Kind::PoweredOff), "{found:?}");
+        assert!(found[0].remedy.starts_with("az vm start -g k8s-euw -n pool1_3f2a && "), "{found:?}");
+        assert!(machines(&set("pool1"), &[held], &[]).is_empty(), "nobody says that it belongs to the scale set");
     }
 
     #[test]

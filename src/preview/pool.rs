@@ -107,12 +107,12 @@ async fn look(ports: Ports<'_>, spec: &RunSpec, known: &Known, plan: &mut PoolPl
     plan.refusals = std::mem::take(&mut seen.refusals);
     let dated = seen.nodes.iter().any(|node| node.seen.is_some());
     plan.clock_ahead = dated.then(|| servers_time(&seen.nodes, started).duration_since(ports.clock.now()).as_secs());
-    let set = seen.set.clone();
+    let (set, members) = (seen.set.clone(), seen.members.clone());
     let found = preflighted(ports, look.context(), seen);
     plan.model = model(&set, &found.definition, spec.profile.bootstrap(), &found.remove_extensions);
     look.keep(Preflight::NAME, &found)?;
 
-    let (ranked, now) = ranking(ports, look.context()).await?;
+    let (ranked, now) = ranking(ports, look.context(), &members).await?;
     plan.nodes.clone_from(&ranked.verdicts);
     let candidate = best(look.context(), &ranked)?;
     plan.donor = Some(candidate.node.name.clone());

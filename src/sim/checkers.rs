@@ -209,10 +209,12 @@ fn right_machine(view: &View<'_>, found: &mut Found) {
 /// No instance's image changed, and nothing was published to a scale set that would roll.
 fn no_mass_action(view: &View<'_>, found: &mut Found) {
     for set in view.world.scale_sets.values() {
-        let mode = &set.value["properties"]["upgradePolicy"]["mode"];
+        let properties = &set.value["properties"];
+        let mode = &properties["upgradePolicy"]["mode"];
+        let manual = *mode == "Manual" || (mode.is_null() && properties["orchestrationMode"] == "Flexible");
         let published = view.world.accepted.iter().any(|accepted| accepted.verb == "begin_publish");
         if published {
-            found.check(*mode == "Manual", || format!("published with upgrade mode {mode}"));
+            found.check(manual, || format!("published with upgrade mode {mode}"));
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::{
     cloud::{
         Accepted, Autoscale, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy,
         DiskState, Gallery, Instance, Leftovers, Limiter, Machine, MachinePower, ModelChange, NewVersion, Operation,
-        OperationState, Power, Powered, Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, Version,
-        azure::scale_set_from_json,
+        OperationState, Orchestration, Power, Powered, Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec,
+        Tags, Version, azure::scale_set_from_json,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId,
@@ -460,9 +460,9 @@ impl Cloud for SimCloud {
         .await
     }
 
-    async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError> {
+    async fn instances(&self, id: &ScaleSetId, orchestration: Orchestration) -> Result<Vec<Instance>, CloudError> {
         self.call(Call::read("instances", CallKind::InstanceRead, id.id()), |world| {
-            Ok(world.instances.values().filter(|instance| instance.id.scale_set() == *id).cloned().collect())
+            Ok(world.listed_instances(id, orchestration).cloned().collect())
         })
         .await
     }
@@ -502,12 +502,12 @@ impl Cloud for SimCloud {
             subscription: subscription.to_owned(),
             mutates: false,
         };
-        self.call(call, |world| Ok(world.virtual_machines.clone())).await
+        self.call(call, |world| Ok(world.all_virtual_machines())).await
     }
 
-    async fn powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError> {
+    async fn powers(&self, id: &ScaleSetId, orchestration: Orchestration) -> Result<Vec<Powered>, CloudError> {
         self.call(Call::read("powers", CallKind::InstanceRead, id.id()), |world| {
-            let of_set = world.instances.values().filter(|instance| instance.id.scale_set() == *id);
+            let of_set = world.listed_instances(id, orchestration);
             let told = |id: &InstanceId| world.off.get(&id.key()).cloned();
             let power = |id: &InstanceId| {
                 let real = world.machines.get(&id.key()).map(|machine| machine.power.clone());

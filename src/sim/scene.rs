@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{
     cloud::{
-        Architecture, Definition, DefinitionSpec, Disk, DiskState, Gallery, ImageRef, Instance, Provisioning,
-        Replication, Tags, Version,
+        Architecture, Definition, DefinitionSpec, Disk, DiskState, Gallery, ImageRef, Instance, Orchestration,
+        Provisioning, Replication, Tags, Version,
     },
     cluster::Node,
     model::{
-        Capture, DefinitionId, DiskId, DonorChoice, GalleryId, InstanceId, NodeName, Profile, Region, RunId,
-        ScaleSetId, VersionName,
+        BadName, Capture, DefinitionId, DiskId, DonorChoice, GalleryId, InstanceId, MachineId, NodeName, Profile,
+        Region, RunId, ScaleSetId, UniformId, VersionName,
     },
     policy::{gates::Gate, obligations::DO_NOT_DISRUPT, ranking::Rules},
     workflow::RunSpec,
@@ -47,6 +47,8 @@ pub struct Scene {
     pub habits: Habits,
     /// Stretches or shrinks every duration.
     pub scale: f64,
+    /// Where the scale set's instances are.
+    pub orchestration: Orchestration,
     /// The scale set follows the definition already, and there are versions from before.
     pub adopted: bool,
     /// Which manifest applies.
@@ -73,6 +75,7 @@ impl Scene {
             faults,
             habits: Habits::by_chance(&mut rng),
             scale: 1.0,
+            orchestration: Orchestration::Uniform,
             adopted: rng.bool(),
             profile: if rng.bool() { Profile::Kubeadm } else { Profile::AksEngine },
             capture: Capture::Live,
@@ -91,6 +94,7 @@ impl Scene {
             faults: Faults::none(),
             habits: Habits { patch_merges_image: true, etag_enforced: true },
             scale: 1.0,
+            orchestration: Orchestration::Uniform,
             adopted: false,
             profile: Profile::Kubeadm,
             capture: Capture::Live,
@@ -229,7 +233,10 @@ impl Scene {
                 world.published.push((id.key(), run));
             }
         }
-        let model = model(spec, definition, self.adopted);
+        let mut model = model(spec, definition, self.adopted);
+        if self.orchestration == Orchestration::Flexible {
+            be_flexible(&mut model);
+        }
         world.scale_sets.insert(spec.scale_set.key(), Resource { value: model, operation: None, visible });
         // Somebody else's pool next door, whose name ours is a part of.
         let other = format!("x{POOL}");
@@ -244,10 +251,22 @@ impl Scene {
         }
     }
 
+    fn instance(&self, number: u32) -> Result<InstanceId, BadName> {
+        Ok(match self.orchestration {
+            Orchestration::Uniform => {
+                InstanceId::Uniform(UniformId::new(SUBSCRIPTION, GROUP, &[POOL, &number.to_string()])?)
+            }
+            // A name that is not the node's.
+            Orchestration::Flexible => {
+                InstanceId::Flexible(MachineId::new(SUBSCRIPTION, GROUP, &[&format!("{POOL}_3f2a{number:04}")])?)
+            }
+        })
+    }
+
     fn node(&self, world: &mut World, spec: &RunSpec, definition: &DefinitionId, number: u32) {
         let disk_name = format!("{POOL}_{number}_OsDisk_1");
         let names = (
-            InstanceId::new(SUBSCRIPTION, GROUP, &[POOL, &number.to_string()]),
+            self.instance(number),
             DiskId::new(SUBSCRIPTION, GROUP, &[&disk_name]),
             NodeName::parse(&format!("{POOL}-vmss{number:06}")),
         );
@@ -264,6 +283,10 @@ impl Scene {
             os_disk: Some(disk.clone()),
             data_disks: 0,
             image,
+            member_of: match self.orchestration {
+                Orchestration::Uniform => None,
+                Orchestration::Flexible => Some(spec.scale_set.clone()),
+            },
         };
         world.machines.insert(instance.key(), Machine::running(name.clone(), disk.key()));
         world.instances.insert(instance.key(), value);
@@ -353,6 +376,15 @@ pub fn spec(scene: &Scene) -> RunSpec {
         unavailable_max: 1,
         cluster: cluster_id(),
         drain: crate::policy::drain::DrainPolicy::default(),
+    }
+}
+
+/// Made as most Flexible scale sets are: nothing is said of upgrades.
+fn be_flexible(model: &mut Value) {
+    model["properties"]["orchestrationMode"] = "Flexible".into();
+    model["properties"]["platformFaultDomainCount"] = 1.into();
+    if let Some(properties) = model["properties"].as_object_mut() {
+        properties.remove("upgradePolicy");
     }
 }
 

@@ -21,11 +21,11 @@ use super::{
 use crate::{
     clock::Clock,
     cloud::{
-        Autoscale, Bucket, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Machine, Operation, Power,
-        Provisioning, Replication, Snapshot, Version,
+        Autoscale, Bucket, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Machine, Operation, Orchestration,
+        Power, Provisioning, Replication, Snapshot, Version,
     },
     cluster::{CleaningSpec, Lease, Node, PodPhase, Rival},
-    model::{RunId, ScaleSetId},
+    model::{InstanceId, RunId, ScaleSetId},
 };
 
 /// Looks that every operation takes at least.
@@ -183,7 +183,7 @@ pub struct World {
     pub instances: BTreeMap<String, Instance>,
     /// Instances that do not run, by key.
     pub off: BTreeMap<String, Power>,
-    /// Machines that are no instances of a Uniform scale set.
+    /// Machines that are no instances.
     pub virtual_machines: Vec<Machine>,
     /// Keys of what a lock or a policy keeps from being deleted, and Azure's code for it.
     pub locked: BTreeMap<String, &'static str>,
@@ -524,6 +524,27 @@ impl World {
     pub fn listed_snapshots(&self, inside: &str) -> Vec<Snapshot> {
         let of = |snapshot: &Snapshot| (snapshot.id.key(), snapshot.created);
         self.listed(inside, &self.snapshots, &self.gone_snapshots, of)
+    }
+
+    /// The instances that a list of a scale set shows. Whoever asks in the other place finds none.
+    pub fn listed_instances(&self, id: &ScaleSetId, orchestration: Orchestration) -> impl Iterator<Item = &Instance> {
+        self.instances.values().filter(move |instance| {
+            let there = match &instance.id {
+                InstanceId::Uniform(_) => Orchestration::Uniform,
+                InstanceId::Flexible(_) => Orchestration::Flexible,
+            };
+            there == orchestration && instance.scale_set().as_ref() == Some(id)
+        })
+    }
+
+    /// The virtual machines that a list of the subscription shows.
+    #[must_use]
+    pub fn all_virtual_machines(&self) -> Vec<Machine> {
+        let flexible = self.instances.values().filter_map(|instance| match &instance.id {
+            InstanceId::Uniform(_) => None,
+            InstanceId::Flexible(id) => Some(Machine { id: id.id().clone(), image: instance.image.clone() }),
+        });
+        self.virtual_machines.iter().cloned().chain(flexible).collect()
     }
 
     /// The versions that somebody refers to.

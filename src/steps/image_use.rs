@@ -76,7 +76,7 @@ async fn instances(
     uses: &mut Uses,
 ) -> Result<(), StepError> {
     let name = set.id.name();
-    let instances = match cloud.instances(&set.id).await {
+    let instances = match cloud.instances(&set.id, set.orchestration).await {
         Ok(instances) => instances,
         Err(error) => match error.class() {
             // It went after the list was made, and all its instances with it.

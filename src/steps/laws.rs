@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    cloud::Limiter,
+    cloud::{Limiter, Orchestration},
     model::{Capture, Profile},
     sim::{Fault, Line, Outcome, Scene, Session, SimCloud, SimCluster, Stop, World},
     workflow::{self, Event, LIVE, OnFailure, Ports, RunState, STOP, Undone, find, plan, stages},
@@ -72,12 +72,13 @@ fn done(outcome: &Outcome) -> bool {
     outcome.run.as_ref().is_some_and(|run| run.state == RunState::Ended(workflow::Outcome::Done))
 }
 
-/// Scenes in which, together, every step has something to do.
-fn scenes() -> [Scene; 3] {
+/// Scenes in which, together, every step has something to do, and makes every call that it ever makes.
+fn scenes() -> [Scene; 4] {
     [
         Scene { profile: Profile::AksEngine, ..Scene::nominal() },
         Scene { adopted: true, seed: 3, ..Scene::nominal() },
         Scene { capture: Capture::Stop, ..Scene::nominal() },
+        Scene { orchestration: Orchestration::Flexible, seed: 4, ..Scene::nominal() },
     ]
 }
 

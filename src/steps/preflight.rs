@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::rank_nodes::servers_time;
 use crate::{
-    cloud::{ImageRef, Plan, ScaleSet},
+    cloud::{ImageRef, Orchestration, Plan, ScaleSet},
     cluster::Node,
-    model::{Capture, DefinitionId, Region, ScaleSetId},
+    model::{Capture, DefinitionId, Members, Region, ScaleSetId},
     policy::{
         preflight::{CLAUSES, Refusal, bootstrapping, elsewhere, owned_by_aks, refusals, would_roll},
         ranking::Boots,
@@ -39,6 +39,9 @@ pub struct Preflighted {
     /// The scale set follows the definition already.
     #[serde(default)]
     pub follows: bool,
+    /// Where its instances are.
+    #[serde(default, skip_serializing_if = "Orchestration::is_uniform")]
+    pub orchestration: Orchestration,
     /// What is known of the boots of the pool's nodes, to be remembered.
     #[serde(default, skip_serializing_if = "Boots::is_empty")]
     pub boots: Boots,
@@ -76,6 +79,21 @@ pub(crate) struct Examined {
     pub(crate) refusals: Vec<Refusal>,
     /// The cluster's nodes.
     pub(crate) nodes: Vec<Node>,
+    /// What tells those that belong to the scale set.
+    pub(crate) members: Members,
+}
+
+/// Who belongs to a scale set. Azure is asked only where the ids of instances don't say it.
+pub(super) async fn members(
+    ports: Ports<'_>,
+    scale_set: &ScaleSetId,
+    orchestration: Orchestration,
+) -> Result<Members, StepError> {
+    let listed = match orchestration {
+        Orchestration::Uniform => Vec::new(),
+        Orchestration::Flexible => ports.cloud.instances(scale_set, orchestration).await?,
+    };
+    Ok(Members::of(scale_set, listed.into_iter().map(|instance| instance.id)))
 }
 
 /// Everything that speaks against a run right now, all of it read and nothing decided.
@@ -109,20 +127,21 @@ pub(crate) async fn examine(ports: Ports<'_>, spec: &RunSpec) -> Result<Examined
     let gallery = ports.cloud.gallery(&spec.gallery).await?;
     reasons.extend(elsewhere(&set, gallery.as_ref().map(|gallery| &gallery.location), &spec.regions));
     let nodes = ports.cluster.nodes().await?;
+    let members = members(ports, &spec.scale_set, set.orchestration).await?;
     if !reasons.iter().any(|reason| reason.code == "KW0211") {
-        reasons.extend(owned_by_aks(&nodes, &spec.scale_set));
+        reasons.extend(owned_by_aks(&nodes, &members));
     }
     reasons.extend(takeover::refusals(&ports.cluster.rivals().await?));
     reasons.dedup();
-    Ok(Examined { set, definition, refusals: reasons, nodes })
+    Ok(Examined { set, definition, refusals: reasons, nodes, members })
 }
 
 /// What later steps build on, of what was seen.
 pub(crate) fn preflighted(ports: Ports<'_>, context: Context<'_>, seen: Examined) -> Preflighted {
-    let Examined { set, definition, nodes, .. } = seen;
+    let Examined { set, definition, nodes, members, refusals: _ } = seen;
     let now = servers_time(&nodes, ports.clock.now());
     Preflighted {
-        boots: Boots::recalled(context.memory, &context.spec.scale_set).of(&set.id, &nodes, now),
+        boots: Boots::recalled(context.memory, &context.spec.scale_set).of(&members, &nodes, now),
         follows: set.image == ImageRef::Definition(definition.clone()),
         remove_extensions: bootstrapping(&set, context.spec.profile),
         definition,
@@ -130,6 +149,7 @@ pub(crate) fn preflighted(ports: Ports<'_>, context: Context<'_>, seen: Examined
         security_type: set.security_type,
         disk_controller: set.disk_controller,
         plan: set.plan,
+        orchestration: set.orchestration,
         scale_set: Some(set.id),
     }
 }

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Preflight, Preflighted, drain_node};
+use super::{Preflight, Preflighted, drain_node, preflight::members};
 use crate::{
     cloud::{Architecture, Plan, Version},
     cluster::Node,
-    model::{Capture, Class, DefinitionId, DiskId, DonorChoice, InstanceId, NodeName, Region},
+    model::{Capture, Class, DefinitionId, DiskId, DonorChoice, InstanceId, Members, NodeName, Region},
     policy::ranking::{Absence, Boots, Candidate, Patched, Question, Ranking, Verdict, needless, rank},
     workflow::{Context, Decide, Ports, StepError},
 };
@@ -86,14 +86,18 @@ pub(crate) fn servers_time(nodes: &[Node], ours: Timestamp) -> Timestamp {
 }
 
 /// The ranking, and the time that it is for.
-pub(crate) async fn ranking(ports: Ports<'_>, context: Context<'_>) -> Result<(Ranking, Timestamp), StepError> {
+pub(crate) async fn ranking(
+    ports: Ports<'_>,
+    context: Context<'_>,
+    members: &Members,
+) -> Result<(Ranking, Timestamp), StepError> {
     let spec = context.spec;
     let nodes = ports.cluster.nodes().await?;
     let now = servers_time(&nodes, ports.clock.now());
     let boots = Boots::recalled(context.memory, &spec.scale_set);
     let ranked = |taken_out: Option<&Absence>| {
         let question = Question {
-            scale_set: &spec.scale_set,
+            members,
             choice: &spec.donor,
             min_ready: Duration::from_secs(spec.min_ready_seconds),
             rules: &spec.ranking,
@@ -229,7 +233,9 @@ impl Decide for RankNodes {
     type Output = Ranked;
 
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Result<Ranked, StepError> {
-        let (mut ranking, now) = ranking(ports, context).await?;
+        let Preflighted { orchestration, .. } = context.output(Preflight::NAME)?;
+        let members = members(ports, &context.spec.scale_set, orchestration).await?;
+        let (mut ranking, now) = ranking(ports, context, &members).await?;
         let best = best(context, &ranking)?;
         needed(ports, context, best, now).await?;
         let donor = identify(ports, best).await?;

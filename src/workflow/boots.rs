@@ -25,7 +25,7 @@ impl Engine {
         let now = servers_time(&nodes, self.clock.now());
         let memory = self.memory().await?;
         let facts = sets.iter().filter_map(|set| {
-            let boots = Boots::recalled(&memory, set).of(set, &nodes, now);
+            let boots = Boots::recalled(&memory, set).without_azure(set, &nodes, now);
             Some((format!("{MEMORY}{}", Boots::key(set)), Some(serde_json::to_value(&boots).ok()?)))
         });
         // A store that is broken ends the process by itself; one that is full has better things to keep.

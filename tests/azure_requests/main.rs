@@ -3,8 +3,12 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests, outside of test functions")]
 
-mod credentials;
+// Its macro is for those after it.
+#[macro_use]
 mod requests;
+
+mod credentials;
+mod flexible;
 mod secrets;
 mod stage;
 mod troubles;

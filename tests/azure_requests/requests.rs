@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
 use kamino_wf::{
-    cloud::{Cloud as _, Granted, ImageRef, Leftovers, Machine, OperationState, Power, Powered, Provisioning},
+    cloud::{
+        Cloud as _, Granted, ImageRef, Leftovers, Machine, OperationState, Orchestration, Power, Powered, Provisioning,
+    },
     doctor::{self, Check, Galleries, Groups, State},
     model::{Class, DiskId, InstanceId, Region, ResourceId, VersionName},
     permissions::{STOP_AZURE, Uses, in_azure},
@@ -21,7 +23,7 @@ use uuid::Uuid;
 use super::stage::{Stage, run, tags};
 
 /// What the face saw, without what differs from day to day.
-fn golden(requests: &[Logged]) -> Value {
+pub(crate) fn golden(requests: &[Logged]) -> Value {
     let one = |it: &Logged| {
         assert!(it.client_request_id.as_deref().is_some_and(|id| Uuid::try_parse(id).is_ok()), "{it:?}");
         let mut parts: Vec<&str> = it.path.split('/').collect();
@@ -72,9 +74,9 @@ async fn what_each_call_sends() {
     golden!(stage, "scale_set", azure.scale_set(&stage.scale_set()));
     golden!(stage, "scale_sets", azure.scale_sets(stage.scale_set().subscription()));
     golden!(stage, "instance", azure.instance(&stage.instance()));
-    golden!(stage, "instances", azure.instances(&stage.scale_set()));
+    golden!(stage, "instances", azure.instances(&stage.scale_set(), Orchestration::Uniform));
     golden!(stage, "machines", azure.machines(stage.scale_set().subscription()));
-    golden!(stage, "powers", azure.powers(&stage.scale_set()));
+    golden!(stage, "powers", azure.powers(&stage.scale_set(), Orchestration::Uniform));
     golden!(stage, "disk", azure.disk(&stage.donor_disk()));
     golden!(stage, "snapshot", azure.snapshot(&stage.snapshot().id));
     golden!(stage, "gallery", azure.gallery(&spec(&stage.scene).gallery));
@@ -198,7 +200,8 @@ async fn the_adapter_reads_what_the_world_holds() {
     let subscription = set.id.subscription();
     assert_eq!(azure.scale_sets(subscription).await.expect("a look").len(), 2);
     let id = stage.scale_set();
-    assert_eq!(azure.instances(&id).await.expect("a look"), direct.instances(&id).await.expect("a look"));
+    let instances = azure.instances(&id, Orchestration::Uniform).await.expect("a look");
+    assert_eq!(instances, direct.instances(&id, Orchestration::Uniform).await.expect("a look"));
     let id = stage.instance();
     assert_eq!(azure.instance(&id).await.expect("a look"), direct.instance(&id).await.expect("a look"));
     let id = stage.donor_disk();
@@ -235,8 +238,8 @@ async fn machines_and_their_power_are_read_as_the_world_holds_them() {
     assert_eq!(machines, direct.machines(&subscription).await.expect("a look"));
     assert_eq!(machines[3].image, ImageRef::Version(old));
     let id = stage.scale_set();
-    let powers = azure.powers(&id).await.expect("a look");
-    assert_eq!(powers, direct.powers(&id).await.expect("a look"));
+    let powers = azure.powers(&id, Orchestration::Uniform).await.expect("a look");
+    assert_eq!(powers, direct.powers(&id, Orchestration::Uniform).await.expect("a look"));
     let off: Vec<&Powered> = powers.iter().filter(|powered| powered.power.is_off()).collect();
     assert!(off.len() == 1 && off[0].id == stage.instance(), "{powers:?}");
 }

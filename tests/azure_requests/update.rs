@@ -25,11 +25,11 @@ use super::stage::{PACE, Stage};
 /// As long as the slowest of these updates may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-struct Ended {
-    run: Run,
-    violations: Vec<String>,
-    requests: Vec<Logged>,
-    log: Vec<String>,
+pub(crate) struct Ended {
+    pub(crate) run: Run,
+    pub(crate) violations: Vec<String>,
+    pub(crate) requests: Vec<Logged>,
+    pub(crate) log: Vec<String>,
     /// What the journal holds, as it lies in the store.
     records: String,
     /// The tokens that were good.
@@ -44,7 +44,7 @@ fn about(run: &Run, event: &Event) -> Option<String> {
     run.plan.get(usize::try_from(at + back).ok()?).map(|step| step.name.clone())
 }
 
-async fn update(scene: Scene) -> Ended {
+pub(crate) async fn update(scene: Scene) -> Ended {
     update_with(scene, &[]).await
 }
 

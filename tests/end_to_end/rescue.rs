@@ -5,7 +5,7 @@ use kamino_wf::{
     clock::{Clock, SystemClock},
     cloud::{Instance, Power, Provisioning},
     cluster::Cluster as _,
-    model::{InstanceId, NodeName},
+    model::{NodeName, UniformId},
     permissions::{KUBERNETES, STOP},
     policy::obligations::{AsFound, CLAIM, CLAIM_VERSION, Claim, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
     sim::Machine,
@@ -28,7 +28,7 @@ const NODE: &str = "rescued";
 async fn donor_left_behind(site: &Site, admin: &Client) -> Claim {
     let set = site.scale_set();
     let names = ["neighbour", "0"];
-    let instance = InstanceId::new(set.subscription(), set.resource_group(), &names).expect("an id");
+    let instance = UniformId::new(set.subscription(), set.resource_group(), &names).expect("an id");
     let held = [(SCALE_DOWN_DISABLED, "true"), (DO_NOT_DISRUPT, "true")];
     let node = TestNode {
         provider_id: format!("azure://{instance}"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kamino_wf::{
     clock::{Clock as _, SystemClock},
     cluster::{Cluster, Node, kubernetes::KubernetesCluster},
-    model::{DonorChoice, NodeName, ScaleSetId},
+    model::{DonorChoice, Members, NodeName, ScaleSetId},
     permissions::KUBERNETES,
     policy::ranking::{Boots, KURED_IN_PROGRESS, KURED_NEEDED, Question, Rules, Signal, rank},
 };
@@ -124,13 +124,13 @@ async fn nodes_that_kured_has_marked_are_ranked_by_its_marks() {
         cluster.add_node(&node).await;
     }
     let port = installed.connect().await;
-    let scale_set = ScaleSetId::parse(scale_set).expect("an id");
+    let members = Members::of(&ScaleSetId::parse(scale_set).expect("an id"), []);
     let rules = Rules { signal: Signal::Kured, ..Rules::default() };
     let ranked = async || {
         let nodes = port.nodes().await.expect("nodes");
         let now = nodes.iter().filter_map(|node| node.seen).max().expect("the server's time");
         let question = Question {
-            scale_set: &scale_set,
+            members: &members,
             choice: &DonorChoice::Pool,
             min_ready: Duration::from_hours(1),
             rules: &rules,

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use kamino_wf::{
     cloud::{Power, Powered},
     cluster::{Cluster, Rival},
-    model::InstanceId,
+    model::{InstanceId, ScaleSetId},
     permissions::KUBERNETES,
     policy::takeover::{Kind, machines},
 };
@@ -94,6 +94,7 @@ async fn a_node_that_it_left_is_found_until_its_marks_are_gone() {
     let port = installed.connect().await;
     let set = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/left/providers/Microsoft.Compute/\
                virtualMachineScaleSets/left-vmss";
+    let set = ScaleSetId::parse(set).expect("an id");
     let instance = InstanceId::parse(&format!("{set}/virtualMachines/7")).expect("an id");
     let name = "left-vmss000007";
     cluster.add_node(&TestNode { provider_id: format!("azure://{instance}"), ..TestNode::new(name) }).await;
@@ -106,7 +107,7 @@ async fn a_node_that_it_left_is_found_until_its_marks_are_gone() {
     let kinds = async |power: Power| {
         let powers = [Powered { id: instance.clone(), power }];
         let seen = port.nodes().await.expect("nodes");
-        let found = machines(&instance.scale_set(), &seen, &powers);
+        let found = machines(&set, &seen, &powers);
         found.into_iter().map(|it| it.kind).collect::<Vec<Kind>>()
     };
     assert_eq!(kinds(Power::Running).await, []);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use kamino_wf::{
-    cloud::Limiter,
+    cloud::{Limiter, Orchestration},
     model::{Capture, NodeName, Profile},
     policy::ranking::{ImageAge, Rules},
     preview::{Known, PoolPlan, Prospect, Wanted, pool},
@@ -56,7 +56,8 @@ fn the_plan_says_what_the_run_then_does() {
         Profile::ALL.map(of)
     });
     let stop = Scene { capture: Capture::Stop, ..Scene::nominal() };
-    for scene in scenes.chain([stop]) {
+    let flexible = Scene { orchestration: Orchestration::Flexible, ..Scene::nominal() };
+    for scene in scenes.chain([stop, flexible]) {
         let (plan, outcome, asked) = paused(async || planned_and_done(&scene).await);
         let run = outcome.run.expect("a run");
         let short = run.id.short();

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use kamino_wf::{
     cloud::{
         Accepted, Autoscale, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery, Instance,
-        Leftovers, Limiter, Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Power, Powered,
-        Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
+        Leftovers, Limiter, Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Orchestration,
+        Power, Powered, Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
     },
     cluster::{
         self, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node, NodeChange,
@@ -128,11 +128,11 @@ impl Cloud for BentCloud {
         self.inner.instance(id).await
     }
 
-    async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError> {
+    async fn instances(&self, id: &ScaleSetId, orchestration: Orchestration) -> Result<Vec<Instance>, CloudError> {
         if self.bug == Bug::OverlooksOtherPools && id.name() != "pool1" {
             return Ok(Vec::new());
         }
-        self.inner.instances(id).await
+        self.inner.instances(id, orchestration).await
     }
 
     async fn power(&self, id: &InstanceId) -> Result<Option<MachinePower>, CloudError> {
@@ -143,7 +143,8 @@ impl Cloud for BentCloud {
 
     async fn begin_power_off(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
         if self.bug == Bug::StopsANeighbourToo {
-            let all = self.inner.instances(&id.scale_set()).await?;
+            let set = self.inner.instance(id).await?.and_then(|donor| donor.scale_set()).expect("a scale set");
+            let all = self.inner.instances(&set, Orchestration::Uniform).await?;
             let other = all.into_iter().find(|other| other.id != *id).expect("a neighbour");
             self.inner.begin_power_off(&other.id).await?;
         }
@@ -162,8 +163,8 @@ impl Cloud for BentCloud {
         self.inner.machines(subscription).await
     }
 
-    async fn powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError> {
-        self.inner.powers(id).await
+    async fn powers(&self, id: &ScaleSetId, orchestration: Orchestration) -> Result<Vec<Powered>, CloudError> {
+        self.inner.powers(id, orchestration).await
     }
 
     async fn begin_tag_version(&self, id: &VersionId, tag: &str, value: Option<&str>) -> Result<Accepted, CloudError> {

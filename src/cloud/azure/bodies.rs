@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cloud::{Architecture, DefinitionSpec, DiskCopy, NewVersion, SnapshotSpec, Tags},
+    cloud::{Architecture, DefinitionSpec, DiskCopy, NewVersion, SnapshotSpec, Tags, model_change::upgrade_policy},
     model::Region,
 };
 
@@ -127,7 +127,11 @@ pub(super) fn scale_out(live: &Value, capacity: u32) -> Value {
     let mut sku = live["sku"].as_object().cloned().unwrap_or_default();
     sku.retain(|_, value| !value.is_null());
     sku.insert("capacity".into(), json!(capacity));
-    json!({ "sku": sku, "properties": { "upgradePolicy": live["properties"]["upgradePolicy"] } })
+    let mut body = json!({ "sku": sku });
+    if let Some(policy) = upgrade_policy(live) {
+        body["properties"]["upgradePolicy"] = policy.clone();
+    }
+    body
 }
 
 /// The PATCH that publishes a version or takes it back.

@@ -1,4 +1,4 @@
-//! Machines of a subscription by the image that each was made from, and which instances run.
+//! Machines of a subscription by the image that each was made from, and whether a machine runs.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cloud::{Bucket, CallKind, CloudError, Machine, MachinePower, Power, Powered},
-    model::{ResourceId, ScaleSetId},
+    model::ResourceId,
 };
 
 impl AzureCloud {
@@ -22,13 +22,6 @@ impl AzureCloud {
         );
         self.list(call, &path, machine).await
     }
-
-    /// One list with the instances' views: a view each would cost a request each.
-    pub(super) async fn list_powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError> {
-        let call = Call::new("GET", "power of instances of scale set", id, CallKind::InstanceRead);
-        let path = format!("{id}/virtualMachines?api-version={SCALE_SETS_API}&$expand=instanceView");
-        self.list(call, &path, powered).await
-    }
 }
 
 fn machine(json: &Value) -> Result<Machine, Unreadable> {
@@ -36,7 +29,8 @@ fn machine(json: &Value) -> Result<Machine, Unreadable> {
     Ok(Machine { id, image: exact(&json["properties"]["storageProfile"]["imageReference"]) })
 }
 
-fn powered(json: &Value) -> Result<Powered, Unreadable> {
+/// An instance, as a list with `$expand=instanceView` has it.
+pub(super) fn powered(json: &Value) -> Result<Powered, Unreadable> {
     Ok(Powered { id: needed(json, "/id")?.parse()?, power: power(json) })
 }
 

@@ -1,17 +1,24 @@
 //! The Azure adapter: the only place that names an Azure crate (docs/adr/0004-azure-crates.md).
 //!
 //! ```text
-//! requests ──> client ──> arm ──> transport ──> Azure
-//!     │           │        └────> credential ──> transport ──> Entra
-//!     │           │                    ├────────> metadata ──> the machine's metadata service
-//!     │           │                    └────────> cli_token ──> `az`
-//!     │           ├──> classify    every answer that is no success, as a CloudError; feeds the limiter
-//!     │           └──> places      in which region a call is rationed
-//!     └──> bodies, project         what is sent and what is read, as pure functions over raw JSON
+//! requests, instances ──> client ──> arm ──> transport ──> Azure
+//!     │                      │        └────> credential ──> transport ──> Entra
+//!     │                      │                    ├────────> metadata ──> the machine's metadata service
+//!     │                      │                    └────────> cli_token ──> `az`
+//!     │                      ├──> classify    every answer that is no success, as a CloudError; feeds the limiter
+//!     │                      └──> places      in which region a call is rationed
+//!     └──> bodies, project                    what is sent and what is read, as pure functions over raw JSON
 //! ```
 //!
 //! Absent on purpose: retries (the engine has them), `.await` on a generated request builder (its pollers send the PUT
 //! again and call `Updating` done), a bearer token in anything that the SDK could log.
+
+/// `client.method(args)` of the generated client, sent once. The only form in which its builders are used.
+macro_rules! sent {
+    (|$client:ident| $builder:expr) => {
+        &|$client: Client| $builder.send().map_ok(drop).boxed()
+    };
+}
 
 mod arm;
 mod bodies;
@@ -20,6 +27,7 @@ mod cli_token;
 mod client;
 mod clouds;
 mod credential;
+mod instances;
 mod machines;
 mod metadata;
 mod operation;
@@ -43,10 +51,11 @@ mod tests {
     /// A builder that is awaited sends its PUT again and again; one that goes through `sent!` is sent once.
     #[test]
     fn generated_builders_are_only_ever_sent() {
-        let source = include_str!("requests.rs");
-        for (at, _) in source.match_indices("_client()") {
-            let before = &source[..at];
-            assert!(before.rfind("sent!(") > before.rfind(".await"), "outside sent!: {}", &source[at - 60..at]);
+        for source in [include_str!("requests.rs"), include_str!("instances.rs")] {
+            for (at, _) in source.match_indices("_client()") {
+                let before = &source[..at];
+                assert!(before.rfind("sent!(") > before.rfind(".await"), "outside sent!: {}", &source[at - 60..at]);
+            }
         }
         for other in [
             include_str!("client.rs"),
@@ -56,7 +65,7 @@ mod tests {
             include_str!("machines.rs"),
             include_str!("tags.rs"),
         ] {
-            assert!(!other.contains("_client()"), "generated builders are for requests.rs");
+            assert!(!other.contains("_client()"), "generated builders are for requests.rs and instances.rs");
         }
     }
 }

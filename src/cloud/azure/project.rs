@@ -11,7 +11,7 @@ use crate::{
         ImageRef, Instance, Orchestration, Plan, Provisioning, Replication, ScaleSet, Snapshot, Tags, UpgradeMode,
         Version,
     },
-    model::{BadName, DefinitionId, DiskId, GalleryId, Region, RunId, VersionId, VersionName},
+    model::{BadName, DefinitionId, DiskId, GalleryId, Region, RunId, ScaleSetId, VersionId, VersionName},
 };
 
 /// The tag that holds a run's whole uuid.
@@ -38,17 +38,19 @@ pub(crate) fn scale_set(json: &Value) -> Result<ScaleSet, Unreadable> {
     let storage = &machine["storageProfile"];
     let os_disk = &storage["osDisk"];
     let is = |value: &Value| value.as_bool().unwrap_or(false);
+    let orchestration = match properties["orchestrationMode"].as_str() {
+        Some(mode) if mode.eq_ignore_ascii_case("flexible") => Orchestration::Flexible,
+        Some(_) | None => Orchestration::Uniform,
+    };
     Ok(ScaleSet {
         id: needed(json, "/id")?.parse()?,
         etag: text(json, "/etag"),
         location: location(json)?,
         zones: strings(&json["zones"]),
         provisioning: provisioning(json),
-        orchestration: match properties["orchestrationMode"].as_str() {
-            Some(mode) if mode.eq_ignore_ascii_case("flexible") => Orchestration::Flexible,
-            Some(_) | None => Orchestration::Uniform,
-        },
-        upgrade_mode: upgrade_mode(properties["upgradePolicy"]["mode"].as_str().unwrap_or_default()),
+        orchestration,
+        profile: machine.is_object(),
+        upgrade_mode: upgrade_mode(properties["upgradePolicy"]["mode"].as_str(), orchestration),
         automatic_os_upgrade: is(&properties["upgradePolicy"]["automaticOSUpgradePolicy"]["enableAutomaticOSUpgrade"]),
         automatic_repairs: is(&properties["automaticRepairsPolicy"]["enabled"]),
         ephemeral_os_disk: !os_disk["diffDiskSettings"].is_null(),
@@ -80,7 +82,13 @@ pub(super) fn instance(json: &Value) -> Result<Instance, Unreadable> {
         os_disk: storage.pointer("/osDisk/managedDisk/id").and_then(Value::as_str).map(DiskId::parse).transpose()?,
         data_disks: storage["dataDisks"].as_array().map_or(0, Vec::len),
         image: exact(&storage["imageReference"]),
+        member_of: member_of(json)?,
     })
+}
+
+/// The Flexible scale set of a machine.
+pub(super) fn member_of(json: &Value) -> Result<Option<ScaleSetId>, Unreadable> {
+    Ok(text(json, "/properties/virtualMachineScaleSet/id").as_deref().map(ScaleSetId::parse).transpose()?)
 }
 
 pub(super) fn disk(json: &Value) -> Result<Disk, Unreadable> {
@@ -235,7 +243,14 @@ fn provisioning(json: &Value) -> Provisioning {
     }
 }
 
-fn upgrade_mode(mode: &str) -> UpgradeMode {
+/// Flexible scale sets were made without an upgrade policy for years; it is Manual then (docs/ASSUMPTIONS.md).
+fn upgrade_mode(mode: Option<&str>, orchestration: Orchestration) -> UpgradeMode {
+    let Some(mode) = mode else {
+        return match orchestration {
+            Orchestration::Flexible => UpgradeMode::Manual,
+            Orchestration::Uniform => UpgradeMode::Other(String::new()),
+        };
+    };
     match mode.to_ascii_lowercase().as_str() {
         "manual" => UpgradeMode::Manual,
         "automatic" => UpgradeMode::Automatic,

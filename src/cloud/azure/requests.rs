@@ -9,14 +9,14 @@ use super::{
     arm::Generated,
     bodies,
     client::{AzureCloud, Call, How, unreadable},
-    machines, operation, project,
+    operation, project,
     tags::Change,
 };
 use crate::{
     cloud::{
         Accepted, Autoscale, Bucket, CallKind, Cloud, CloudError, Definition, DefinitionSpec, Disk, DiskCopy, Gallery,
-        Instance, Leftovers, Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Powered,
-        ScaleSet, Snapshot, SnapshotSpec, Tags, Version,
+        Instance, Leftovers, Machine, MachinePower, ModelChange, NewVersion, Operation, OperationState, Orchestration,
+        Powered, ScaleSet, Snapshot, SnapshotSpec, Tags, Version,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId,
@@ -29,13 +29,6 @@ pub(super) const SCALE_SETS_API: &str = "2024-07-01";
 const GALLERIES_API: &str = "2023-07-03";
 const DISKS_API: &str = "2024-03-02";
 const AUTOSCALE_API: &str = "2022-10-01";
-
-/// `client.method(args)` of the generated client, sent once. The only form in which its builders are used.
-macro_rules! sent {
-    (|$client:ident| $builder:expr) => {
-        &|$client: Client| $builder.send().map_ok(drop).boxed()
-    };
-}
 
 impl AzureCloud {
     /// A scale set's model as Azure shows it.
@@ -67,12 +60,12 @@ fn in_group(group: &GroupId, noun: &str, kind: CallKind) -> (Call<'static>, Stri
 }
 
 /// Subscription, resource group and the leaf's name: what generated methods take.
-fn plain(id: &ResourceId) -> (String, String, String) {
+pub(super) fn plain(id: &ResourceId) -> (String, String, String) {
     (id.subscription().to_owned(), id.resource_group().to_owned(), id.name().to_owned())
 }
 
-/// The names of a gallery and of a definition in it.
-fn parents(id: &ResourceId) -> [String; 2] {
+/// The names of a gallery and of a definition in it, of a scale set and of an instance.
+pub(super) fn parents(id: &ResourceId) -> [String; 2] {
     let names = id.names();
     [0, 1].map(|at| names.get(at).copied().unwrap_or_default().to_owned())
 }
@@ -110,66 +103,35 @@ impl Cloud for AzureCloud {
     }
 
     async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, CloudError> {
-        let (subscription, group, instance) = plain(id);
-        let [set, _] = parents(id);
-        let call = Call::new("GET", "instance", id, CallKind::InstanceRead);
-        let send: Generated<'_> =
-            sent!(|it| it.virtual_machine_scale_set_v_ms_client().get(&group, &set, &instance, &subscription));
-        self.read_as(call, send, project::instance).await
+        self.read_instance(id).await
     }
 
-    async fn instances(&self, id: &ScaleSetId) -> Result<Vec<Instance>, CloudError> {
-        let call = Call::new("GET", "instances of scale set", id, CallKind::InstanceRead);
-        let path = format!("{id}/virtualMachines?api-version={SCALE_SETS_API}");
-        self.list(call, &path, project::instance).await
+    async fn instances(&self, id: &ScaleSetId, orchestration: Orchestration) -> Result<Vec<Instance>, CloudError> {
+        self.list_instances(id, orchestration).await
     }
 
     async fn power(&self, id: &InstanceId) -> Result<Option<MachinePower>, CloudError> {
-        let (subscription, group, instance) = plain(id);
-        let [set, _] = parents(id);
-        let call = Call::new("GET", "power of instance", id, CallKind::InstanceRead);
-        let send: Generated<'_> = sent!(|it| it
-            .virtual_machine_scale_set_v_ms_client()
-            .get(&group, &set, &instance, &subscription)
-            .expand("instanceView"));
-        self.read_as(call, send, machines::machine_power).await
+        self.read_power(id).await
     }
 
     async fn begin_power_off(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
-        let (subscription, group, instance) = plain(id);
-        let [set, _] = parents(id);
-        let call = Call::new("POST", "power off of instance", id, CallKind::InstanceWrite);
-        let send: Generated<'_> = sent!(|it| it
-            .virtual_machine_scale_set_v_ms_client()
-            .power_off(&group, &set, &instance, &subscription)
-            .skip_shutdown(false));
-        self.begin(call, send).await
+        self.send_power_off(id).await
     }
 
     async fn begin_start(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
-        let (subscription, group, instance) = plain(id);
-        let [set, _] = parents(id);
-        let call = Call::new("POST", "start of instance", id, CallKind::InstanceWrite);
-        let send: Generated<'_> =
-            sent!(|it| it.virtual_machine_scale_set_v_ms_client().start(&group, &set, &instance, &subscription));
-        self.begin(call, send).await
+        self.send_start(id).await
     }
 
     async fn begin_restart(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
-        let (subscription, group, instance) = plain(id);
-        let [set, _] = parents(id);
-        let call = Call::new("POST", "restart of instance", id, CallKind::InstanceWrite);
-        let send: Generated<'_> =
-            sent!(|it| it.virtual_machine_scale_set_v_ms_client().restart(&group, &set, &instance, &subscription));
-        self.begin(call, send).await
+        self.send_restart(id).await
     }
 
     async fn machines(&self, subscription: &str) -> Result<Vec<Machine>, CloudError> {
         self.list_machines(subscription).await
     }
 
-    async fn powers(&self, id: &ScaleSetId) -> Result<Vec<Powered>, CloudError> {
-        self.list_powers(id).await
+    async fn powers(&self, id: &ScaleSetId, orchestration: Orchestration) -> Result<Vec<Powered>, CloudError> {
+        self.list_powers(id, orchestration).await
     }
 
     async fn disk(&self, id: &DiskId) -> Result<Option<Disk>, CloudError> {

@@ -116,8 +116,13 @@ pub(super) const REPAIRS: Clause = model(
     EVERYWHERE,
     "repairs would replace nodes by the new image unasked; switch them off",
 );
-pub(super) const FLEXIBLE: Clause =
-    model("KW0204", "orchestrationMode", "Flexible", WITH_THE_MODEL, "only Uniform scale sets are supported so far");
+pub(super) const NO_PROFILE: Clause = model(
+    "KW0204",
+    "virtualMachineProfile",
+    "not there",
+    WITH_THE_MODEL,
+    "nothing in this Flexible scale set says what new nodes are made from; use a scale set that has a profile",
+);
 pub(super) const EPHEMERAL: Clause = model(
     "KW0205",
     "osDisk.diffDiskSettings",
@@ -247,7 +252,7 @@ pub const CLAUSES: &[Clause] = &[
     UPGRADE_POLICY,
     OS_UPGRADE,
     REPAIRS,
-    FLEXIBLE,
+    NO_PROFILE,
     EPHEMERAL,
     WINDOWS,
     SPOT,

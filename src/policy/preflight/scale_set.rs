@@ -4,12 +4,12 @@ use super::{
     Refusal,
     clauses::{
         AKS_EXTENSION, AKS_GROUP, AKS_TAG, CAPZ, CONFIDENTIAL, Clause, DATA_DISKS, DEPENDENT, DISK_ENCRYPTION,
-        ENCRYPTION_SET, EPHEMERAL, FLEXIBLE, NOT_ADOPTED, OS_UPGRADE, REGION, REPAIRS, SPOT, UNSETTLED, UPGRADE_POLICY,
-        WINDOWS,
+        ENCRYPTION_SET, EPHEMERAL, NO_PROFILE, NOT_ADOPTED, OS_UPGRADE, REGION, REPAIRS, SPOT, UNSETTLED,
+        UPGRADE_POLICY, WINDOWS,
     },
 };
 use crate::{
-    cloud::{Extension, ImageRef, Orchestration, Provisioning, ScaleSet, UpgradeMode},
+    cloud::{Extension, ImageRef, Provisioning, ScaleSet, UpgradeMode},
     model::{Bootstrap, DefinitionId, Profile, Region},
 };
 
@@ -60,8 +60,10 @@ pub fn refusals(
 #[must_use]
 pub fn still_refused(set: &ScaleSet, gone: &[String]) -> Vec<Refusal> {
     let mut refusals = would_roll(set);
-    if set.orchestration == Orchestration::Flexible {
-        refusals.push(FLEXIBLE.found("Flexible"));
+    if !set.profile {
+        // There is nothing else of a model to look at.
+        refusals.push(NO_PROFILE.found("not there"));
+        return refusals;
     }
     if set.ephemeral_os_disk {
         refusals.push(EPHEMERAL.found("set"));
@@ -158,7 +160,10 @@ fn describe(image: &ImageRef) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cloud::Fingerprint, model::ScaleSetId};
+    use crate::{
+        cloud::{Fingerprint, Orchestration},
+        model::ScaleSetId,
+    };
 
     fn set(group: &str) -> ScaleSet {
         ScaleSet {
@@ -168,6 +173,7 @@ mod tests {
             zones: vec![],
             provisioning: Provisioning::Succeeded,
             orchestration: Orchestration::Uniform,
+            profile: true,
             upgrade_mode: UpgradeMode::Manual,
             automatic_os_upgrade: false,
             automatic_repairs: false,

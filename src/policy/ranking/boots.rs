@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::signal::KURED_IN_PROGRESS;
 use crate::{
     cluster::Node,
-    model::{InstanceId, ScaleSetId},
+    model::{InstanceId, Members, ScaleSetId},
 };
 
 /// Nodes of a pool that are remembered: with 56 bytes each they fit into a fact of 4 KiB.
@@ -58,8 +58,19 @@ impl Boots {
 
     /// What is known after the cluster's nodes were seen, of those of a scale set.
     #[must_use]
-    pub fn of(&self, scale_set: &ScaleSetId, nodes: &[Node], now: Timestamp) -> Self {
-        let ours = |node: &&Node| InstanceId::parse(&node.provider_id).is_ok_and(|it| it.scale_set() == *scale_set);
+    pub fn of(&self, members: &Members, nodes: &[Node], now: Timestamp) -> Self {
+        self.after(nodes.iter().filter(|node| members.instance(&node.provider_id).is_some()), now)
+    }
+
+    /// The same where Azure was not asked who belongs to the scale set: of a Flexible one only those nodes are told that are
+    /// known already, and none of them is forgotten.
+    #[must_use]
+    pub fn without_azure(&self, scale_set: &ScaleSetId, nodes: &[Node], now: Timestamp) -> Self {
+        let ours = |node: &&Node| match InstanceId::parse(&node.provider_id) {
+            Ok(InstanceId::Uniform(id)) => id.scale_set() == *scale_set,
+            Ok(InstanceId::Flexible(_)) => self.nodes.contains_key(&hash(&node.uid)),
+            Err(_) => false,
+        };
         self.after(nodes.iter().filter(ours), now)
     }
 
@@ -203,6 +214,25 @@ mod tests {
         // It was taken away in between: what comes then is a new one, even with the same value.
         let gone = boots.after([&booted("b")], at(1)).after([&marked("b", "T1")], at(2));
         assert!(!gone.outlived(&marked("b", "T1"), "T1"));
+    }
+
+    /// Between runs Azure is not asked who belongs to a Flexible scale set.
+    #[test]
+    fn of_a_flexible_scale_set_those_that_are_known_are_looked_at_again_and_none_is_forgotten() {
+        let group = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/g/providers/Microsoft.Compute";
+        let set = ScaleSetId::parse(&format!("{group}/virtualMachineScaleSets/pool1")).expect("an id");
+        let machine = |uid: &str, boot: &str| Node {
+            uid: uid.into(),
+            provider_id: format!("{group}/virtualMachines/{uid}"),
+            ..booted(boot)
+        };
+        let members = Members::of(&set, InstanceId::parse(&machine("m", "").provider_id));
+        let nodes = |boot: &str| [machine("m", boot), machine("another-pool", boot), booted(boot)];
+        let known = Boots::default().of(&members, &nodes("a"), at(0));
+        assert_eq!(known.nodes.len(), 2, "one by its own id, and one that is listed");
+        let later = known.without_azure(&set, &nodes("b")[..2], at(1));
+        assert_eq!(later.rebooted(&machine("m", "b")), Some(at(1)));
+        assert_eq!(later.nodes.len(), 1, "{later:?}");
     }
 
     #[test]

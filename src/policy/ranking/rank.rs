@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     cluster::Node,
-    model::{DonorChoice, InstanceId, NodeName, ScaleSetId},
+    model::{DonorChoice, InstanceId, Members, NodeName},
 };
 
 /// What was decided about a node, and why.
@@ -31,7 +31,7 @@ pub struct Verdict {
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// Whose nodes.
-    pub scale_set: &'a ScaleSetId,
+    pub members: &'a Members,
     /// Any of them, or one.
     pub choice: &'a DonorChoice,
     /// How long the donor must have been ready since its reboot.
@@ -71,8 +71,8 @@ pub struct Ranking {
 /// Ranks the nodes of a scale set.
 #[must_use]
 pub fn rank(nodes: &[Node], asked: &Question<'_>) -> Ranking {
-    let Question { scale_set, choice, min_ready, rules, boots, taken_out, now } = *asked;
-    let of_the_pool = |node: &Node| InstanceId::parse(&node.provider_id).ok().filter(|it| it.scale_set() == *scale_set);
+    let Question { members, choice, min_ready, rules, boots, taken_out, now } = *asked;
+    let of_the_pool = |node: &Node| members.instance(&node.provider_id);
     let pool: Vec<(&Node, InstanceId)> = nodes.iter().filter_map(|node| Some((node, of_the_pool(node)?))).collect();
     let unhealthy: Vec<Option<String>> = pool.iter().map(|(node, _)| unfit(node, rules, min_ready, now)).collect();
     let healthy_in_pool = unhealthy.iter().filter(|why| why.is_none()).count();
@@ -136,6 +136,7 @@ pub(super) mod tests {
         super::{DONOR, IGNORE, KURED_NEEDED, Signal},
         *,
     };
+    use crate::model::ScaleSetId;
 
     const SCALE_SET: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/G/providers/\
                              Microsoft.Compute/virtualMachineScaleSets/pool1";
@@ -174,10 +175,9 @@ pub(super) mod tests {
     }
 
     fn ranked_by(nodes: &[Node], choice: &DonorChoice, rules: &Rules, taken_out: Option<&Absence>) -> Ranking {
-        let scale_set = ScaleSetId::parse(SCALE_SET).expect("an id");
+        let members = Members::of(&ScaleSetId::parse(SCALE_SET).expect("an id"), []);
         let (min_ready, boots) = (Duration::from_hours(1), Boots::default());
-        let question =
-            Question { scale_set: &scale_set, choice, min_ready, rules, boots: &boots, taken_out, now: now() };
+        let question = Question { members: &members, choice, min_ready, rules, boots: &boots, taken_out, now: now() };
         rank(nodes, &question)
     }
 

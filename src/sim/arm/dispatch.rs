@@ -12,8 +12,8 @@ use super::{
     target::{Order, Target},
 };
 use crate::{
-    cloud::{Accepted, Cloud as _, CloudError, OperationState},
-    model::GalleryId,
+    cloud::{Accepted, Cloud as _, CloudError, OperationState, Orchestration},
+    model::{GalleryId, ScaleSetId},
 };
 
 type Answered = Result<Answer, CloudError>;
@@ -54,15 +54,14 @@ impl State {
                 }
                 found
             }
-            Target::Instances(id) => {
-                let mut all: Vec<Value> = self.port().instances(id).await?.iter().map(render::instance).collect();
-                if expanded(asked) {
-                    let powers = self.port().powers(id).await?;
-                    for (instance, powered) in all.iter_mut().zip(&powers) {
-                        instance["properties"]["instanceView"] = render::view(&powered.power);
-                    }
-                }
-                return Ok(self.page(asked, all));
+            Target::Instances(id) => return self.instances(asked, id, Orchestration::Uniform).await,
+            Target::MachinesOf(group) => {
+                // Nobody asks for all machines of a group.
+                let asked_for = asked.query.get("$filter").and_then(|filter| read::member_of(filter));
+                let Some(id) = asked_for.filter(|id| id.group() == *group) else {
+                    return Ok(invalid(&BadField("$filter")));
+                };
+                return self.instances(asked, &id, Orchestration::Flexible).await;
             }
             Target::Machines(subscription) => {
                 let all = self.port().machines(subscription).await?;
@@ -108,6 +107,19 @@ impl State {
         Ok(found.map_or_else(|| not_found(asked), Answer::ok))
     }
 
+    /// The instances of a scale set, with their views if those are asked for.
+    async fn instances(&self, asked: &Asked<'_>, id: &ScaleSetId, orchestration: Orchestration) -> Answered {
+        let all = self.port().instances(id, orchestration).await?;
+        let mut all: Vec<Value> = all.iter().map(render::instance).collect();
+        if expanded(asked) {
+            let powers = self.port().powers(id, orchestration).await?;
+            for (instance, powered) in all.iter_mut().zip(&powers) {
+                instance["properties"]["instanceView"] = render::view(&powered.power);
+            }
+        }
+        Ok(self.page(asked, all))
+    }
+
     async fn put_resource(&self, asked: &Asked<'_>, target: &Target) -> Answered {
         let body = &asked.body;
         let accepted = match target {
@@ -136,6 +148,7 @@ impl State {
             | Target::Instance(_)
             | Target::Order(..)
             | Target::Instances(_)
+            | Target::MachinesOf(_)
             | Target::Machines(_)
             | Target::Disks(_)
             | Target::Snapshots(_)
@@ -175,6 +188,7 @@ impl State {
             | Target::Instance(_)
             | Target::Order(..)
             | Target::Instances(_)
+            | Target::MachinesOf(_)
             | Target::Machines(_)
             | Target::Snapshot(_)
             | Target::Gallery(_)
@@ -193,6 +207,7 @@ impl State {
             | Target::Instance(_)
             | Target::Order(..)
             | Target::Instances(_)
+            | Target::MachinesOf(_)
             | Target::Machines(_)
             | Target::Disk(_)
             | Target::Snapshot(_)
@@ -220,6 +235,7 @@ impl State {
             | Target::Instance(_)
             | Target::Order(..)
             | Target::Instances(_)
+            | Target::MachinesOf(_)
             | Target::Machines(_)
             | Target::Gallery(_)
             | Target::Definition(_)
@@ -306,8 +322,12 @@ impl State {
             let version = asked.query.get("api-version").map_or("", String::as_str);
             let next = skip + self.page_size;
             // The next page is of the same question.
-            let expand = asked.query.get("$expand").map_or_else(String::new, |it| format!("&%24expand={it}"));
-            let next = format!("{}{path}?api-version={version}{expand}&%24skiptoken={next}", self.base);
+            let same = |name: &str| {
+                let value = asked.query.get(name).map(|value| value.replace(' ', "%20"));
+                value.map_or_else(String::new, |value| format!("&{name}={value}"))
+            };
+            let (filter, expand) = (same("$filter"), same("$expand"));
+            let next = format!("{}{path}?api-version={version}{filter}{expand}&%24skiptoken={next}", self.base);
             body["nextLink"] = json!(next);
         }
         Answer::ok(body)

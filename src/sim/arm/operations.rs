@@ -40,6 +40,7 @@ impl Operations {
             | Target::Instance(_)
             | Target::Order(..)
             | Target::Instances(_)
+            | Target::MachinesOf(_)
             | Target::Machines(_)
             | Target::Autoscale(_)
             | Target::Operation(_)

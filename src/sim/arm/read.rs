@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     cloud::{Architecture, DefinitionSpec, DiskCopy, NewVersion, Plan, SnapshotSpec, Tags},
-    model::{DefinitionId, DiskId, Region, SnapshotId, VersionId},
+    model::{DefinitionId, DiskId, Region, ScaleSetId, SnapshotId, VersionId},
 };
 
 /// The field that can't be read.
@@ -134,6 +134,12 @@ fn replicas(profile: &Value) -> BTreeMap<String, u32> {
         Some((Region(region["name"].as_str()?.to_owned()).key(), count))
     };
     other.filter_map(pair).collect()
+}
+
+/// The scale set of the only filter that Azure takes for machines.
+pub(super) fn member_of(filter: &str) -> Option<ScaleSetId> {
+    let id = filter.strip_prefix("'virtualMachineScaleSet/id' eq '")?.strip_suffix('\'')?;
+    ScaleSetId::parse(id).ok()
 }
 
 /// The tags of a disk's PATCH: all of them, from now on.

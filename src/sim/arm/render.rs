@@ -7,7 +7,7 @@ use crate::{
         Architecture, Autoscale, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Machine, Plan, Power,
         Provisioning, Replication, Snapshot, Version,
     },
-    model::{Region, ResourceId, RunId},
+    model::{InstanceId, Region, ResourceId, RunId},
 };
 
 /// What no client of today knows, in every reply.
@@ -94,14 +94,19 @@ fn without_nulls(mut value: Value) -> Value {
 
 pub(super) fn instance(it: &Instance) -> Value {
     let disk = it.os_disk.as_ref().map(|disk| json!({ "id": shouted(disk) }));
+    let number = match &it.id {
+        InstanceId::Uniform(id) => Some(id.name()),
+        InstanceId::Flexible(_) => None,
+    };
     of_a_later_year(without_nulls(json!({
         "id": shouted(&it.id),
         "name": it.id.name(),
-        "instanceId": it.id.name(),
+        "instanceId": number,
         "location": "westus",
         "properties": {
             "vmId": it.vm_id,
-            "latestModelApplied": true,
+            "latestModelApplied": number.map(|_| true),
+            "virtualMachineScaleSet": it.member_of.as_ref().map(|id| json!({ "id": shouted(id) })),
             "provisioningState": state(&it.provisioning, "Updating"),
             "storageProfile": {
                 "imageReference": image(&it.image),

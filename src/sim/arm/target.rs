@@ -1,6 +1,8 @@
 //! What a path names. Azure does not mind the case of a path, and neither do the ids' types.
 
-use crate::model::{DefinitionId, DiskId, GalleryId, GroupId, InstanceId, ScaleSetId, SnapshotId, VersionId};
+use crate::model::{
+    DefinitionId, DiskId, GalleryId, GroupId, InstanceId, MachineId, ScaleSetId, SnapshotId, VersionId,
+};
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +13,9 @@ pub(super) enum Target {
     /// An order to an instance.
     Order(InstanceId, Order),
     Instances(ScaleSetId),
-    /// Machines of a subscription that are no instances of a Uniform scale set.
+    /// Machines of a resource group that are no instances of a Uniform scale set.
+    MachinesOf(GroupId),
+    /// The same, of a subscription.
     Machines(String),
     Disk(DiskId),
     Disks(GroupId),
@@ -74,7 +78,8 @@ impl Target {
         if parts.len() % 2 == 1 {
             return match parts.last() {
                 Some(last) if last.eq_ignore_ascii_case("virtualmachines") => {
-                    ScaleSetId::parse(parent).ok().map(Self::Instances)
+                    let machines = || MachineId::parse(&format!("{path}/any")).map(|id| Self::MachinesOf(id.group()));
+                    ScaleSetId::parse(parent).map(Self::Instances).or_else(|_| machines()).ok()
                 }
                 Some(last) if last.eq_ignore_ascii_case("disks") => {
                     DiskId::parse(&format!("{path}/any")).ok().map(|id| Self::Disks(id.group()))
@@ -110,6 +115,7 @@ impl Target {
             | Self::Instance(_)
             | Self::Order(..)
             | Self::Instances(_)
+            | Self::MachinesOf(_)
             | Self::Machines(_) => Some("2024-07-01"),
             Self::Disk(_) | Self::Disks(_) | Self::Snapshot(_) | Self::Snapshots(_) => Some("2024-03-02"),
             Self::Gallery(_) | Self::Definition(_) | Self::Version(_) | Self::Versions(_) => Some("2023-07-03"),
@@ -132,7 +138,9 @@ mod tests {
         let rows = [
             (format!("{group}/virtualMachineScaleSets/p"), "ScaleSet("),
             (format!("{group}/virtualMachineScaleSets/p/virtualMachines"), "Instances("),
-            (format!("{group}/virtualMachineScaleSets/p/virtualmachines/0"), "Instance("),
+            (format!("{group}/virtualMachineScaleSets/p/virtualmachines/0"), "Instance(Uniform("),
+            (format!("{group}/virtualMachines/v"), "Instance(Flexible("),
+            (format!("{group}/virtualMachines"), "MachinesOf("),
             (format!("{group}/virtualMachineScaleSets/p/virtualMachines/0/powerOff"), "Order("),
             (format!("{sub}/virtualMachines"), "Machines("),
             (
@@ -158,9 +166,9 @@ mod tests {
                 assert!(target.starts_with(kind), "{path}: {target}");
             }
         }
-        assert_eq!(Target::parse(&format!("{group}/virtualMachines/v")), None);
         assert_eq!(Target::parse(&format!("{group}/virtualMachineScaleSets/p/virtualMachines/0/reimage")), None);
         assert_eq!(Target::parse(&format!("{group}/virtualMachineScaleSets/p/start")), None, "of all instances");
+        assert_eq!(Target::parse(&format!("{group}/virtualMachines/v/extensions/e")), None);
         assert_eq!(Target::parse("/"), None);
     }
 }

@@ -8,7 +8,7 @@ use super::{RescueError, Way};
 use crate::{
     cloud::{Accepted, Powered},
     cluster::Node,
-    model::{InstanceId, NodeName},
+    model::{InstanceId, NodeName, UniformId},
     policy::{
         obligations::{AsFound, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
         takeover,
@@ -20,14 +20,16 @@ use crate::{
 /// A node that carries no claim.
 pub(super) async fn look(ports: Ports<'_>, node: &Node, allowed: bool) -> Result<Way, RescueError> {
     let nothing = |why: &str| Ok(Way::Nothing(format!("node {} carries no claim, {why}", node.name)));
-    let Ok(instance) = InstanceId::parse(&node.provider_id) else {
+    // That tool knows no other scale sets.
+    let Ok(uniform) = UniformId::parse(&node.provider_id) else {
         return nothing("and is no instance of a Uniform scale set");
     };
+    let instance = InstanceId::Uniform(uniform.clone());
     let Some(machine) = ports.cloud.power(&instance).await.map_err(StepError::from)? else {
         return nothing("and its machine does not exist");
     };
     let powered = Powered { id: instance.clone(), power: machine.state };
-    let found = takeover::machines(&instance.scale_set(), slice::from_ref(node), slice::from_ref(&powered));
+    let found = takeover::machines(&uniform.scale_set(), slice::from_ref(node), slice::from_ref(&powered));
     let Some(finding) = found.into_iter().next() else {
         return nothing("and the Python tool (kamino) has left nothing on it");
     };
