@@ -28,7 +28,8 @@ const NODE: &str = "rescued";
 async fn donor_left_behind(site: &Site, admin: &Client) -> Claim {
     let set = site.scale_set();
     let names = ["neighbour", "0"];
-    let instance = UniformId::new(set.subscription(), set.resource_group(), &names).expect("an id");
+    let instance =
+        UniformId::new(set.subscription(), set.resource_group(), &names).map(InstanceId::Uniform).expect("an id");
     let held = [(SCALE_DOWN_DISABLED, "true"), (DO_NOT_DISRUPT, "true")];
     let node = TestNode {
         provider_id: format!("azure://{instance}"),
