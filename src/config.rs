@@ -577,10 +577,7 @@ pools:
             ("azure: { credential: workload-identity }", "azure.tenant"),
             ("azure: { credential: password }", "password"),
             (&POOL.replace("kubeadm", "talos"), "pools[0].profile is \"talos\""),
-            (
-                &POOL.replace("profile: kubeadm", "profile: kubeadm\n  capture: stop"),
-                "pools[0].capture is stop: its cleaner",
-            ),
+            (&POOL.replace("profile: kubeadm", "profile: kubeadm\n  capture: both"), "unknown variant `both`"),
             (&POOL.replace("virtualMachineScaleSets", "disks"), "pools[0].scaleSet"),
             (&format!("{POOL}  keep: 1\n"), "pools[0].keep is 1: expected 2 to 1000"),
             (&format!("{POOL}  storage: Fast\n"), "pools[0].storage is \"Fast\""),

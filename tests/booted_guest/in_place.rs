@@ -1,9 +1,6 @@
 //! A donor that is cleaned from inside (`capture: stop`): by our container on the donor itself, as the product makes it.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant as Wall},
-};
+use std::{process::Command, time::Duration};
 
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use kamino_wf::{
@@ -17,6 +14,7 @@ use kamino_wf::{
 };
 use kube::Api;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     guest::Disk,
@@ -97,7 +95,7 @@ impl Place {
 
     /// Waits until the cleaner has left its proof, or its pod has failed without.
     pub(crate) async fn ended(&self, want: &DonorCleaning, machine: &Machine) -> Ended {
-        let began = Wall::now();
+        let began = Instant::now();
         loop {
             if let Some(text) = self.port.proof(&self.namespace, want.run).await.expect("a look") {
                 return Ended::Proved(serde_json::from_str(&text).expect("JSON"));

@@ -213,9 +213,9 @@ async fn becomes_somebody_new_whenever_the_power_goes(lab: &Lab, mut disk: Disk)
     for after in [100, 400, 1000, 3000] {
         let machine = lab.boot(identity, disk, lab.for_clones()).await;
         tokio::time::sleep(Duration::from_millis(after)).await;
-        let begun = !machine.path(RECORD).exists();
+        let done = !machine.path(RECORD).exists();
         disk = pull_the_cord(lab, machine).await;
-        since(began, &format!("the power went {after} ms after its start; somebody new by then: {begun}"));
+        since(began, &format!("the power went {after} ms after its start; somebody new by then: {done}"));
     }
     let machine = lab.joined(lab.boot(identity, disk, lab.for_clones()).await).await.machine;
     assert!(machine.path(FORMER).exists() && !machine.path(RECORD).exists());

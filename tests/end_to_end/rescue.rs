@@ -5,7 +5,7 @@ use kamino_wf::{
     clock::{Clock, SystemClock},
     cloud::{Instance, Power, Provisioning},
     cluster::Cluster as _,
-    model::{NodeName, UniformId},
+    model::{InstanceId, NodeName, UniformId},
     permissions::{KUBERNETES, STOP},
     policy::obligations::{AsFound, CLAIM, CLAIM_VERSION, Claim, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
     sim::Machine,

@@ -25,7 +25,7 @@ use crate::clean::report::Report;
 use crate::clean::verify;
 
 const UNIT: &str = "kamino-wf-guard.service";
-/// Where programs have the label that SELinux lets systemd start.
+/// Where programs have the label with which an enforcing system lets systemd start them.
 const PROGRAM: &str = "usr/local/sbin/kamino-wf-guard";
 /// Whose disk this is. The unit starts only where it is there.
 const RECORD: &str = "var/lib/kamino-wf/donor.json";

@@ -50,7 +50,7 @@ struct Luggage {
 pub(super) fn run(host_root: &Path, request: &DonorRequest) -> Result<Report, CleanError> {
     refuse_own_root(host_root)?;
     let folder = Path::new(FOLDER).join(format!("donor-{}", request.short_run()));
-    let luggage = Luggage::pack(server()?).map_err(CleanError::unprepared("read what the pod was given"))?;
+    let luggage = Luggage::pack(&server()?).map_err(CleanError::unprepared("read what the pod was given"))?;
     let place = ProofPlace::of(request, folder.join(KUBECONFIG)).ok_or_else(|| {
         let source = io::Error::other("expected NAMESPACE/NAME of a ConfigMap");
         CleanError::unprepared(format!("use --proof {:?}", request.proof))(source)
@@ -98,7 +98,7 @@ fn server() -> Result<String, CleanError> {
 }
 
 impl Luggage {
-    fn pack(server: String) -> io::Result<Self> {
+    fn pack(server: &str) -> io::Result<Self> {
         let read = |name: &str| {
             let path = Path::new(ACCOUNT).join(name);
             fs::read(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))

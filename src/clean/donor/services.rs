@@ -15,7 +15,7 @@ use crate::model::Profile;
 /// For a question to systemd.
 pub(super) const ANSWERS: Duration = Duration::from_secs(20);
 /// A service that does not end is killed by systemd after 90 s.
-const STOPS: Duration = Duration::from_secs(120);
+const STOPS: Duration = Duration::from_mins(2);
 /// For all containers together. Killed processes end at once, unless a disk holds them up.
 const CONTAINERS_END: Duration = Duration::from_mins(2);
 /// Nothing of these may write while and after the disk is cleaned; all that are there are running again at the next boot.

@@ -114,7 +114,7 @@ fn prepare(folder: &Path, request: &DonorRequest) -> Result<(), CleanError> {
 fn take_away(folder: &Path, request: &DonorRequest) -> Result<Report, CleanError> {
     let manifest = request.manifest();
     let mut report = Report::begin(&request.errand, &manifest);
-    report.root = "of the machine that ran the cleaner".to_owned();
+    "of the machine that ran the cleaner".clone_into(&mut report.root);
     let root = Root::see(folder)?;
     let (beneath, at) = (&root.beneath, root.mounted.at());
     report.kernels = kernels(beneath).map_err(CleanError::Path)?;
