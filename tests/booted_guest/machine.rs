@@ -135,6 +135,7 @@ impl Machine {
     pub(crate) fn diagnosis(&self) -> String {
         let mut words = format!("{}:\n", self.identity.name);
         let script = "systemctl --failed --no-legend --plain; systemctl list-jobs --no-legend; \
+                      journalctl --no-pager --boot --grep 'ordering cycle|kamino-wf'; \
                       tail -n 15 /var/log/cloud-init-output.log; journalctl --no-pager --lines=15 --unit=kubelet";
         let asked = self.command(&["timeout", "20", "/bin/sh", "-c", script]).output();
         let asked = asked.map(|Output { stdout, .. }| String::from_utf8_lossy(&stdout).into_owned());

@@ -119,16 +119,20 @@ impl Lab {
 
     /// Waits until a machine has done all that it does at its first boot, without a failure, and its node is ready.
     pub(crate) async fn joined(&self, machine: Machine) -> Joined {
+        self.joined_in_another_boot(machine, "").await
+    }
+
+    /// The same of one that has been here before: its node may say for a while what its kubelet said last in the boot before.
+    pub(crate) async fn joined_in_another_boot(&self, machine: Machine, before: &str) -> Joined {
         let began = Instant::now();
         let state = machine.settled().await;
         assert_eq!(state, "running", "a failed unit: {}", machine.diagnosis());
         let nodes: Api<Node> = Api::all(self.client().await);
         loop {
-            let node = nodes.get_opt(machine.identity.name).await.expect("the administrator may look");
-            if let Some(node) = node.filter(ready) {
+            let node = nodes.get_opt(machine.identity.name).await.expect("the administrator may look").filter(ready);
+            let info = node.as_ref().and_then(|node| node.status.as_ref()?.node_info.clone());
+            if let (Some(node), Some(info)) = (node, info.filter(|info| info.boot_id != before)) {
                 let uid = node.metadata.uid.clone().expect("a uid");
-                let info =
-                    node.status.clone().and_then(|it| it.node_info).expect("what the kubelet says of its machine");
                 return Joined { machine, uid, info, node: lasting(node) };
             }
             assert!(began.elapsed() < JOINS, "it does not become a node that is ready: {}", machine.diagnosis());

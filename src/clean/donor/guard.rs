@@ -34,8 +34,6 @@ const FORMER: &str = "var/lib/kamino-wf/cloned.json";
 const MACHINE_ID: &str = "etc/machine-id";
 /// A random UUID at each read.
 const NEW_ID: &str = "/proc/sys/kernel/random/uuid";
-/// Pid 1 has read the donor's name by now, and would have it announced to the network.
-const KERNEL_NAME: &str = "/proc/sys/kernel/hostname";
 const VERSION: u32 = 1;
 
 const UNIT_TEXT: &str = "# Written by kamino-wf when it cleaned this node's disk. Does nothing on that node itself.
@@ -151,7 +149,9 @@ fn become_somebody_new(at: &Path, record: &Record) -> Result<(), CleanError> {
     // An empty one would stay empty: pid 1 looks before anything can run.
     let id = fs::read_to_string(NEW_ID).map_err(failed("ask the kernel for a new id"))?.replace('-', "");
     fs::write(at.join(MACHINE_ID), id).map_err(failed("write a new machine id"))?;
-    fs::write(KERNEL_NAME, "localhost").map_err(failed("take the donor's name from the kernel"))?;
+    // Pid 1 has read the donor's name by now, and would have it announced to the network.
+    let renamed = rustix::system::sethostname(b"localhost").map_err(io::Error::from);
+    renamed.map_err(failed("take the donor's name from the kernel"))?;
     put(&at.join(FORMER), 0o600, &mut serde_json::to_vec(record).unwrap_or_default().as_slice())
         .map_err(failed("record what this disk was"))?;
     let sync = || -> io::Result<()> { Ok(syncfs(File::open(at)?)?) };
