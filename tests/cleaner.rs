@@ -49,33 +49,6 @@ fn an_aks_engine_disk_holds_nothing_planted_afterwards_but_the_pools_credentials
     holds_nothing_afterwards(&disk, "aks-engine", &words, &kept);
 }
 
-/// As where the pod runs on the node whose disk it is: the kernel mounts no second xfs of the same UUID unless told to.
-#[test]
-fn an_xfs_disk_is_cleaned_while_the_one_that_it_was_copied_from_is_mounted() {
-    let Some(lab) = Lab::new() else { return };
-    let base = lab.base(Form::Bare, "base.img");
-    let live = Disk { image: lab.path().join("live.img"), form: Form::Bare };
-    run(Command::new("truncate").args(["--size", "3G"]).arg(&live.image));
-    run(Command::new("mkfs.xfs").arg("-q").arg(&live.image));
-    let (from, mount) = (base.mount("ro"), live.mount("rw"));
-    run(Command::new("cp").arg("--archive").arg(from.path().join(".")).arg(mount.path()));
-    // What a node has had for long is in its place, and not in the log only.
-    drop((from, mount));
-    let mount = live.mount("rw");
-    let words = plant_mounted(&mount, "kubeadm");
-    run(Command::new("sync").arg("-f").arg(mount.path()));
-    let disk = live.copy_as("snapshot.img");
-    let before = disk.planted();
-    assert!(words.iter().all(|word| before.contains_key(word)), "control: found {before:?}");
-
-    let cleaned = guest::clean(&disk.image, "kubeadm");
-    assert_clean(&cleaned, &disk);
-    assert_eq!((&cleaned.report["discard"], &cleaned.report["root"]), (&"honoured".into(), &"bare xfs".into()));
-    assert_eq!(disk.planted(), BTreeMap::new(), "readable in the raw disk");
-    let sums = |root: &Path| text(&run(Command::new("sha256sum").args(KEPT).current_dir(root)));
-    assert_eq!(sums(disk.mount("ro,nouuid").path()), sums(mount.path()));
-}
-
 fn holds_nothing_afterwards(disk: &Disk, profile: &str, words: &[String], kept: &[&str]) {
     let before = disk.planted();
     for word in words {

@@ -88,7 +88,7 @@ fn cleaning(request: &CleanRequest) -> Result<Report, CleanError> {
     let mounting = || CleanError::unprepared(format!("mount {} of {}", root.name(), disk.path().display()));
     let source = disk.source(&root, &bench).map_err(mounting())?;
     // The journal is replayed here. What it held may change what was seen before, so all is looked at again.
-    let mounted = bench.mount(source.node(), root.kind, false).map_err(mounting())?;
+    let mounted = bench.mount_ext4(source.node(), false).map_err(mounting())?;
     let copy = Beneath::new(mounted.at()).map_err(mounting())?;
     node::refuse_unknown(&copy, disk.path())?;
     packages::refuse_halfway(&copy)?;

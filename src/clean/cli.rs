@@ -24,7 +24,7 @@ use crate::model::Profile;
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["device", "host_root", "as_unit", "guard"])))]
 pub struct CleanArgs {
-    /// Where the copy is attached: a whole disk with a GPT, or a bare file system (ext4 or xfs).
+    /// Where the copy is attached: a whole disk with a GPT, or a bare ext4 file system.
     #[arg(long, value_name = "PATH", requires = "errand")]
     device: Option<PathBuf>,
     /// Where the root of the node is mounted: never this program's own root.

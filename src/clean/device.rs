@@ -100,7 +100,7 @@ impl Disk {
         Ok(None)
     }
 
-    /// The one file system that is the root of a node. Nothing is written: each is looked at through a read-only device.
+    /// The one ext4 file system that is the root of a node. Nothing is written: each is looked at through a read-only device.
     pub(super) fn find_root(&self, bench: &Workbench) -> Result<Candidate, CleanError> {
         let read = CleanError::unprepared(format!("read {}", self.path.display()));
         let unknown = |found: String| CleanError::UnknownLayout { device: self.path.clone(), found };
@@ -127,7 +127,7 @@ impl Disk {
         let look = || CleanError::unprepared(format!("look at {} of {}", candidate.name(), self.path.display()));
         let device =
             LoopDevice::attach(&self.file, candidate.offset, candidate.size, true, bench.path()).map_err(look())?;
-        let mounted = bench.mount(device.node(), candidate.kind, true).map_err(look())?;
+        let mounted = bench.mount_ext4(device.node(), true).map_err(look())?;
         let copy = Beneath::new(mounted.at()).map_err(look())?;
         let missing = node::missing(&copy).map_err(CleanError::Unreadable)?;
         // While the journal holds part of the truth, only what changes rarely can be judged; the rest is looked at after the replay.

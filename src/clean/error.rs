@@ -48,7 +48,7 @@ pub enum CleanError {
     },
     /// The disk is arranged in a way that no profile covers.
     #[error(
-        "find one ext4 or xfs root on {device:?}: {found}; clean disks with a GPT or a bare file system, all in one root"
+        "find one ext4 root on {device:?}: {found}; clean disks with a GPT or a bare ext4 file system, all in one root"
     )]
     UnknownLayout {
         /// As given.

@@ -1,4 +1,4 @@
-//! Where the file systems of a disk are, read from its bytes: a GPT, or a bare file system.
+//! Where the file systems of a disk are, read from its bytes: a GPT, or a bare ext4 file system.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt;
 /// A GPT of a node has a handful of entries; the header may claim any number.
 const ENTRIES_MAX: u32 = 256;
 const EXT4_MAGIC: u16 = 0xEF53;
-const XFS_MAGIC: &[u8; 4] = b"XFSB";
 /// `s_state`: the kernel has met an error in this file system.
 const EXT4_ERRORS: u16 = 0x2;
 /// `s_feature_incompat`: extents, which tell ext4 from its forerunners.
@@ -15,42 +14,24 @@ const EXT4_EXTENTS: u32 = 0x40;
 /// `s_feature_incompat`: the journal is not empty.
 const EXT4_RECOVER: u32 = 0x4;
 
-/// File systems that a node's root can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Ext4,
-    Xfs,
-}
-
-impl Kind {
-    /// As `mount(2)` takes it.
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ext4 => "ext4",
-            Self::Xfs => "xfs",
-        }
-    }
-}
-
 /// What the superblock says of the last time that the file system was mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Unmounted in order.
     Settled,
-    /// Snapshotted while in use, or perhaps: what the journal holds is still to be written to its places.
+    /// Snapshotted while in use: what the journal holds is still to be written to its places.
     NeedsReplay,
     /// The kernel met errors in it.
     HasErrors,
 }
 
-/// A file system on the disk.
+/// An ext4 file system on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
     /// Number of its partition, none on a bare disk.
     pub(super) partition: Option<u32>,
     pub(super) offset: u64,
     pub(super) size: u64,
-    pub(super) kind: Kind,
     pub(super) state: State,
 }
 
@@ -58,42 +39,28 @@ impl Candidate {
     pub(super) fn name(&self) -> String {
         match self.partition {
             Some(number) => format!("gpt partition {number}"),
-            None => format!("bare {}", self.kind.as_str()),
+            None => "bare ext4".to_owned(),
         }
     }
 }
 
-/// All file systems of a disk that can be a node's root, or in words what is there instead.
+/// All ext4 file systems of a disk, or in words what is there instead.
 pub(super) fn candidates(disk: &File, size: u64) -> io::Result<Result<Vec<Candidate>, String>> {
-    if let Some((kind, state)) = file_system(disk, 0)? {
-        return Ok(Ok(vec![Candidate { partition: None, offset: 0, size, kind, state }]));
+    if let Some(state) = ext4(disk, 0)? {
+        return Ok(Ok(vec![Candidate { partition: None, offset: 0, size, state }]));
     }
     for sector in [512, 4096] {
         let Some(partitions) = gpt(disk, sector)? else { continue };
         let mut found = Vec::new();
         for (number, offset, length) in partitions {
             let fits = offset.checked_add(length).is_some_and(|end| end <= size);
-            if fits && let Some((kind, state)) = file_system(disk, offset)? {
-                found.push(Candidate { partition: Some(number), offset, size: length, kind, state });
+            if fits && let Some(state) = ext4(disk, offset)? {
+                found.push(Candidate { partition: Some(number), offset, size: length, state });
             }
         }
-        return Ok(if found.is_empty() {
-            Err("a GPT without any ext4 or xfs partition".to_owned())
-        } else {
-            Ok(found)
-        });
+        return Ok(if found.is_empty() { Err("a GPT without any ext4 partition".to_owned()) } else { Ok(found) });
     }
     Ok(Err(other(disk)?.to_owned()))
-}
-
-/// The file system that begins at an offset, and its state, if it is one that a node's root can be.
-fn file_system(disk: &File, offset: u64) -> io::Result<Option<(Kind, State)>> {
-    if let Some(state) = ext4(disk, offset)? {
-        return Ok(Some((Kind::Ext4, state)));
-    }
-    let begins = read::<4>(disk, offset)?.is_some_and(|start| start == *XFS_MAGIC);
-    // Whether its log is empty is not in its superblock.
-    Ok(begins.then_some((Kind::Xfs, State::NeedsReplay)))
 }
 
 /// The state of the ext4 file system that begins at an offset, if one does.
@@ -140,6 +107,7 @@ fn gpt(disk: &File, sector: u64) -> io::Result<Option<Vec<(u32, u64, u64)>>> {
 fn other(disk: &File) -> io::Result<&'static str> {
     let Some(start) = read::<1024>(disk, 0)? else { return Ok("less than 1 KiB of data") };
     Ok(match () {
+        () if start.starts_with(b"XFSB") => "an xfs file system",
         () if start.starts_with(b"LUKS") => "an encrypted disk",
         () if start[512..].starts_with(b"LABELONE") => "an LVM volume",
         () if start[512..].starts_with(b"EFI PART") => "a damaged GPT",
@@ -202,14 +170,9 @@ mod tests {
         let mut bytes = vec![0; 1 << 20];
         assert!(disk(&bytes).is_err());
         put_gpt(&mut bytes, 256, 511);
-        assert_eq!(disk(&bytes), Err("a GPT without any ext4 or xfs partition".to_owned()));
+        assert_eq!(disk(&bytes), Err("a GPT without any ext4 partition".to_owned()));
         put_ext4(&mut bytes, 256 * 512);
-        let (kind, state) = (Kind::Ext4, State::Settled);
-        let found = Candidate { partition: Some(1), offset: 256 * 512, size: 256 * 512, kind, state };
-        assert_eq!(disk(&bytes), Ok(vec![found.clone()]));
-        bytes[256 * 512 + 1024..256 * 512 + 2048].fill(0);
-        bytes[256 * 512..256 * 512 + 4].copy_from_slice(XFS_MAGIC);
-        let found = Candidate { kind: Kind::Xfs, state: State::NeedsReplay, ..found };
+        let found = Candidate { partition: Some(1), offset: 256 * 512, size: 256 * 512, state: State::Settled };
         assert_eq!(disk(&bytes), Ok(vec![found]));
         put_ext4(&mut bytes, 0);
         assert_eq!(disk(&bytes).map(|found| found[0].partition), Ok(None));

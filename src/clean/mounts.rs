@@ -10,7 +10,6 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
 use rustix::thread::UnshareFlags;
 
-use super::layout::Kind;
 use super::patience::Patience;
 
 /// Mounted by every container runtime, for shared memory.
@@ -58,24 +57,21 @@ impl Workbench {
         &self.at
     }
 
-    /// Mounts a file system of the copy. Its own idea of what to do about errors is overruled: it might be to panic this machine.
-    pub(super) fn mount(&self, source: &Path, kind: Kind, read_only: bool) -> io::Result<Mounted> {
+    /// Mounts an ext4 file system. Its own idea of what to do about errors is overruled: it might be to panic this machine.
+    pub(super) fn mount_ext4(&self, source: &Path, read_only: bool) -> io::Result<Mounted> {
         let at = self.at.join("copy");
         match fs::create_dir(&at) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        // Without a replay of the journal: a first look must not write. The node itself may be this machine, and its root be mounted
-        // under the same UUID.
-        let options = match (kind, read_only) {
-            (Kind::Ext4, true) => c"noload,errors=continue",
-            (Kind::Ext4, false) => c"errors=remount-ro",
-            (Kind::Xfs, true) => c"norecovery,nouuid",
-            (Kind::Xfs, false) => c"nouuid",
+        let (flags, options) = if read_only {
+            // Without a replay of the journal: a first look must not write.
+            (MountFlags::RDONLY, c"noload,errors=continue")
+        } else {
+            (MountFlags::empty(), c"errors=remount-ro")
         };
-        let flags = if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
         let flags = flags | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
-        mount(source, &at, kind.as_str(), flags, options)?;
+        mount(source, &at, "ext4", flags, options)?;
         Ok(Mounted { at: Some(at) })
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FsWord, Mode, OFlags, StatVfs, fstat, fstatfs, fstatvfs, major, minor, open, syncfs};
+use rustix::fs::{Mode, OFlags, StatVfs, fstat, fstatvfs, major, minor, open, syncfs};
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
@@ -14,8 +14,6 @@ use super::canary::{Canary, RawDisk};
 use super::report::Discard;
 
 const FITRIM: Opcode = opcode::read_write::<TrimRange>(b'X', 121);
-/// `EXT4_SUPER_MAGIC`
-pub(super) const EXT4: FsWord = 0xEF53;
 /// Of the zeros written at once.
 const CHUNK: usize = 1 << 20;
 /// Each takes what the one before could not: two or three do.
@@ -79,12 +77,7 @@ fn fitrim(root: &OwnedFd) -> Result<u64, Errno> {
 
 /// Files without names take all free blocks. If we are killed, the kernel frees them when the disk is mounted next.
 fn fill_with_zeros(root: &OwnedFd) -> io::Result<()> {
-    // ext4 holds some blocks back even from root, and they hold old data like any others. Of other file systems some are out of reach.
-    if fstatfs(root)?.f_type != EXT4 {
-        let text =
-            "the disk takes no discard, and only on ext4 can all free blocks be overwritten; use a disk that does";
-        return Err(io::Error::other(text));
-    }
+    // ext4 holds some blocks back even from root, and they hold old data like any others.
     let held_back = device_folder(root)?.canonicalize()?;
     let name = held_back.file_name().unwrap_or_default();
     let held_back = Path::new("/sys/fs/ext4").join(name).join("reserved_clusters");
