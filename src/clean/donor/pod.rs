@@ -145,7 +145,8 @@ fn start(unit: &str, folder: &Path) -> Result<(), CleanError> {
     let mut command = plain("systemd-run");
     command.args(["--quiet", "--collect", "--unit", unit, "--description", "kamino-wf cleans this node's disk"]);
     command.arg(folder.join("kamino-wf")).args(["clean", "--as-unit"]).arg(folder);
-    let output = bounded(&mut command, &Patience::for_at_most(ANSWERS)).map_err(CleanError::unprepared(asked()))?;
+    // Without an answer it may have been started: that is no refusal.
+    let output = bounded(&mut command, &Patience::for_at_most(ANSWERS)).map_err(CleanError::part_way(asked()))?;
     if output.status.success() {
         return Ok(());
     }
@@ -157,14 +158,15 @@ fn start(unit: &str, folder: &Path) -> Result<(), CleanError> {
 fn wait(unit: &str, folder: &Path) -> Result<Report, CleanError> {
     let patience = Patience::for_at_most(ENDS);
     loop {
-        let state = property(unit, "ActiveState", &Patience::for_at_most(ANSWERS))?;
+        // No answer says nothing of the unit: it is looked at again.
+        let state = property(unit, "ActiveState", &Patience::for_at_most(ANSWERS)).ok();
         // Looked for after the state: a unit that ended has left it before.
         if let Ok(text) = fs::read(folder.join(REPORT)) {
             return serde_json::from_slice(&text).map_err(|error| {
                 CleanError::part_way(format!("read {}", folder.join(REPORT).display()))(error.into())
             });
         }
-        if matches!(state.as_str(), "inactive" | "failed") {
+        if matches!(state.as_deref(), Some("inactive" | "failed")) {
             return Err(CleanError::Machine { what: format!("{unit} ended and left no report") });
         }
         if !patience.wait_long() {

@@ -24,11 +24,17 @@ use crate::clean::{node, packages, runtime, trim, verify};
 
 pub(super) fn run(folder: &Path, send: SendProof<'_>) -> Result<Report, CleanError> {
     let order = read_order(folder).map_err(CleanError::unprepared(format!("read {}", folder.join(ORDER).display())))?;
-    let outcome = cleaning(folder, &order.request);
-    let report = match &outcome {
+    let looked = look(folder, &order.request);
+    let begun = looked.is_ok();
+    let outcome = looked.and_then(|()| clean(folder, &order.request));
+    let mut report = match &outcome {
         Ok(report) => report.clone(),
         Err(error) => Report::of_failure(&order.request.errand, &order.request.manifest(), error),
     };
+    // The same errors leave the machine as it was only before its services were stopped.
+    if begun && report.verdict == Verdict::Refused {
+        report.verdict = Verdict::Failed;
+    }
     // A refusal is the pod's to tell: all of this machine goes on as it was.
     if report.verdict != Verdict::Refused {
         let words = proof::words(&order.request, &report);
@@ -52,11 +58,16 @@ fn write_report(folder: &Path, report: &Report) -> io::Result<()> {
     fs::rename(draft, folder.join(REPORT))
 }
 
-fn cleaning(folder: &Path, request: &DonorRequest) -> Result<Report, CleanError> {
-    let began = Patience::for_at_most(Duration::MAX);
+/// What may refuse, and then the guard.
+fn look(folder: &Path, request: &DonorRequest) -> Result<(), CleanError> {
     machine::refuse_another(request)?;
     machine::refuse_unfit(request.errand.profile)?;
-    apart(|| prepare(folder, request))?;
+    apart(|| prepare(folder, request))
+}
+
+/// From here on the kubelet of this boot does not come back.
+fn clean(folder: &Path, request: &DonorRequest) -> Result<Report, CleanError> {
+    let began = Patience::for_at_most(Duration::MAX);
     // In the mounts of the host, where the volumes are.
     stop_all(request.errand.profile)?;
     unmount_volumes()?;
@@ -99,7 +110,6 @@ impl Root {
     }
 }
 
-/// What may refuse, and then the guard.
 fn prepare(folder: &Path, request: &DonorRequest) -> Result<(), CleanError> {
     let root = Root::see(folder)?;
     node::refuse_unknown(&root.beneath, Path::new("/"))?;
