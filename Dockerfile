@@ -31,7 +31,7 @@ RUN cargo install --locked cargo-auditable@0.7.7
 WORKDIR /src
 COPY . .
 # Static, of the C library too; only for the target, as procedural macros can't be.
-ENV RUSTFLAGS="-C target-feature=+crt-static"
+ENV RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 RUN target="$(rustc --print host-tuple)" \
     && cargo auditable build --locked --profile image --no-default-features --bin kamino-wf --target "$target" \
     && install -D -m 0555 "target/$target/image/kamino-wf" /image/kamino-wf \

@@ -12,7 +12,7 @@ mod stop;
 
 pub use drain::{DRAIN, FORCED_DRAIN};
 pub use render::{Installation, Places, azure_roles, document, kubernetes_roles};
-pub use stop::{CLEANER, PROOFS, STOP, STOP_AZURE};
+pub use stop::{CLEANER, EVENTS, PROOFS, STOP, STOP_AZURE};
 
 /// What a right is for. Each part has roles of its own, so that nobody gives what is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub enum ClusterScope {
     Cleaning,
     /// In the controller's own namespace.
     Own,
+    /// In `default`, where events of what belongs to no namespace are kept.
+    Default,
 }
 
 /// One verb on one resource of the API server.

@@ -167,6 +167,7 @@ async fn each_kubernetes_right_that_is_missing_is_named_alone() {
             ClusterScope::NodeLeases => "namespace kube-node-lease",
             ClusterScope::Cleaning => &installed.at.clean_namespace,
             ClusterScope::Own => &installed.at.namespace,
+            ClusterScope::Default => "namespace default",
         };
         let seen = &wrong[0].seen;
         assert!(seen.starts_with(&format!("may not {} {}", missing.verb, missing.resource)), "{missing:?}: {seen}");

@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Steps of the design that no plan has yet.
 const TO_COME: [&str; 1] = ["CanaryNode"];
 /// What is no step and needs rights all the same.
-const NO_STEPS: [&str; 5] = ["the daemon", "the janitor", "images", "status", "rescue"];
+const NO_STEPS: [&str; 6] = ["the daemon", "the engine", "the janitor", "images", "status", "rescue"];
 
 #[test]
 fn rights_are_for_steps_that_there_are() {

@@ -10,6 +10,6 @@ pub use error::ClusterError;
 pub use pods::{Budget, Controller, Eviction, Pod, PodLife, PodRef, Requirement, Selector};
 pub use port::{
     CleaningPod, CleaningSpec, CleaningView, Cluster, DonorCleaning, Lease, LeaseClaim, Leftover, Node, NodeChange,
-    Owned, PodPhase, Remains,
+    NodeNote, Owned, PodPhase, Remains,
 };
 pub use rival::Rival;

@@ -123,6 +123,25 @@ pub struct NodeChange {
     pub annotations: BTreeMap<String, Option<String>>,
 }
 
+/// What is told on a node, as an Event of it: `kubectl describe node` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeNote {
+    /// The node's name.
+    pub node: NodeName,
+    /// Its uid.
+    pub node_uid: String,
+    /// The run.
+    pub run: RunId,
+    /// In one word, as in `SwitchedOff`. Each is told once a run.
+    pub reason: &'static str,
+    /// In words.
+    pub words: String,
+    /// Somebody should look.
+    pub warning: bool,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
 /// Whose an object is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owned {
@@ -257,6 +276,8 @@ pub trait Cluster: Send + Sync {
 
     /// Changes a node's cordon and annotations, in one write over the version that was seen.
     async fn change_node(&self, want: &NodeChange) -> Result<(), ClusterError>;
+    /// Tells something on a node. Told before is no error.
+    async fn tell(&self, note: &NodeNote) -> Result<(), ClusterError>;
     /// Makes the pod that cleans a donor's disk from the donor itself.
     async fn create_donor_pod(&self, want: &DonorCleaning) -> Result<(), ClusterError>;
     /// What a donor's cleaner has left as proof, once its kubelet and runtime were down.

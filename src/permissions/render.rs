@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{AzureRight, AzureScope, ClusterRight, ClusterScope, Part, in_azure, in_kubernetes};
+use super::{AzureRight, AzureScope, ClusterRight, ClusterScope, EVENTS, Part, in_azure, in_kubernetes};
 
 /// Where and as whom kamino-wf runs in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,13 +33,14 @@ impl Installation {
             ClusterScope::NodeLeases => Some("kube-node-lease"),
             ClusterScope::Cleaning => Some(&self.clean_namespace),
             ClusterScope::Own => Some(&self.namespace),
+            ClusterScope::Default => Some(EVENTS),
         }
     }
 }
 
 const PARTS: [Part; 3] = [Part::Every, Part::Stop, Part::ForcedDrain];
-const SCOPES: [ClusterScope; 4] =
-    [ClusterScope::Cluster, ClusterScope::NodeLeases, ClusterScope::Cleaning, ClusterScope::Own];
+const SCOPES: [ClusterScope; 5] =
+    [ClusterScope::Cluster, ClusterScope::NodeLeases, ClusterScope::Cleaning, ClusterScope::Own, ClusterScope::Default];
 
 /// Roles and their bindings to the controller's service account, ready to be applied. `rights` are [`super::KUBERNETES`] and
 /// the others, or less.
@@ -256,6 +257,7 @@ fn cluster_row(right: &ClusterRight) -> String {
         ClusterScope::NodeLeases => "`kube-node-lease`",
         ClusterScope::Cleaning => "the cleaning namespace",
         ClusterScope::Own => "the controller's own namespace",
+        ClusterScope::Default => "`default`",
     };
     let group = if right.group.is_empty() { String::new() } else { format!(".{}", right.group) };
     let names = if right.names.is_empty() { String::new() } else { format!(" (only {})", right.names.join(", ")) };

@@ -11,6 +11,9 @@ pub const PROOFS: &str = "kamino-wf-proofs";
 /// The `ServiceAccount` of cleaning pods on donors: may patch that `ConfigMap`, and nothing else.
 pub const CLEANER: &str = "kamino-wf-cleaner";
 
+/// The namespace that takes events of nodes.
+pub const EVENTS: &str = "default";
+
 const fn stop(
     (resource, verb): (&'static str, &'static str),
     scope: ClusterScope,
@@ -46,6 +49,12 @@ pub const STOP: &[ClusterRight] = &[
             "take the proof away when it has been read, or the run went back",
         )
     },
+    stop(
+        ("events", "create"),
+        ClusterScope::Default,
+        &["the engine", "rescue"],
+        "say on the donor's node what happens to it, for whoever asks `kubectl describe node`; without it all goes on, untold",
+    ),
 ];
 
 const fn power(action: &'static str, steps: &'static [&'static str], why: &'static str) -> AzureRight {
@@ -87,7 +96,9 @@ mod tests {
         for right in STOP {
             assert_eq!(right.part, Part::Stop, "{right:?}");
             let node = (right.resource, right.verb) == ("nodes", "patch");
-            assert!(node || (right.resource, right.names) == ("configmaps", [PROOFS].as_slice()), "{right:?}");
+            let event = (right.resource, right.verb) == ("events", "create");
+            let proof = (right.resource, right.names) == ("configmaps", [PROOFS].as_slice());
+            assert!(node || event || proof, "{right:?}");
         }
         for right in STOP_AZURE {
             let verbs = ["powerOff", "start", "restart"];

@@ -15,7 +15,7 @@ use crate::{
     cloud::Power,
     cluster::{
         self, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Eviction, Lease,
-        LeaseClaim, Leftover, Node, NodeChange, Owned, PodPhase, PodRef, Remains, Rival,
+        LeaseClaim, Leftover, Node, NodeChange, NodeNote, Owned, PodPhase, PodRef, Remains, Rival,
     },
     model::{NodeName, RunId},
     policy::obligations::CLAIM,
@@ -372,6 +372,18 @@ impl Cluster for SimCluster {
                     Some(value) => drop(node.annotations.insert(name.clone(), value.clone())),
                     None => drop(node.annotations.remove(name)),
                 }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn tell(&self, note: &NodeNote) -> Result<(), ClusterError> {
+        // As quick as it is: what is told decides nothing, and takes no part in chance.
+        self.taking(Some(Duration::from_millis(5)), "tell", note.node.as_str(), false, |world| {
+            let told = world.node_notes.iter().any(|it| (it.run, it.reason) == (note.run, note.reason));
+            if !told {
+                world.node_notes.push(note.clone());
             }
             Ok(())
         })

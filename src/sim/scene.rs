@@ -156,6 +156,7 @@ impl Scene {
             gone_snapshots: Vec::new(),
             deleted: Vec::new(),
             trespasses: Vec::new(),
+            node_notes: Vec::new(),
             harm: Vec::new(),
             log: Vec::new(),
             exercised: BTreeMap::new(),

@@ -24,7 +24,7 @@ use crate::{
         Autoscale, Bucket, Definition, Disk, DiskState, Gallery, ImageRef, Instance, Machine, Operation, Orchestration,
         Power, Provisioning, Replication, Snapshot, Version,
     },
-    cluster::{CleaningSpec, Lease, Node, PodPhase, Rival},
+    cluster::{CleaningSpec, Lease, Node, NodeNote, PodPhase, Rival},
     model::{InstanceId, RunId, ScaleSetId},
 };
 
@@ -253,6 +253,8 @@ pub struct World {
     pub deleted: Vec<(Kind, String, Option<RunId>)>,
     /// Writes to what is not ours: each is a violation.
     pub trespasses: Vec<String>,
+    /// What was told on nodes, oldest first.
+    pub node_notes: Vec<NodeNote>,
     /// What a node suffered, by the invariant that it broke.
     pub harm: Vec<(&'static str, String)>,
     /// What happened, a line each.

@@ -34,6 +34,10 @@ impl Effect for CleanDisk {
     const NAME: &'static str = "CleanDisk";
     /// Pulling the image takes a minute, cleaning seconds to minutes.
     const DEADLINE: Duration = Duration::from_mins(15);
+    const TELLS: Option<(&'static str, &'static str)> = Some((
+        "DiskCleaned",
+        "kubelet and containers are stopped and the disk is cleaned; the machine has to boot to be a node again",
+    ));
     type Input = DonorCleaning;
     type Output = Proved;
 

@@ -75,6 +75,7 @@ impl Effect for DrainNode {
     const NAME: &'static str = "DrainNode";
     /// The longest that settings may ask for, and a bit: the drain's own deadline counts from the cordon.
     const DEADLINE: Duration = Duration::from_mins(65);
+    const TELLS: Option<(&'static str, &'static str)> = Some(("Drained", "its pods were evicted"));
     type Input = Input;
     type Output = Drained;
 

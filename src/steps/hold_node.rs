@@ -40,6 +40,8 @@ impl Effect for HoldNode {
     const NAME: &'static str = "HoldNode";
     const DEADLINE: Duration = Duration::from_mins(5);
     const OWES: &'static [Duty] = &Duty::ALL;
+    const TELLS: Option<(&'static str, &'static str)> =
+        Some(("TakenOutOfService", "cordoned and held, to make a node image of its disk"));
     type Input = Input;
     type Output = ();
 

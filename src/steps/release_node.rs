@@ -83,6 +83,8 @@ impl Effect for ReleaseNode {
     /// A request of the step that was interrupted may still arrive for so long.
     const SETTLES: Duration = Duration::from_mins(1);
     const PAYS: &'static [Duty] = &[Duty::NodeReady, Duty::CordonAsFound, Duty::HoldAsFound, Duty::CleanPodGone];
+    const TELLS: Option<(&'static str, &'static str)> =
+        Some(("BackInService", "the node is back; cordon and annotations are as they were found"));
     type Input = Input;
     type Output = Released;
 

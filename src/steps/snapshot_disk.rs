@@ -58,6 +58,8 @@ impl Effect for SnapshotDisk {
     const NAME: &'static str = "SnapshotDisk";
     const DEADLINE: Duration = Duration::from_hours(1);
     const SETTLES: Duration = Duration::from_mins(1);
+    const TELLS: Option<(&'static str, &'static str)> =
+        Some(("DiskSnapshotted", "the snapshot is there; next the machine is started"));
     type Input = Input;
     type Output = Snapshotted;
 

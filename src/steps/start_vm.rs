@@ -69,6 +69,8 @@ impl Effect for StartVm {
     /// A machine that boots is called running long before its kubelet says so in a new boot: it is not restarted meanwhile.
     const TAKES: Duration = Duration::from_mins(10);
     const PAYS: &'static [Duty] = &[Duty::VmRunning];
+    const TELLS: Option<(&'static str, &'static str)> =
+        Some(("SwitchedOn", "the machine runs again; its kubelet is waited for"));
     type Input = Input;
     type Output = Started;
 

@@ -35,6 +35,8 @@ impl Effect for StopVm {
     const DEADLINE: Duration = Duration::from_mins(20);
     /// An instance view is a cache of some seconds.
     const SETTLES: Duration = Duration::from_secs(30);
+    const TELLS: Option<(&'static str, &'static str)> =
+        Some(("SwitchedOff", "the machine is off while a snapshot of its disk is taken"));
     type Input = Input;
     type Output = ();
 

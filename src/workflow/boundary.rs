@@ -133,7 +133,7 @@ impl Turn<'_> {
     /// Records an event unless a person has spoken since this turn began: then the next turn sees what they said.
     async fn record_unmoved(&self, event: Event) -> Result<Next, EngineError> {
         let mut stored = self.cell.inner.lock().await;
-        if stored.run == *self.run {
+        if *stored.run == *self.run {
             self.engine.record_in(&mut stored, self.cell, vec![event]).await?;
         }
         Ok(Next::Now)

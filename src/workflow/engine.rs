@@ -91,7 +91,7 @@ pub(super) struct Cell {
 impl Cell {
     pub(super) fn new(run: Run, revision: Revision) -> Arc<Self> {
         Arc::new(Self {
-            inner: tokio::sync::Mutex::new(Stored { run, revision }),
+            inner: tokio::sync::Mutex::new(Stored { run: Arc::new(run), revision }),
             looks: AtomicU32::new(0),
             note: Mutex::default(),
         })
@@ -107,7 +107,8 @@ impl Cell {
 }
 
 pub(super) struct Stored {
-    pub(super) run: Run,
+    /// Shared with whoever looks at it: what happens makes another one.
+    pub(super) run: Arc<Run>,
     pub(super) revision: Revision,
 }
 
@@ -356,11 +357,11 @@ impl Engine {
         events: Vec<Event>,
         facts: Vec<Fact>,
     ) -> Result<(), EngineError> {
-        let mut run = stored.run.clone();
+        let mut run = Arc::clone(&stored.run);
         let mut moments = Vec::new();
         for event in &events {
-            run.apply(event.clone())?;
-            moments.push(run.clone());
+            Arc::make_mut(&mut run).apply(event.clone())?;
+            moments.push(Arc::clone(&run));
         }
         stored.revision = self.commit(&run, stored.revision, &events, facts).await?;
         stored.run = run;

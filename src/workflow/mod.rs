@@ -33,6 +33,7 @@ mod shown;
 mod spec;
 mod step;
 mod summary;
+mod told;
 mod turn;
 mod words;
 

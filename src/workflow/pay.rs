@@ -48,7 +48,10 @@ impl Turn<'_> {
             // Somebody else's by now: nothing of it is ours to put right.
             Ok(Seen::Foreign(what)) => {
                 warn!(what, "not ours any more, left as it is");
-                self.record(vec![Event::Paid { at: self.now(), duties: any.pays().to_vec() }]).await
+                let paid = Event::Paid { at: self.now(), duties: any.pays().to_vec() };
+                // Nothing is told on a node that is not ours either.
+                self.engine.record(self.cell, vec![paid]).await?;
+                Ok(Next::Now)
             }
             Err(error) => self.could_not(&paying, error, overdue).await,
         }

@@ -251,7 +251,7 @@ impl Engine {
     ) -> Result<Rejected, EngineError> {
         Ok(match load(&self.journal, id).await? {
             Some((run, revision)) => {
-                let stored = Stored { run, revision };
+                let stored = Stored { run: Arc::new(run), revision };
                 let ended = || Rejected::Ended { run: id.short(), state: Summary::of(&stored.run).state };
                 stored.changed(expected).unwrap_or_else(ended)
             }

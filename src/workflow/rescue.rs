@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cloud::{Accepted, Power},
-    cluster::Node,
+    cluster::{Node, NodeNote},
     model::{Class, NodeName, RunId},
     policy::{
         obligations::{AsFound, CLAIM, Claim, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED, UnreadableClaim},
@@ -254,7 +254,22 @@ impl Hand<'_> {
             (self.say)(&format!("its proof stays in namespace {namespace}: {error}"));
         }
         let released = self.drive(&ReleaseNode, &release_node::Input::of_claim(claim, self.node)).await?;
-        Ok(if released.lost { Rescued::Lost } else { Rescued::Back })
+        if released.lost {
+            return Ok(Rescued::Lost);
+        }
+        let told = NodeNote {
+            node: self.node.clone(),
+            node_uid: claim.node_uid.clone(),
+            run: claim.run,
+            reason: "Rescued",
+            words: format!("a person has brought it back, without its run (kamino-wf run {run})"),
+            warning: false,
+            at: self.ports.clock.now(),
+        };
+        if let Err(error) = self.ports.cluster.tell(&told).await {
+            (self.say)(&format!("no event says so on the node: {error}"));
+        }
+        Ok(Rescued::Back)
     }
 
     /// Started, and seen so once more: an order to stop that was on its way has arrived by then.

@@ -509,15 +509,10 @@ impl Run {
         reason = "one table of what may follow on what; cut up it could not be checked by eye"
     )]
     pub fn apply(&mut self, event: Event) -> Result<(), IllegalEvent> {
-        let illegal = IllegalEvent {
-            run: self.id,
-            event: event.kind(),
-            state: serde_json::to_string(&self.state).unwrap_or_default(),
-        };
-        let at = event.at();
+        let (kind, at) = (event.kind(), event.at());
         let name = self.step_name().unwrap_or_default().to_owned();
         let last = self.plan.len();
-        let Some(position) = self.position().cloned() else { return Err(illegal) };
+        let Some(position) = self.position().cloned() else { return Err(self.illegal(kind)) };
 
         if let Event::CancelRequested { by, .. } | Event::AbandonRequested { by, .. } = &event {
             if matches!(event, Event::AbandonRequested { .. }) {
@@ -531,7 +526,7 @@ impl Run {
             return Ok(());
         }
         if !self.may_hear(&event) {
-            return Err(illegal);
+            return Err(self.illegal(kind));
         }
         // Nobody rests while a node is out of service because of us.
         let rests = matches!(
@@ -539,7 +534,7 @@ impl Run {
             Event::Parked { .. } | Event::Paused { .. } | Event::ApprovalAsked { .. } | Event::Ended { .. }
         );
         if self.debt.is_some() && rests {
-            return Err(illegal);
+            return Err(self.illegal(kind));
         }
 
         let asking = matches!(event, Event::Asking { .. }).then(|| name.clone());
@@ -662,7 +657,7 @@ impl Run {
                 self.state.clone()
             }
             (position @ Position::Forward { phase: Phase::Fresh, .. }, Event::Paused { .. }) => {
-                let Some(by) = self.pause.take() else { return Err(illegal) };
+                let Some(by) = self.pause.take() else { return Err(self.illegal(kind)) };
                 RunState::Paused { by, since: at, position }
             }
             (
@@ -718,12 +713,16 @@ impl Run {
                 | Event::Paused { .. }
                 | Event::ApprovalAsked { .. }
                 | Event::Ended { .. },
-            ) => return Err(illegal),
+            ) => return Err(self.illegal(kind)),
         };
         self.asked.extend(asking);
         self.state = next;
         self.moved = at;
         Ok(())
+    }
+
+    fn illegal(&self, event: &'static str) -> IllegalEvent {
+        IllegalEvent { run: self.id, event, state: serde_json::to_string(&self.state).unwrap_or_default() }
     }
 
     /// Who stands hears a person only, and an answer is for who has asked.

@@ -177,6 +177,8 @@ pub trait Effect: Send + Sync {
     const OWES: &'static [Duty] = &[];
     /// What is paid when this effect is seen. Such a step is carried out whatever happens, once it is owed.
     const PAYS: &'static [Duty] = &[];
+    /// What is told on the donor's node when this effect is seen while the node is out of service: a reason, and words.
+    const TELLS: Option<(&'static str, &'static str)> = None;
     /// Everything that the requests are built from: a second attempt asks for the very same thing.
     type Input: Serialize + DeserializeOwned + Send + Sync;
     /// What later steps need to know of it.
@@ -209,6 +211,8 @@ pub trait AnyStep: Send + Sync {
     fn owes(&self) -> &'static [Duty];
     /// See [`Effect::PAYS`].
     fn pays(&self) -> &'static [Duty];
+    /// See [`Effect::TELLS`].
+    fn tells(&self) -> Option<(&'static str, &'static str)>;
     /// A decision; `None` for an effect. The second value is a fact to remember.
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Option<Result<Decision, StepError>>;
     /// An effect's input.
@@ -268,6 +272,9 @@ impl<S: Decide> AnyStep for Decides<S> {
     fn pays(&self) -> &'static [Duty] {
         &[]
     }
+    fn tells(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
     async fn decide(&self, ports: Ports<'_>, context: Context<'_>) -> Option<Result<Decision, StepError>> {
         Some(match self.0.decide(ports, context).await {
             Ok(output) => encode(S::NAME, &output).map(|value| (value, self.0.remember(&output))),
@@ -310,6 +317,9 @@ impl<S: Effect> AnyStep for Affects<S> {
     }
     fn pays(&self) -> &'static [Duty] {
         S::PAYS
+    }
+    fn tells(&self) -> Option<(&'static str, &'static str)> {
+        S::TELLS
     }
     async fn decide(&self, _ports: Ports<'_>, _context: Context<'_>) -> Option<Result<Decision, StepError>> {
         None

@@ -15,6 +15,7 @@ use super::{
     plan::{OnFailure, Stage},
     run::{Event, Outcome, Phase, PlannedStep, Run},
     step::{AnyStep, Context, Seen, StepError, Undone},
+    told::note,
 };
 use crate::{
     cloud::OperationState,
@@ -59,7 +60,9 @@ impl Turn<'_> {
     }
 
     pub(super) async fn record(&self, events: Vec<Event>) -> Result<Next, EngineError> {
+        let notes = events.iter().filter_map(|event| note(self.run, event)).collect();
         self.engine.record(self.cell, events).await?;
+        self.engine.tell(notes).await;
         Ok(Next::Now)
     }
 

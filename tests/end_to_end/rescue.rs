@@ -1,6 +1,9 @@
 //! `rescue`: the binary without any store, with the rights of its own service account, on a node of a real API server.
 
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Event, Node},
+};
 use kamino_wf::{
     clock::{Clock, SystemClock},
     cloud::{Instance, Power, Provisioning},
@@ -12,7 +15,7 @@ use kamino_wf::{
 };
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
 
@@ -113,6 +116,11 @@ async fn a_node_comes_back_by_its_claim_alone() {
     let (rescued, ()) = tokio::join!(site.binary.run(&despite), comes_up(&site, &admin, &claim));
     rescued.assert(0, &["node rescued is back in service"]);
     assert!(!site.store.exists(), "no store was made");
+    let events = Api::<Event>::namespaced(admin.clone(), "default").list(&ListParams::default()).await.expect("a list");
+    let told = |it: &Event| {
+        it.involved_object.uid.as_deref() == Some(&claim.node_uid) && it.reason.as_deref() == Some("Rescued")
+    };
+    assert!(events.items.iter().any(told), "{:?}", events.items);
     let node = Api::<Node>::all(admin).get(NODE).await.expect("the node");
     let annotations = node.metadata.annotations.unwrap_or_default();
     assert!(!annotations.contains_key(CLAIM) && !annotations.contains_key(SCALE_DOWN_DISABLED), "{annotations:?}");

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Event, Node};
 use kamino_wf::{
     clock::{Clock, SystemClock},
-    cluster::{Cluster, ClusterError, NodeChange, PodRef, kubernetes::KubernetesCluster},
+    cluster::{Cluster, ClusterError, NodeChange, NodeNote, PodRef, kubernetes::KubernetesCluster},
     model::{Class, NodeName},
     permissions::{ClusterRight, DRAIN, FORCED_DRAIN, STOP},
 };
-use kube::Api;
+use kube::{Api, api::ListParams};
 
 use crate::support::{
     cluster::{TestCluster, shared},
@@ -31,6 +31,34 @@ async fn write_node(cluster: &TestCluster, port: &KubernetesCluster) -> Result<(
     }
 }
 
+/// Tells the same twice, and looks for it as `kubectl describe node` does.
+async fn tell_twice(cluster: &TestCluster, port: &KubernetesCluster) -> Result<(), ClusterError> {
+    let client = cluster.admin().await;
+    let node = Api::<Node>::all(client.clone()).get(NODE).await.expect("the node");
+    let (run, uid) = (SystemClock.new_run(), node.metadata.uid.expect("a uid"));
+    let told = NodeNote {
+        node: NodeName::parse(NODE).expect("a name"),
+        node_uid: uid.clone(),
+        run,
+        reason: "SwitchedOff",
+        words: "the machine is off".into(),
+        warning: false,
+        at: SystemClock.now(),
+    };
+    port.tell(&told).await?;
+    port.tell(&told).await?;
+    let of_node =
+        format!("involvedObject.kind=Node,involvedObject.uid={uid},involvedObject.name={NODE},source=kamino-wf");
+    let events: Api<Event> = Api::namespaced(client, "default");
+    let found = events.list(&ListParams::default().fields(&of_node)).await.expect("a list").items;
+    let ours: Vec<_> =
+        found.iter().filter(|it| it.metadata.name.as_ref().is_some_and(|it| it.contains(&run.short()))).collect();
+    let [event] = ours[..] else { panic!("{found:?}") };
+    let told = (event.reason.as_deref(), event.message.as_deref(), event.type_.as_deref());
+    assert_eq!(told, (Some("SwitchedOff"), Some("the machine is off"), Some("Normal")));
+    Ok(())
+}
+
 /// The one call that needs this right.
 async fn call(
     cluster: &TestCluster,
@@ -42,6 +70,7 @@ async fn call(
     let (space, run) = (&installed.at.clean_namespace, SystemClock.new_run());
     match (right.resource, right.verb) {
         ("nodes", "patch") => write_node(cluster, port).await,
+        ("events", "create") => tell_twice(cluster, port).await,
         ("configmaps", "get") => port.proof(space, run).await.map(drop),
         ("configmaps", "patch") => port.forget_proof(space, run).await,
         ("pods", "list") => port.pods_on(&NodeName::parse("nowhere").expect("a name")).await.map(drop),

@@ -195,6 +195,7 @@ async fn until_in_force(admin: &Client, user: &str, right: &ClusterRight, at: &I
         ClusterScope::NodeLeases => "kube-node-lease",
         ClusterScope::Cleaning => &at.clean_namespace,
         ClusterScope::Own => &at.namespace,
+        ClusterScope::Default => "default",
     };
     let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
     let question: SubjectAccessReview = serde_json::from_value(json!({ "metadata": {}, "spec": {

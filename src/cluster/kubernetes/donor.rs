@@ -7,9 +7,10 @@
 
 use k8s_openapi::{
     api::core::v1::{
-        ConfigMap, Container, HostPathVolumeSource, Pod, PodSpec, SecurityContext, Toleration, Volume, VolumeMount,
+        ConfigMap, Container, Event, EventSource, HostPathVolumeSource, ObjectReference, Pod, PodSpec, SecurityContext,
+        Toleration, Volume, VolumeMount,
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{
     Api,
@@ -17,10 +18,13 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{connect::KubernetesCluster, objects::labels_of};
+use super::{
+    connect::KubernetesCluster,
+    objects::{RUN_LABEL, labels_of},
+};
 use crate::{
-    cluster::{ClusterError, DonorCleaning, NodeChange},
-    permissions::{CLEANER, PROOFS},
+    cluster::{ClusterError, DonorCleaning, NodeChange, NodeNote},
+    permissions::{CLEANER, EVENTS, PROOFS},
 };
 
 /// Where the host's root is in the pod.
@@ -50,6 +54,34 @@ pub(super) fn node_patch(want: &NodeChange) -> Value {
         // `false` is what the field's absence means.
         "spec": { "unschedulable": want.unschedulable.then_some(true) },
     })
+}
+
+/// The Event, by a name that is the same however often it is told.
+pub(super) fn event(note: &NodeNote) -> Event {
+    let at = Some(Time(note.at));
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("kwf-{}-{}", note.run.short(), note.reason.to_lowercase())),
+            namespace: Some(EVENTS.into()),
+            labels: Some([(RUN_LABEL.to_owned(), note.run.short())].into()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(note.node.to_string()),
+            uid: Some(note.node_uid.clone()),
+            ..ObjectReference::default()
+        },
+        reason: Some(note.reason.into()),
+        message: Some(note.words.clone()),
+        type_: Some(if note.warning { "Warning" } else { "Normal" }.into()),
+        source: Some(EventSource { component: Some("kamino-wf".into()), host: None }),
+        first_timestamp: at.clone(),
+        last_timestamp: at,
+        count: Some(1),
+        ..Event::default()
+    }
 }
 
 /// The pod.

@@ -19,10 +19,10 @@ use super::{KubernetesCluster, donor, lease, node, objects, view};
 use crate::{
     cluster::{
         self, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Eviction, Lease,
-        LeaseClaim, Node, NodeChange, PodPhase, PodRef, Remains, Rival,
+        LeaseClaim, Node, NodeChange, NodeNote, PodPhase, PodRef, Remains, Rival,
     },
     model::{NodeName, RunId},
-    permissions::PROOFS,
+    permissions::{EVENTS, PROOFS},
 };
 
 /// Where kubelets keep their leases, one per node and by its name.
@@ -172,6 +172,17 @@ impl Cluster for KubernetesCluster {
         let what = format!("patch node {}", want.name);
         self.call(what, nodes.patch(want.name.as_str(), &PatchParams::default(), &body)).await?;
         Ok(())
+    }
+
+    async fn tell(&self, note: &NodeNote) -> Result<(), ClusterError> {
+        let event = donor::event(note);
+        let what = format!("create event {} of node {}", note.reason, note.node);
+        // Of what is in no namespace the API server takes events in this one.
+        let events: Api<Event> = self.namespaced(EVENTS);
+        match self.call(what, events.create(&PostParams::default(), &event)).await {
+            Ok(_) | Err(ClusterError::Exists { .. }) => Ok(()),
+            Err(other) => Err(other),
+        }
     }
 
     async fn create_donor_pod(&self, want: &DonorCleaning) -> Result<(), ClusterError> {

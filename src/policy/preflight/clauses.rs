@@ -82,8 +82,10 @@ use Moment::{Choose, Patch, Prepare, Publish};
 
 const EVERYWHERE: &[Moment] = &[Choose, Publish, Patch];
 const WITH_THE_MODEL: &[Moment] = &[Choose, Patch];
-const UNFIT: (&str, &str) =
-    ("tests/refusals.rs", "each_unfit_scale_set_is_refused_with_field_value_and_remedy_and_nothing_is_asked_for");
+const UNFIT: (&str, &str) = (
+    "tests/simulated/refusals.rs",
+    "each_unfit_scale_set_is_refused_with_field_value_and_remedy_and_nothing_is_asked_for",
+);
 
 const fn model(
     code: &'static str,
@@ -164,7 +166,7 @@ pub(super) const AKS_GROUP: Clause = Clause {
     ..model("KW0211", "resource group", "`MC_<group>_<cluster>_<region>`", WITH_THE_MODEL, AKS)
 };
 pub(super) const AKS_LABEL: Clause = Clause {
-    test: ("tests/refusals.rs", "a_pool_whose_nodes_are_of_aks_is_refused"),
+    test: ("tests/simulated/refusals.rs", "a_pool_whose_nodes_are_of_aks_is_refused"),
     ..model("KW0211", "label kubernetes.azure.com/cluster", "there, on a node of the pool", &[Choose], AKS)
 };
 pub(super) const CAPZ: Clause = model(
@@ -175,7 +177,7 @@ pub(super) const CAPZ: Clause = model(
     "Cluster API owns this scale set's model and reverts changes; set the image in its AzureMachinePool",
 );
 pub(super) const NOT_ADOPTED: Clause = Clause {
-    test: ("tests/refusals.rs", "without_adopt_a_first_run_is_refused_and_says_what_would_be_lost"),
+    test: ("tests/simulated/refusals.rs", "without_adopt_a_first_run_is_refused_and_says_what_would_be_lost"),
     ..model(
         "KW0213",
         "storageProfile.imageReference",
@@ -192,7 +194,7 @@ pub(super) const DISK_ENCRYPTION: Clause = model(
     "a disk that is encrypted inside the machine can't be cleaned; use encryption at host",
 );
 pub(super) const DEPENDENT: Clause = Clause {
-    test: ("tests/refusals.rs", "an_extension_that_waits_for_one_that_has_to_go_is_refused"),
+    test: ("tests/simulated/refusals.rs", "an_extension_that_waits_for_one_that_has_to_go_is_refused"),
     ..model(
         "KW0215",
         "provisionAfterExtensions",
@@ -203,7 +205,7 @@ pub(super) const DEPENDENT: Clause = Clause {
     )
 };
 pub(super) const REGION: Clause = Clause {
-    test: ("tests/refusals.rs", "a_gallery_elsewhere_has_to_replicate_to_the_scale_sets_region"),
+    test: ("tests/simulated/refusals.rs", "a_gallery_elsewhere_has_to_replicate_to_the_scale_sets_region"),
     ..model(
         "KW0216",
         "setting regions",
@@ -236,7 +238,7 @@ const fn other(
 }
 
 const ABSENT: (&str, &str) =
-    ("tests/refusals.rs", "what_is_not_there_or_not_meant_is_refused_before_anything_is_asked_for");
+    ("tests/simulated/refusals.rs", "what_is_not_there_or_not_meant_is_refused_before_anything_is_asked_for");
 
 /// All of them, in the order in which they are looked at.
 pub const CLAUSES: &[Clause] = &[
@@ -246,7 +248,7 @@ pub const CLAUSES: &[Clause] = &[
         "not the run's cluster",
         "use the kubeconfig of the cluster that the run belongs to",
         &[Choose],
-        ("tests/ranking.rs", "a_run_of_another_cluster_is_refused"),
+        ("tests/simulated/ranking.rs", "a_run_of_another_cluster_is_refused"),
     ),
     other("KW0221", "scale set", "not there", "check subscription, group and name", EVERYWHERE, ABSENT),
     UPGRADE_POLICY,
@@ -274,7 +276,7 @@ pub const CLAUSES: &[Clause] = &[
         "live",
         "it updates the same pools; suspend the CronJob, wait for the Job, or delete them",
         &[Choose],
-        ("tests/takeover.rs", "no_run_begins_beside_a_live_one_and_nothing_is_touched"),
+        ("tests/simulated/takeover.rs", "no_run_begins_beside_a_live_one_and_nothing_is_touched"),
     ),
     NOT_ADOPTED,
     other(
@@ -283,7 +285,7 @@ pub const CLAUSES: &[Clause] = &[
         "anything but Manual",
         "a new version would roll its nodes; set it to Manual there too, or give this pool a definition of its own",
         &[Choose, Publish],
-        ("tests/refusals.rs", "a_neighbour_that_follows_the_definition_and_would_roll_stops_the_run"),
+        ("tests/simulated/refusals.rs", "a_neighbour_that_follows_the_definition_and_would_roll_stops_the_run"),
     ),
     other(
         "KW0230",
@@ -291,7 +293,7 @@ pub const CLAUSES: &[Clause] = &[
         "none is fit",
         "each node's reason is said; make one fit, or wait",
         &[Choose],
-        ("tests/refusals.rs", "a_pool_without_a_fit_node_is_refused_with_each_nodes_reason"),
+        ("tests/simulated/refusals.rs", "a_pool_without_a_fit_node_is_refused_with_each_nodes_reason"),
     ),
     other(
         "KW0236",
@@ -299,7 +301,7 @@ pub const CLAUSES: &[Clause] = &[
         "more than there are fit nodes",
         "wait until more nodes are fit, or lower it",
         &[Choose],
-        ("tests/ranking.rs", "fewer_candidates_than_asked_for_are_too_few"),
+        ("tests/simulated/ranking.rs", "fewer_candidates_than_asked_for_are_too_few"),
     ),
     other(
         "KW0235",
@@ -307,7 +309,7 @@ pub const CLAUSES: &[Clause] = &[
         "more than the newest version's age",
         "nothing is to be done: no new image is needed; name a node to have one made all the same",
         &[Choose],
-        ("tests/ranking.rs", "a_young_image_ends_the_run_before_anything_is_touched_and_that_is_no_failure"),
+        ("tests/simulated/ranking.rs", "a_young_image_ends_the_run_before_anything_is_touched_and_that_is_no_failure"),
     ),
     other(
         "KW0231",
@@ -315,7 +317,7 @@ pub const CLAUSES: &[Clause] = &[
         "not there",
         "the node's providerID names an instance that is gone; delete the Node object, or wait until it is",
         &[Choose],
-        ("tests/refusals.rs", "a_donor_without_an_instance_or_a_disk_is_refused"),
+        ("tests/simulated/refusals.rs", "a_donor_without_an_instance_or_a_disk_is_refused"),
     ),
     other(
         "KW0232",
@@ -323,7 +325,7 @@ pub const CLAUSES: &[Clause] = &[
         "not there",
         "look at the instance in Azure",
         &[Choose],
-        ("tests/refusals.rs", "a_donor_without_an_instance_or_a_disk_is_refused"),
+        ("tests/simulated/refusals.rs", "a_donor_without_an_instance_or_a_disk_is_refused"),
     ),
     other(
         "KW0205",
@@ -331,7 +333,7 @@ pub const CLAUSES: &[Clause] = &[
         "not there",
         "an instance without a managed OS disk can't be snapshotted",
         &[Choose],
-        ("tests/refusals.rs", "a_donor_without_an_instance_or_a_disk_is_refused"),
+        ("tests/simulated/refusals.rs", "a_donor_without_an_instance_or_a_disk_is_refused"),
     ),
     other(
         "KW0210",
@@ -339,7 +341,7 @@ pub const CLAUSES: &[Clause] = &[
         "ConfidentialVM_*",
         "not supported",
         &[Choose],
-        ("tests/refusals.rs", "a_donor_without_an_instance_or_a_disk_is_refused"),
+        ("tests/simulated/refusals.rs", "a_donor_without_an_instance_or_a_disk_is_refused"),
     ),
     other(
         "KW0004",
@@ -347,6 +349,6 @@ pub const CLAUSES: &[Clause] = &[
         "not as the donor's disk and the model say",
         "nobody can change a definition; choose another name in setting definition",
         &[Prepare],
-        ("tests/refusals.rs", "a_definition_that_does_not_fit_the_disk_is_named_field_by_field"),
+        ("tests/simulated/refusals.rs", "a_definition_that_does_not_fit_the_disk_is_named_field_by_field"),
     ),
 ];

@@ -1,8 +1,5 @@
-#![cfg(feature = "sim")]
 //! `rescue` on the simulated world: the process dies for good while a donor is out of service, and the store with it. The claim on the
 //! node is enough to bring it back, as it was found.
-
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,14 +18,10 @@ use kamino_wf::{
     },
 };
 
+use crate::harness::{self, simulated};
+
 fn scene() -> Scene {
     Scene { capture: Capture::Stop, ..Scene::nominal() }
-}
-
-/// Runs `body` under paused time, all on one thread.
-fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(body())
 }
 
 /// A world, and a person with nothing but the binary.
@@ -109,12 +102,7 @@ async fn interrupted(point: u64) -> Person {
 /// The points of the nominal update from the write that takes the donor out of service to the one that gives it back, each with
 /// its name.
 fn points() -> Vec<(u64, String)> {
-    let all = simulated(async || {
-        let session = Session::new(scene());
-        session.shared.crash.trace();
-        session.run(Stop::AtRest).await.expect("the nominal update ends");
-        session.shared.crash.traced()
-    });
+    let all = harness::points(&scene());
     let writes = |place: &String| place == "change_node: in";
     let last = all.iter().rposition(writes).expect("it is given back");
     let all = (1_u64..).zip(all).take(last).skip_while(|(_, place)| place != "change_node: in");

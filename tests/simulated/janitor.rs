@@ -1,7 +1,4 @@
-#![cfg(feature = "sim")]
 //! What the janitor takes away and what it leaves alone: crashed at every point, with lists that lag behind, beside an update.
-
-#![expect(clippy::expect_used, clippy::panic, reason = "a test says what should have held")]
 
 use std::{
     collections::BTreeSet,
@@ -25,11 +22,7 @@ use kamino_wf::{
 };
 use uuid::Uuid;
 
-/// Runs `body` under paused time, all on one thread.
-fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(body())
-}
+use crate::harness::simulated;
 
 fn run(number: u128) -> RunId {
     RunId(Uuid::from_u128(0x0193_5b7e_0000_7000_8000_0000_0000_0000 + number))

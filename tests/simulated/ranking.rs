@@ -1,6 +1,4 @@
 //! Which node becomes the donor, run after run: what is remembered between them, whose clock counts, and when no run is needed.
-#![cfg(feature = "sim")]
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,6 +13,8 @@ use kamino_wf::{
     workflow::{Authority, Driver, Engine, Pace, Parts, RunSpec, Summary},
 };
 use serde_json::Value;
+
+use crate::harness::simulated;
 
 /// A process' own clock, which may be wrong.
 #[derive(Debug)]
@@ -115,11 +115,6 @@ impl Desk {
     }
 }
 
-fn paused(body: impl AsyncFnOnce()) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(body());
-}
-
 async fn hours(hours: u64) {
     tokio::time::sleep(Duration::from_hours(hours)).await;
 }
@@ -132,7 +127,7 @@ fn at_most_monthly() -> Rules {
 
 #[test]
 fn a_young_image_ends_the_run_before_anything_is_touched_and_that_is_no_failure() {
-    paused(async || {
+    simulated(async || {
         let mut desk = Desk::new(Rules::default());
         let (first, outputs) = desk.run().await;
         assert_eq!(first.state, "done", "{first:?}");
@@ -164,7 +159,7 @@ fn a_young_image_ends_the_run_before_anything_is_touched_and_that_is_no_failure(
 
 #[test]
 fn a_named_node_and_a_scale_set_that_does_not_follow_yet_get_their_image_all_the_same() {
-    paused(async || {
+    simulated(async || {
         let mut desk = Desk::new(Rules::default());
         desk.run().await;
         desk.spec.ranking = at_most_monthly();
@@ -187,7 +182,7 @@ fn a_named_node_and_a_scale_set_that_does_not_follow_yet_get_their_image_all_the
 
 #[test]
 fn fewer_candidates_than_asked_for_are_too_few() {
-    paused(async || {
+    simulated(async || {
         let mut desk = Desk::new(Rules { min_candidates: 3, ..Rules::default() });
         desk.change(|world| world.nodes[1].unschedulable = true);
         let (state, why) = desk.refused().await;
@@ -201,7 +196,7 @@ fn fewer_candidates_than_asked_for_are_too_few() {
 
 #[test]
 fn kureds_mark_that_sticks_is_seen_through_after_a_reboot_that_was_not_kureds() {
-    paused(async || {
+    simulated(async || {
         let desk = Desk::new(Rules { signal: Signal::Kured, ..Rules::default() });
         let mark = |day: u8| format!("2026-11-{day:02}T03:00:00+01:00");
         desk.change(|world| {
@@ -231,7 +226,7 @@ fn kureds_mark_that_sticks_is_seen_through_after_a_reboot_that_was_not_kureds() 
 
 #[test]
 fn the_daemon_sees_a_quick_reboot_long_before_the_next_run() {
-    paused(async || {
+    simulated(async || {
         let desk = Desk::new(Rules::default());
         desk.watched().await;
         let mark = "2026-11-20T03:00:00Z";
@@ -269,7 +264,7 @@ fn the_daemon_sees_a_quick_reboot_long_before_the_next_run() {
 
 #[test]
 fn a_clock_of_ours_that_is_wrong_makes_no_young_node_old_and_no_live_one_silent() {
-    paused(async || {
+    simulated(async || {
         for ahead in [SignedDuration::from_hours(2), -SignedDuration::from_hours(2)] {
             let mut desk = Desk::new(Rules::default());
             desk.ahead = ahead;
@@ -293,7 +288,7 @@ fn a_clock_of_ours_that_is_wrong_makes_no_young_node_old_and_no_live_one_silent(
 
 #[test]
 fn a_run_of_another_cluster_is_refused() {
-    paused(async || {
+    simulated(async || {
         let mut desk = Desk::new(Rules::default());
         desk.spec.cluster = "another".into();
         let (state, why) = desk.refused().await;

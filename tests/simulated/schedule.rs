@@ -1,6 +1,4 @@
 //! A run that is due by schedule is begun once, whenever the process dies.
-#![cfg(feature = "sim")]
-#![expect(clippy::expect_used, reason = "a helper that cannot go on ends the test")]
 
 use std::{sync::Arc, time::Duration};
 

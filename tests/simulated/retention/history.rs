@@ -11,7 +11,7 @@ use kamino_wf::{
     workflow::{Authority, Driver, Engine, Pace, Parts, Rejected, RunState},
 };
 
-use super::simulated;
+use crate::harness::simulated;
 
 async fn engine(session: &Session, journal: Journal, crash: Option<&Arc<Crash>>) -> Arc<Engine> {
     let _ = crash;

@@ -1,39 +1,13 @@
-#![cfg(feature = "sim")]
 //! A whole update on the simulated world: nominal, crashed at every point, cancelled at every point, on bad days by seed.
-
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use std::collections::BTreeMap;
 
 use kamino_wf::{
     model::Profile,
-    sim::{Faults, Outcome, Scene, Session, Stop, checkers},
-    workflow::{self, RunState},
+    sim::{Faults, Scene, checkers},
 };
 
-/// Runs `body` under paused time, all on one thread.
-fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime can be built");
-    runtime.block_on(body())
-}
-
-fn run(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> (Outcome, BTreeMap<&'static str, u64>) {
-    simulated(async || {
-        let mut session = Session::new(scene.clone());
-        prepare(&mut session);
-        let outcome = session.run(Stop::AtRest).await.expect("the store never fails for good");
-        let exercised = session.shared.world().exercised.clone();
-        (outcome, exercised)
-    })
-}
-
-fn done(outcome: &Outcome) -> bool {
-    outcome.run.as_ref().is_some_and(|run| run.state == RunState::Ended(workflow::Outcome::Done))
-}
+use crate::harness::{done, points, run};
 
 #[test]
 fn a_nominal_update_ends_well_with_one_of_everything() {
@@ -47,16 +21,6 @@ fn a_nominal_update_ends_well_with_one_of_everything() {
     }
 }
 
-/// The points of the nominal update, each with its name.
-fn points(scene: &Scene) -> Vec<String> {
-    simulated(async || {
-        let session = Session::new(scene.clone());
-        session.shared.crash.trace();
-        session.run(Stop::AtRest).await.expect("the nominal update ends");
-        session.shared.crash.traced()
-    })
-}
-
 #[test]
 fn a_crash_at_any_point_of_the_nominal_update_changes_nothing() {
     let scene = Scene::nominal();
@@ -65,7 +29,7 @@ fn a_crash_at_any_point_of_the_nominal_update_changes_nothing() {
     assert!(places.len() >= 200, "only {} crash points", places.len());
     let mut exercised: BTreeMap<&'static str, u64> = BTreeMap::new();
     for (number, place) in (1_u64..).zip(&places) {
-        let (outcome, counters) = run(&scene, |session| session.shared.crash.arm(number));
+        let (outcome, session) = run(&scene, |session| session.shared.crash.arm(number));
         assert_eq!(outcome.crashes, 1, "point {number} ({place}) must be passed");
         assert!(outcome.violations.is_empty(), "crash at point {number} ({place}): {:#?}", outcome.violations);
         assert!(
@@ -74,7 +38,7 @@ fn a_crash_at_any_point_of_the_nominal_update_changes_nothing() {
             outcome.summary,
             outcome.log.join("\n")
         );
-        for (name, times) in counters {
+        for (name, times) in session.shared.world().exercised.clone() {
             *exercised.entry(name).or_default() += times;
         }
     }
@@ -121,7 +85,7 @@ fn bad_days_break_nothing() {
     for seed in 0..200 {
         let scene = Scene::of_seed(seed, Faults::bad_day());
         eprintln!("seed {seed}");
-        let (outcome, counters) = run(&scene, |session| {
+        let (outcome, session) = run(&scene, |session| {
             if seed % 3 == 1 {
                 session.shared.crash.arm_every(1 + seed % 7);
             }
@@ -131,12 +95,12 @@ fn bad_days_break_nothing() {
         });
         assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
         *ends.entry(outcome.summary.map(|summary| summary.state).unwrap_or_default()).or_default() += 1;
-        for (name, times) in counters {
+        for (name, times) in session.shared.world().exercised.clone() {
             *exercised.entry(name).or_default() += times;
         }
     }
     println!("200 seeds ended: {ends:?}; exercised: {exercised:?}");
-    // Nobody is drained with `capture: live`: tests/stop.rs.
+    // Nobody is drained with `capture: live`: `stop.rs`.
     for name in checkers::names().into_iter().filter(|name| *name != "I10") {
         assert!(exercised.get(name).is_some_and(|times| *times > 0), "{name} was never exercised: {exercised:?}");
     }

@@ -1,7 +1,4 @@
-#![cfg(feature = "sim")]
 //! A scale set with Flexible orchestration: its instances are machines of their own, whose ids do not say whose they are.
-
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use std::collections::BTreeMap;
 
@@ -10,56 +7,20 @@ use kamino_wf::{
     cloud::{ImageRef, Instance, Orchestration},
     cluster::Node,
     model::{Capture, InstanceId, NodeName, Profile, ScaleSetId, VersionName},
-    sim::{Faults, Outcome, Scene, Session, Stop, World, spec},
+    sim::{Faults, Outcome, Scene, Session, World, spec},
     steps::PrunePlan,
-    workflow::{self, RunState},
 };
 use serde_json::json;
+
+use crate::harness::{done, points, run, state};
 
 fn scene() -> Scene {
     Scene { orchestration: Orchestration::Flexible, ..Scene::nominal() }
 }
 
-/// Runs `body` under paused time, all on one thread.
-fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime can be built");
-    runtime.block_on(body())
-}
-
-fn run(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> (Outcome, Session) {
-    simulated(async || {
-        let mut session = Session::new(scene.clone());
-        prepare(&mut session);
-        let outcome = session.run(Stop::AtRest).await.expect("the store never fails for good");
-        (outcome, session)
-    })
-}
-
 /// A run in a world that is changed before it.
 fn run_in(scene: &Scene, change: impl FnOnce(&mut World)) -> (Outcome, Session) {
     run(scene, |session| change(&mut session.shared.world()))
-}
-
-fn done(outcome: &Outcome) -> bool {
-    outcome.run.as_ref().is_some_and(|run| run.state == RunState::Ended(workflow::Outcome::Done))
-}
-
-fn state(outcome: &Outcome) -> String {
-    outcome.summary.as_ref().map(|summary| summary.state.clone()).unwrap_or_default()
-}
-
-/// The points of an undisturbed update, each with its name.
-fn points(scene: &Scene) -> Vec<String> {
-    simulated(async || {
-        let session = Session::new(scene.clone());
-        session.shared.crash.trace();
-        session.run(Stop::AtRest).await.expect("the update ends");
-        session.shared.crash.traced()
-    })
 }
 
 #[test]

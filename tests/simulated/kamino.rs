@@ -1,7 +1,5 @@
 //! The known bugs of the Python tool (kamino): none of them is here, and each has a test that says so. The list is in
 //! docs/takeover.md.
-#![cfg(feature = "sim")]
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use std::{
     fs,
@@ -19,23 +17,15 @@ use kamino_wf::{
     config::{Config, Overrides},
     model::{Capture, UniformId},
     policy::obligations::DO_NOT_DISRUPT,
-    sim::{Outcome, Scene, Session, Stop, spec},
+    sim::{Scene, Session, Stop, spec},
 };
+
+use crate::harness::{run, simulated};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn stop() -> Scene {
     Scene { capture: Capture::Stop, ..Scene::nominal() }
-}
-
-/// Runs `body` under paused time, all on one thread.
-fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(body())
-}
-
-fn run(scene: Scene) -> Outcome {
-    simulated(async || Session::new(scene).run(Stop::AtRest).await.expect("the store never fails"))
 }
 
 /// A row of the list: its number, and the file and name of its test.
@@ -167,7 +157,8 @@ fn no_flag_takes_a_secret() {
 /// Bug 18: its snapshot has one name for all runs of a scale set.
 #[test]
 fn two_runs_of_one_scale_set_share_no_name() {
-    let names = |seed| run(Scene { seed, ..Scene::nominal() }).run.expect("a run").outputs["ChooseNames"].clone();
+    let names =
+        |seed| run(&Scene { seed, ..Scene::nominal() }, |_| {}).0.run.expect("a run").outputs["ChooseNames"].clone();
     let (one, other) = (names(0), names(1));
     for field in ["snapshot", "disk", "cleaning", "nonce"] {
         assert!(one[field].is_string(), "{one}");
@@ -178,7 +169,7 @@ fn two_runs_of_one_scale_set_share_no_name() {
 /// Bug 19: its Job succeeds when an update of one of several scale sets has failed.
 #[test]
 fn several_runs_end_as_the_worst_of_them() {
-    let done = run(Scene::nominal());
+    let (done, _) = run(&Scene::nominal(), |_| {});
     let failed = simulated(async || {
         let session = Session::new(Scene::nominal());
         session.shared.world().nodes.clear();

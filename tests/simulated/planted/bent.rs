@@ -14,7 +14,7 @@ use kamino_wf::{
     },
     cluster::{
         self, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node, NodeChange,
-        PodPhase, Remains, Rival,
+        NodeNote, PodPhase, Remains, Rival,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, NodeName, Region, ScaleSetId, SnapshotId, VersionId,
@@ -360,6 +360,10 @@ impl Cluster for BentCluster {
 
     async fn node(&self, name: &NodeName) -> Result<Option<Node>, ClusterError> {
         Ok(self.inner.node(name).await?.map(|node| self.believed(node)))
+    }
+
+    async fn tell(&self, note: &NodeNote) -> Result<(), ClusterError> {
+        self.inner.tell(note).await
     }
 
     async fn change_node(&self, want: &NodeChange) -> Result<(), ClusterError> {

@@ -1,7 +1,4 @@
-#![cfg(feature = "sim")]
 //! What people say to runs, on the simulated world: pause, approve, reject, abandon, wherever it finds the run.
-
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,6 +12,8 @@ use kamino_wf::{
     workflow::{self, Authority, Driver, Engine, EngineError, Event, Pace, Parts, RunState},
 };
 
+use crate::harness::{run, simulated};
+
 const CAPTURES: [Capture; 2] = [Capture::Live, Capture::Stop];
 
 fn scene(capture: Capture) -> Scene {
@@ -25,34 +24,21 @@ fn gated(capture: Capture, gate: Gate) -> Scene {
     Scene { approve: vec![gate], ..scene(capture) }
 }
 
-/// Runs `body` under paused time, all on one thread.
-fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime can be built");
-    runtime.block_on(body())
-}
-
-fn run(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> (Outcome, Vec<Line>) {
-    simulated(async || {
-        let mut session = Session::new(scene.clone());
-        prepare(&mut session);
-        let outcome = session.run(Stop::AtRest).await.expect("the store never fails for good");
-        let lines = session.lines();
-        (outcome, lines)
-    })
+/// A run, and all that happened to it.
+fn told(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> (Outcome, Vec<Line>) {
+    let (outcome, session) = run(scene, prepare);
+    let lines = session.lines();
+    (outcome, lines)
 }
 
 /// The state's word; and nothing happened that must not.
-fn state(outcome: &Outcome, what: &str) -> String {
+fn fine(outcome: &Outcome, what: &str) -> String {
     assert!(outcome.violations.is_empty(), "{what}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
     outcome.summary.as_ref().expect("a run").state.clone()
 }
 
 /// The points that a run passes. Of a donor that is taken out of service every seventh: it passes some hundreds, and
-/// tests/stop.rs is at each of them.
+/// `stop` is at each of them.
 fn points(scene: &Scene, answers: &[Word]) -> impl Iterator<Item = u64> + use<> {
     let all = run(scene, |session| session.answers = answers.to_vec()).0.points;
     assert!(all > 80, "only {all} points");
@@ -68,16 +54,16 @@ fn a_gate_is_asked_before_its_stage_and_nothing_of_that_goes_out_before_the_answ
     for capture in CAPTURES {
         for gate in Gate::ALL {
             let what = format!("{capture:?} {gate:?}");
-            let (asking, lines) = run(&gated(capture, gate), |_| {});
-            assert_eq!(state(&asking, &what), "needs-approval", "{what}");
+            let (asking, lines) = told(&gated(capture, gate), |_| {});
+            assert_eq!(fine(&asking, &what), "needs-approval", "{what}");
             let run_ = asking.run.expect("a run");
             assert_eq!(run_.debt, None, "{what}: it rests and owes");
             let RunState::NeedsApproval { gate: asked, why, .. } = &run_.state else { panic!("{what}") };
             assert_eq!(*asked, gate);
             assert!(why.contains("pool1") || why.contains("2026.") || why.contains("newest"), "{what}: {why}");
             let before = lines.len();
-            let (outcome, lines) = run(&gated(capture, gate), |session| session.answers = vec![Word::Approve]);
-            assert_eq!(state(&outcome, &what), "done", "{what}");
+            let (outcome, lines) = told(&gated(capture, gate), |session| session.answers = vec![Word::Approve]);
+            assert_eq!(fine(&outcome, &what), "done", "{what}");
             let asked = at(&lines, |event| matches!(event, Event::ApprovalAsked { .. }));
             assert_eq!(asked + 1, before, "{what}: it rested as soon as it had asked");
             assert!(
@@ -92,8 +78,8 @@ fn a_gate_is_asked_before_its_stage_and_nothing_of_that_goes_out_before_the_answ
 #[test]
 fn a_scale_set_that_follows_the_image_already_is_not_adopted_again() {
     let scene = Scene { adopted: true, ..gated(Capture::Live, Gate::Adopt) };
-    let (outcome, lines) = run(&scene, |_| {});
-    assert_eq!(state(&outcome, "adopted"), "done");
+    let (outcome, lines) = told(&scene, |_| {});
+    assert_eq!(fine(&outcome, "adopted"), "done");
     assert!(!lines.iter().any(|line| matches!(line.event, Event::ApprovalAsked { .. })));
 }
 
@@ -105,7 +91,7 @@ fn a_no_takes_away_what_was_made() {
             let (outcome, _) = run(&gated(capture, gate), |session| session.answers = vec![Word::Reject]);
             // Before tidying the update has succeeded already.
             let expected = if gate == Gate::Tidy { "done" } else { "cancelled" };
-            assert_eq!(state(&outcome, &what), expected, "{what}");
+            assert_eq!(fine(&outcome, &what), expected, "{what}");
         }
     }
 }
@@ -181,12 +167,12 @@ fn a_crash_at_any_point_of_a_run_that_asks_changes_nothing() {
         let scene = Scene { approve: vec![Gate::Capture, Gate::Switch], ..scene(capture) };
         let answers = [Word::Approve, Word::Approve];
         for number in points(&scene, &answers) {
-            let (outcome, lines) = run(&scene, |session| {
+            let (outcome, lines) = told(&scene, |session| {
                 session.answers = answers.to_vec();
                 session.shared.crash.arm(number);
             });
             let what = format!("{capture:?}, crash at point {number}");
-            assert_eq!(state(&outcome, &what), "done", "{what}: {}", outcome.log.join("\n"));
+            assert_eq!(fine(&outcome, &what), "done", "{what}: {}", outcome.log.join("\n"));
             let approved = lines.iter().filter(|line| matches!(line.event, Event::Approved { .. })).count();
             assert_eq!(approved, 2, "{what}");
         }
@@ -198,12 +184,12 @@ fn a_pause_at_any_point_stops_before_a_stage_with_no_node_in_hand_and_is_resumed
     for capture in CAPTURES {
         let mut before: BTreeMap<String, u64> = BTreeMap::new();
         for number in points(&scene(capture), &[]) {
-            let (outcome, lines) = run(&scene(capture), |session| {
+            let (outcome, lines) = told(&scene(capture), |session| {
                 session.said_at = Some((number, Word::Pause));
                 session.answers = vec![Word::Resume];
             });
             let what = format!("{capture:?}, paused at point {number}");
-            assert_eq!(state(&outcome, &what), "done", "{what}: {}", outcome.log.join("\n"));
+            assert_eq!(fine(&outcome, &what), "done", "{what}: {}", outcome.log.join("\n"));
             let paused = lines.iter().position(|line| matches!(line.event, Event::Paused { .. }));
             if let Some(paused) = paused {
                 assert!(matches!(lines[paused + 1].event, Event::Resumed { .. }), "{what}: it did not stand");
@@ -228,7 +214,7 @@ fn a_run_that_is_abandoned_at_any_point_gives_the_node_back_and_names_what_it_le
         for number in points(&scene(capture), &[]) {
             let (outcome, _) = run(&scene(capture), |session| session.said_at = Some((number, Word::Abandon)));
             let what = format!("{capture:?}, abandoned at point {number}");
-            let ended = state(&outcome, &what);
+            let ended = fine(&outcome, &what);
             *ends.entry(ended).or_default() += 1;
             let run = outcome.run.expect("a run");
             assert!(run.ended() && run.debt.is_none(), "{what}");
@@ -255,7 +241,7 @@ fn a_run_that_goes_back_can_be_abandoned_on_the_way() {
                 session.cancel_at = Some(number);
                 session.said_at = Some((number + 2, Word::Abandon));
             });
-            *ends.entry(state(&outcome, &format!("{capture:?} at point {number}"))).or_default() += 1;
+            *ends.entry(fine(&outcome, &format!("{capture:?} at point {number}"))).or_default() += 1;
         }
         println!("{capture:?}: cancelled, and abandoned two points later: {ends:?}");
         assert!(ends.contains_key("abandoned"), "{ends:?}");

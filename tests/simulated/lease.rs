@@ -1,5 +1,4 @@
 //! The Lease, in the simulated world: one process at a time may change anything, whatever happens to the others.
-#![cfg(feature = "sim")]
 
 use std::{sync::Arc, time::Duration};
 

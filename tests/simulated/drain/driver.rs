@@ -14,12 +14,6 @@ use kamino_wf::{
 };
 use serde_json::Value;
 
-/// Runs `body` under paused time, all on one thread.
-pub(crate) fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(body())
-}
-
 /// A world with a node that is cordoned for a drain.
 #[derive(Clone)]
 pub(crate) struct Kit {

@@ -1,12 +1,7 @@
 //! Which image versions go, over everything that may change or break between the plan and the deletion.
-#![cfg(feature = "sim")]
-#![expect(clippy::expect_used, clippy::panic, reason = "a test says what should have held")]
 
-#[path = "retention/history.rs"]
 mod history;
-#[path = "retention/person.rs"]
 mod person;
-#[path = "retention/sweeps.rs"]
 mod sweeps;
 
 use std::sync::{
@@ -23,11 +18,7 @@ use kamino_wf::{
     workflow::{self, Event, RunState},
 };
 
-/// Runs `body` under paused time, all on one thread.
-fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(body())
-}
+use crate::harness::simulated;
 
 /// Two versions of kamino's, four of ours; the update makes a seventh, three are kept: two go.
 fn later() -> Scene {

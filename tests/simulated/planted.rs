@@ -1,6 +1,4 @@
 //! Planted faults of ours, and the checker that has to report each: a checker that nothing can break proves nothing.
-#![cfg(feature = "sim")]
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 mod bent;
 
@@ -21,10 +19,7 @@ use kamino_wf::{
 };
 use serde_json::json;
 
-fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(body())
-}
+use crate::harness::simulated;
 
 /// A run of us with that bug.
 fn run(scene: &Scene, bug: Bug, prepare: impl FnOnce(&mut Session)) -> Outcome {

@@ -1,6 +1,4 @@
 //! What a run refuses, and what it leaves alone: a clear word with field, value and remedy, and nothing touched.
-#![cfg(feature = "sim")]
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use std::sync::Arc;
 
@@ -14,24 +12,17 @@ use kamino_wf::{
 };
 use serde_json::{Value, json};
 
+use crate::harness::{self, simulated, state};
+
 /// A run in a world that was changed before it began.
 fn run(scene: &Scene, change: impl FnOnce(&mut World)) -> (Outcome, Vec<String>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(async {
-        let session = Session::new(scene.clone());
-        change(&mut session.shared.world());
-        let outcome = session.run(Stop::AtRest).await.expect("the store never fails");
-        let asked = session.shared.world().accepted.iter().map(|accepted| accepted.verb.to_owned()).collect();
-        (outcome, asked)
-    })
+    let (outcome, session) = harness::run(scene, |session| change(&mut session.shared.world()));
+    let asked = session.shared.world().accepted.iter().map(|accepted| accepted.verb.to_owned()).collect();
+    (outcome, asked)
 }
 
 fn why(outcome: &Outcome) -> String {
     outcome.summary.as_ref().and_then(|summary| summary.why.clone()).unwrap_or_default()
-}
-
-fn state(outcome: &Outcome) -> String {
-    outcome.summary.as_ref().map(|summary| summary.state.clone()).unwrap_or_default()
 }
 
 /// The pool's own model, with one place changed.
@@ -179,8 +170,7 @@ fn a_strangers_snapshot_of_the_runs_own_name_is_left_alone() {
 fn a_disk_that_was_swapped_after_the_choice_is_not_snapshotted() {
     let scene = Scene::nominal();
     let known = rehearsed(&scene);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let (outcome, asked) = runtime.expect("a runtime can be built").block_on(async {
+    let (outcome, asked) = simulated(async || {
         let session = Session::new(scene.clone());
         let key = known["donor"]["disk"].as_str().expect("an id").to_ascii_lowercase();
         let swap = async {
@@ -228,8 +218,7 @@ fn a_definition_that_does_not_fit_the_disk_is_named_field_by_field() {
 #[test]
 fn what_somebody_else_changes_in_the_model_meanwhile_is_named_and_parks_the_run() {
     let scene = Scene { profile: Profile::Kubeadm, ..Scene::nominal() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let outcome = runtime.expect("a runtime can be built").block_on(async {
+    let outcome = simulated(async || {
         let session = Session::new(scene.clone());
         let key = spec(&scene).scale_set.key();
         let meddle = async {
@@ -284,8 +273,7 @@ fn without_adopt_a_first_run_is_refused_and_says_what_would_be_lost() {
     let (outcome, _) = run(&scene, |_| {});
     assert!(wanted.adopt && outcome.violations.is_empty());
     let refusals = |adopt| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        runtime.expect("a runtime can be built").block_on(async {
+        simulated(async || {
             let session = Session::new(scene.clone());
             let model = session.shared.world().model(&wanted.scale_set).cloned().expect("the pool");
             let set = kamino_wf::sim::read_model(&model).expect("a model");
@@ -434,7 +422,7 @@ fn a_donor_without_an_instance_or_a_disk_is_refused() {
 
 #[test]
 fn a_model_that_changes_between_the_look_and_the_request_is_looked_at_again() {
-    paused(async || {
+    simulated(async || {
         let session = Session::new(Scene::nominal());
         let cloud = SimCloud::new(Arc::clone(&session.shared), Arc::new(Limiter::default()));
         let wanted = spec(&Scene::nominal());
@@ -465,7 +453,7 @@ fn a_model_that_changes_between_the_look_and_the_request_is_looked_at_again() {
 
 /// Runs to rest in a world that is changed in the very moment in which a step is done. Nothing is polled for.
 fn changed_at(step: &'static str, change: impl FnOnce(&mut World) + Send + 'static) -> (Outcome, Vec<String>) {
-    paused(async || {
+    simulated(async || {
         let session = Session::new(Scene::nominal());
         let shared = Arc::clone(&session.shared);
         let change = std::sync::Mutex::new(Some(change));
@@ -517,12 +505,7 @@ fn the_documents_list_every_refusal_and_each_has_its_test() {
         std::fs::write(&path, &made).expect("written");
     }
     let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(there, made, "UPDATE_DOCS=1 cargo test --test refusals writes it anew");
-}
-
-fn paused<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(body())
+    assert_eq!(there, made, "UPDATE_DOCS=1 cargo test --test simulated refusals writes it anew");
 }
 
 /// Runs to rest in a world that is changed as soon as a step is done.
@@ -576,7 +559,7 @@ async fn cancelled(session: &Session, id: RunId) -> (Result<(), Rejected>, Strin
 
 #[test]
 fn a_version_that_somebody_deletes_before_it_is_published_is_no_dead_end() {
-    paused(async || {
+    simulated(async || {
         let session = Session::new(Scene::nominal());
         let outcome = changed_after("VerifyVersion", &session, |world| world.versions.clear()).await;
         assert_eq!(state(&outcome), "undone", "{}", why(&outcome));
@@ -595,7 +578,7 @@ fn parked_before_anything_is_published_a_run_can_be_cancelled_and_afterwards_it_
         pool["properties"]["upgradePolicy"]["mode"] = json!("Rolling");
     };
     for (step, published) in [("VerifyVersion", false), ("PublishVersion", true)] {
-        paused(async || {
+        simulated(async || {
             let session = Session::new(scene.clone());
             let outcome = changed_after(step, &session, rolls).await;
             assert_eq!(state(&outcome), "parked", "after {step}: {}", why(&outcome));

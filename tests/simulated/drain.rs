@@ -1,15 +1,10 @@
-#![cfg(feature = "sim")]
 //! Draining a node of the simulated world: every kind of pod, every answer to an eviction, crashed at every point, whatever goes
 //! wrong with each call, and by seed.
 
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
-
-#[path = "drain/driver.rs"]
 mod driver;
 
 use std::collections::BTreeMap;
 
-use driver::{Kit, simulated};
 use jiff::SignedDuration;
 use kamino_wf::{
     cluster::{Controller, PodLife},
@@ -17,6 +12,9 @@ use kamino_wf::{
     policy::drain::{DrainPolicy, Force},
     sim::{Again, Fault, Tenant},
 };
+
+use crate::harness::simulated;
+use driver::Kit;
 
 fn minutes(minutes: i64) -> SignedDuration {
     SignedDuration::from_mins(minutes)

@@ -1,26 +1,20 @@
 //! Going on where the Python tool (kamino) has been: never beside it, above its versions, and leaving what is its own.
-#![cfg(feature = "sim")]
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use kamino_wf::{
     cloud::{Tags, Version},
     cluster::Rival,
     model::VersionName,
     policy::provenance::{Maker, Provenance, lineage},
-    sim::{Outcome, Resource, Scene, Session, Stop, World, spec},
+    sim::{Outcome, Resource, Scene, Session, World, spec},
     steps::PrunePlan,
     workflow::{self, RunState},
 };
 
+use crate::harness::run;
+
 /// An update in a world that is changed before it.
 fn update(change: impl FnOnce(&mut World)) -> (Outcome, Session) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(async {
-        let session = Session::new(Scene { adopted: true, ..Scene::nominal() });
-        change(&mut session.shared.world());
-        let outcome = session.run(Stop::AtRest).await.expect("the store never fails");
-        (outcome, session)
-    })
+    run(&Scene { adopted: true, ..Scene::nominal() }, |session| change(&mut session.shared.world()))
 }
 
 fn rival(kind: &str, live: bool) -> Rival {

@@ -3,8 +3,6 @@
 //! `tests/stores/v1` is one real store directory with a run for every step. Its world is not frozen: the simulation is
 //! brought to the same point by the same seed, and then the frozen journal takes the place of the one that it wrote.
 //! `UPDATE_STORES=1` writes the store anew; do that only for a format that no release has written yet.
-#![cfg(feature = "sim")]
-#![expect(clippy::expect_used, clippy::panic, reason = "a test says what should have held")]
 
 use std::{
     path::{Path, PathBuf},
@@ -26,6 +24,8 @@ use kamino_wf::{
 };
 use uuid::Uuid;
 
+use crate::harness::simulated;
+
 const STORE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stores/v1");
 
 /// Steps that are younger than the store: its runs are done without them.
@@ -41,11 +41,6 @@ fn left_at() -> Vec<(String, Scene)> {
             (step, Scene { seed, adopted, ..Scene::nominal() })
         })
         .collect()
-}
-
-fn paused<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime can be built").block_on(body())
 }
 
 /// The point in the middle of a step: after its request was recorded, or between the reads of a decision.
@@ -145,7 +140,7 @@ fn every_frozen_run_is_finished_by_todays_binary() {
     let frozen = frozen();
     assert_eq!(frozen.len(), left_at().len(), "a run for every step");
     for (step, scene) in left_at() {
-        paused(async || {
+        simulated(async || {
             let session = simulated_to(&step, &scene).await;
             let written = on(&session.disk, async |journal| all(&journal).await).await;
             let [(id, _)] = written.as_slice() else { panic!("{step}: one run") };
@@ -186,7 +181,7 @@ fn freeze() {
     let runs: Vec<(Uuid, Vec<Event>)> = left_at()
         .into_iter()
         .flat_map(|(step, scene)| {
-            paused(async || {
+            simulated(async || {
                 let session = simulated_to(&step, &scene).await;
                 on(&session.disk, async |journal| all(&journal).await).await
             })
@@ -225,7 +220,7 @@ async fn engine(shared: &Arc<Shared>, journal: Journal, runs_at_once: usize) -> 
 #[test]
 fn a_run_with_a_step_of_another_release_is_left_alone_and_says_which_release() {
     let (step, scene) = left_at().swap_remove(8);
-    paused(async || {
+    simulated(async || {
         let session = simulated_to(&step, &scene).await;
         let (id, mut events) = on(&session.disk, async |journal| all(&journal).await.swap_remove(0)).await;
         let Some(Event::Started { plan, release, .. }) = events.first_mut() else { panic!("no start") };
@@ -270,7 +265,7 @@ fn under_that_release(events: &[Event], step: usize) -> Vec<Event> {
 /// they may resume it.
 fn downgraded_and_back(lacking: usize, cancels: bool, resumes: bool) -> [(Vec<Event>, Run, usize); 2] {
     let (step, scene) = left_at().swap_remove(8);
-    paused(async || {
+    simulated(async || {
         let session = simulated_to(&step, &scene).await;
         let (id, events) = on(&session.disk, async |journal| all(&journal).await.swap_remove(0)).await;
         let lived = async |events: &[Event], cancels: bool, resumes: bool| {
@@ -349,7 +344,7 @@ fn about_to_begin(events: &[Event]) -> Vec<Event> {
 /// What the first turn of the second pool's run does, with one of the first pool under way, or parked.
 fn second_of(runs_at_once: usize, parked: bool) -> (Next, Option<String>) {
     let (step, scene) = left_at().swap_remove(5);
-    paused(async || {
+    simulated(async || {
         let session = simulated_to(&step, &scene).await;
         let (first, mut events) = on(&session.disk, async |journal| all(&journal).await.swap_remove(0)).await;
         let second = session.shared.world().clock.new_run();

@@ -1,8 +1,5 @@
-#![cfg(feature = "sim")]
 //! `capture: stop` on the simulated world: whatever happens, the donor is back in service, as it was found, before anything
 //! else is undone.
-
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use std::{
     collections::BTreeMap,
@@ -15,57 +12,28 @@ use std::{
 use kamino_wf::{
     model::{Capture, Profile},
     policy::obligations::{CLAIM, Claim, Written},
-    sim::{Faults, Outcome, Scene, Session, Stop, World},
+    sim::{Fault, Faults, Outcome, Scene, Session, Stop, World},
     workflow::{self, Event, RunState},
 };
 
+use crate::harness::{done, points, run, simulated, state};
+
 fn scene() -> Scene {
     Scene { capture: Capture::Stop, ..Scene::nominal() }
-}
-
-/// Runs `body` under paused time, all on one thread.
-fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime can be built");
-    runtime.block_on(body())
-}
-
-fn run(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> (Outcome, BTreeMap<&'static str, u64>) {
-    simulated(async || {
-        let mut session = Session::new(scene.clone());
-        prepare(&mut session);
-        let outcome = session.run(Stop::AtRest).await.expect("the store never fails for good");
-        let exercised = session.shared.world().exercised.clone();
-        (outcome, exercised)
-    })
-}
-
-fn done(outcome: &Outcome) -> bool {
-    outcome.run.as_ref().is_some_and(|run| run.state == RunState::Ended(workflow::Outcome::Done))
-}
-
-/// The points of the nominal update, each with its name.
-fn points() -> Vec<String> {
-    simulated(async || {
-        let session = Session::new(scene());
-        session.shared.crash.trace();
-        session.run(Stop::AtRest).await.expect("the nominal update ends");
-        session.shared.crash.traced()
-    })
 }
 
 #[test]
 fn a_nominal_update_gives_the_donor_back_and_ends_well() {
     for profile in [Profile::Kubeadm, Profile::AksEngine] {
         for adopted in [false, true] {
-            let (outcome, exercised) = run(&Scene { profile, adopted, ..scene() }, |_| {});
+            let (outcome, session) = run(&Scene { profile, adopted, ..scene() }, |_| {});
             assert!(outcome.violations.is_empty(), "{:#?}\n{}", outcome.violations, outcome.log.join("\n"));
             assert!(done(&outcome), "{:#?}\n{}", outcome.summary, outcome.log.join("\n"));
             for name in ["I1", "I2", "I6", "I8"] {
-                assert!(exercised.get(name).is_some_and(|times| *times > 0), "{name} was never exercised");
+                assert!(
+                    session.shared.world().exercised.get(name).is_some_and(|times| *times > 0),
+                    "{name} was never exercised"
+                );
             }
         }
     }
@@ -73,7 +41,7 @@ fn a_nominal_update_gives_the_donor_back_and_ends_well() {
 
 #[test]
 fn a_crash_at_any_point_changes_nothing() {
-    let places = points();
+    let places = points(&scene());
     println!("{} crash points", places.len());
     assert!(places.len() >= 200, "only {} crash points", places.len());
     for (number, place) in (1_u64..).zip(&places) {
@@ -89,9 +57,66 @@ fn a_crash_at_any_point_changes_nothing() {
     }
 }
 
+/// What `kubectl describe node` has to say of the donor.
+fn told(session: &Session) -> Vec<&'static str> {
+    session.shared.world().node_notes.iter().map(|note| note.reason).collect()
+}
+
+const TOLD: [&str; 7] =
+    ["TakenOutOfService", "Drained", "DiskCleaned", "SwitchedOff", "DiskSnapshotted", "SwitchedOn", "BackInService"];
+
+#[test]
+fn the_donors_node_says_what_happens_to_it() {
+    let (outcome, session) = run(&scene(), |_| {});
+    assert!(done(&outcome), "{:#?}", outcome.summary);
+    assert_eq!(told(&session), TOLD);
+    let world = session.shared.world();
+    let first = &world.node_notes[0];
+    let donor = &outcome.run.as_ref().expect("a run").outputs["RankNodes"]["donor"];
+    assert_eq!(
+        (donor["node"].as_str(), donor["node_uid"].as_str()),
+        (Some(first.node.as_str()), Some(&*first.node_uid))
+    );
+    for word in [&*first.run.short(), "pool1", "45 minutes", "kamino-wf rescue --node"] {
+        assert!(first.words.contains(word), "no {word:?} in {}", first.words);
+    }
+    assert!(world.node_notes.iter().all(|note| !note.warning && note.node == first.node));
+    drop(world);
+    // A donor that goes on working has nothing to tell, and nobody may write about it.
+    assert_eq!(told(&run(&Scene::nominal(), |_| {}).1), [""; 0]);
+}
+
+#[test]
+fn a_node_that_is_given_back_early_says_why() {
+    let (outcome, session) = run(&scene(), |session| session.shared.world().cleaner_fails = Some("no room".into()));
+    assert_eq!(state(&outcome), "undone", "{:#?}", outcome.summary);
+    let reasons = told(&session);
+    assert_eq!(reasons, ["TakenOutOfService", "Drained", "GivingBack", "SwitchedOn", "BackInService"]);
+    let world = session.shared.world();
+    let why = world.node_notes.iter().find(|note| note.reason == "GivingBack").expect("told");
+    assert!(why.warning && why.words.contains("no room"), "{why:?}");
+}
+
+/// What can't be told holds nothing up.
+#[test]
+fn without_the_right_to_tell_the_update_ends_as_well() {
+    let (_, rehearsed) = run(&scene(), |session| session.shared.crash.trace());
+    let calls = rehearsed.shared.crash.traced();
+    let calls = (1..).zip(calls.iter().filter(|it| it.ends_with(": before")));
+    let telling: Vec<u64> = calls.filter(|(_, it)| it.starts_with("tell:")).map(|(number, _)| number).collect();
+    assert_eq!(telling.len(), TOLD.len());
+    for fault in [Fault::Denied, Fault::Throttled, Fault::LostAnswer] {
+        let (outcome, session) = run(&scene(), |session| {
+            session.shared.world().script.extend(telling.iter().map(|call| (*call, fault)));
+        });
+        assert!(outcome.violations.is_empty() && done(&outcome), "{fault:?}: {:#?}", outcome.summary);
+        assert_eq!(told(&session).len(), if fault == Fault::LostAnswer { TOLD.len() } else { 0 }, "{fault:?}");
+    }
+}
+
 #[test]
 fn a_cancel_at_any_point_gives_the_donor_back_first() {
-    let places = points();
+    let places = points(&scene());
     let mut ends: BTreeMap<String, u64> = BTreeMap::new();
     for (number, place) in (1_u64..).zip(&places) {
         let (outcome, _) = run(&scene(), |session| session.cancel_at = Some(number));
@@ -186,7 +211,8 @@ fn meddled(claim: Option<&'static str>, cancel_at: Option<u64>) -> (Outcome, boo
 
 #[test]
 fn a_donor_whose_claim_somebody_takes_off_or_spoils_comes_back_all_the_same() {
-    let off = points().iter().position(|place| place.starts_with("begin_power_off")).expect("it is switched off");
+    let off =
+        points(&scene()).iter().position(|place| place.starts_with("begin_power_off")).expect("it is switched off");
     for cancel_at in [None, Some(u64::try_from(off).expect("a small number"))] {
         for (claim, person) in [(None, false), (Some("not ours to read"), true)] {
             let (outcome, asked) = meddled(claim, cancel_at);
@@ -224,7 +250,7 @@ fn whoever_lives_on_the_donor_is_asked_to_go_and_the_node_comes_back_all_the_sam
     for seed in 0..30 {
         let faults = if seed % 2 == 0 { Faults::none() } else { Faults::bad_day() };
         let scene = Scene { capture: Capture::Stop, ..Scene::of_seed(seed, faults) };
-        let (outcome, exercised) = run(&scene, |session| {
+        let (outcome, session) = run(&scene, |session| {
             let mut world = session.shared.world();
             let now = world.now();
             let World { tenants, nodes, rng, .. } = &mut *world;
@@ -241,7 +267,7 @@ fn whoever_lives_on_the_donor_is_asked_to_go_and_the_node_comes_back_all_the_sam
         });
         assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
         *ends.entry(outcome.summary.map(|summary| summary.state).unwrap_or_default()).or_default() += 1;
-        drained += exercised.get("I10").copied().unwrap_or_default();
+        drained += session.shared.world().exercised.get("I10").copied().unwrap_or_default();
     }
     println!("30 seeds ended: {ends:?}; {drained} were drained");
     assert!(ends.contains_key("done") && ends.contains_key("undone") && drained > 8, "{ends:?}, {drained} drained");
