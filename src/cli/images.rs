@@ -10,7 +10,8 @@ use super::{
     exit::Code,
     list::all_runs,
     render::{cut, span, table, text},
-    run::{print_json, talking},
+    run::print_json,
+    talk,
 };
 use crate::{
     app::{self, ImageView, Images, NoSuchImage},
@@ -140,7 +141,7 @@ async fn prune(config: &Config, args: &PruneArgs, by: &str) -> Result<Code> {
     let mut reports = Vec::new();
     if args.yes {
         for images in all.iter().filter(|images| !images.going().is_empty()) {
-            let report = app::prune(config, images, by, talking()).await?;
+            let report = app::prune(config, images, by, talk::talking()).await?;
             if args.output == Output::Table {
                 tell(&report);
             }
@@ -193,7 +194,7 @@ async fn pin(config: &Config, args: &PinArgs, by: &str) -> Result<Code> {
         let text = format!("by {by} at {:.0}{why}", SystemClock.now());
         text.chars().filter(|c| !c.is_control()).take(PIN_CHARS_MAX).collect()
     });
-    let report = app::pin(config, PinAsk { version: version.clone(), why }, by, talking()).await?;
+    let report = app::pin(config, PinAsk { version: version.clone(), why }, by, talk::talking()).await?;
     match args.output {
         Output::Table => {
             let now = if args.remove { "not pinned" } else { "pinned" };

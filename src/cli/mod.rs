@@ -16,6 +16,7 @@ mod settings;
 mod simulate;
 mod status;
 mod store;
+mod talk;
 mod view;
 mod watch;
 mod words;

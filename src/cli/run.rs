@@ -12,7 +12,7 @@ use super::{
     args::{AutoArgs, Cli, Command, DescribeArgs, LogFormat, Output, ResumeArgs, StartArgs},
     completion,
     exit::{Code, page},
-    images, plugin, render, rescue, status,
+    images, plugin, render, rescue, status, talk,
     view::{View, print},
     watch::{self, Interrupts, Lines},
     words::{self, Word},
@@ -25,9 +25,7 @@ use crate::{
     http::{Answer, CallError, Client, Mutations, ProblemKind, RunView, Terms, VERSION as API_VERSION, What},
     model::{BadName, RunId},
     store::{Journal, Place, Revision, StoreError},
-    workflow::{
-        Engine, Event, ImageError, Observer, Rejected, Run, Summary, describe, find_run, rescue::RescueError, summaries,
-    },
+    workflow::{Engine, ImageError, Rejected, Summary, describe, find_run, rescue::RescueError, summaries},
 };
 
 /// Parses, runs, and says how it ended.
@@ -45,7 +43,9 @@ pub fn main() -> ExitCode {
     if let Command::Clean(args) = cli.command {
         return clean(args);
     }
-    match prepare(&cli).and_then(|()| dispatch(cli)) {
+    let ended = prepare(&cli).and_then(|()| dispatch(cli));
+    talk::over();
+    match ended {
         Ok(code) => code.into(),
         Err(error) => {
             eprintln!("kamino-wf: {error:#}{}", page(&error));
@@ -71,7 +71,7 @@ fn prepare(cli: &Cli) -> Result<()> {
         value: cli.log().to_owned(),
         remedy: format!("expected a filter such as info or kamino_wf=debug ({error})"),
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(talk::log);
     match cli.log_format() {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
@@ -293,7 +293,7 @@ async fn start(config: &Config, args: &StartArgs, by: String) -> Result<Code> {
         return if args.wait { watch::to_rest(&config.store, &client, &started.run).await } else { Ok(code) };
     }
     let store = app::open_store(&app::place(config))?;
-    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talk::talking()).await?;
     let scale_set = spec.scale_set.clone();
     let open = engine.open_run(&scale_set).await;
     if open.is_none() {
@@ -337,7 +337,7 @@ async fn resume(config: &Config, args: &ResumeArgs, by: String) -> Result<Code> 
     }
     let store = app::open_store(&app::place(config))?;
     let cluster = app::cluster(config).await?;
-    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talk::talking()).await?;
     let open: Vec<Summary> = engine.summaries().await?.into_iter().filter(Summary::open).collect();
     let id = match &args.run {
         Some(run) => {
@@ -365,7 +365,7 @@ async fn resume(config: &Config, args: &ResumeArgs, by: String) -> Result<Code> 
 
 /// Once through all pools.
 async fn auto(config: &Config) -> Result<Code> {
-    let (drove, runs) = app::auto(config, talking()).await?;
+    let (drove, runs) = app::auto(config, talk::talking()).await?;
     println!("{}", render::list(&runs, SystemClock.now()));
     Ok(match drove {
         Drove::Signal(signal) => Code::Signal(signal),
@@ -385,13 +385,4 @@ pub(super) async fn rest(engine: Arc<Engine>, store: app::OpenStore, id: RunId) 
             Ok(code)
         }
     }
-}
-
-/// Tells a person on stderr what happens to runs, a line each.
-pub(super) fn talking() -> Observer {
-    Box::new(|run: &Run, event: &Event| {
-        if let Some(line) = render::progress(run, event) {
-            eprintln!("{line}");
-        }
-    })
 }

@@ -13,7 +13,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{exit::Code, render};
+use super::{
+    exit::Code,
+    render,
+    talk::{self, Bars},
+};
 use crate::{
     http::{CallError, Client, Heard, VERSION},
     workflow::{Description, Event, Run, Summary},
@@ -68,7 +72,8 @@ pub(super) async fn from(
     held: bool,
     interrupts: Interrupts,
 ) -> Result<Code> {
-    let mut watch = Watch { run: Run::fold(seen.summary.id, seen.events.iter().cloned())?, seq: 0, lines };
+    let mut watch =
+        Watch { run: Run::fold(seen.summary.id, seen.events.iter().cloned())?, seq: 0, lines, bars: Bars::default() };
     if lines == Lines::Words {
         watch.seq = u64::try_from(seen.events.len())?;
         if held && seen.summary.open() {
@@ -82,10 +87,11 @@ pub(super) async fn from(
         eprintln!("nobody holds the store in {}: nothing moves, and this is all there is", store.display());
         return Ok(Code::of(&Summary::of(&watch.run)));
     }
-    match rest {
-        Some(code) => watch.ended(code),
-        None => watch.interruptible(store, interrupts).await,
+    if let Some(code) = rest {
+        return watch.ended(code);
     }
+    watch.bars.show(&watch.run);
+    watch.interruptible(store, interrupts).await
 }
 
 /// A run that somebody else drives, until it is at rest: as if it was driven here.
@@ -100,6 +106,7 @@ struct Watch {
     /// The newest event that was printed.
     seq: u64,
     lines: Lines,
+    bars: Bars,
 }
 
 impl Watch {
@@ -121,7 +128,9 @@ impl Watch {
         }
         self.run.apply(event.clone())?;
         self.seq = seq;
-        self.print(event)
+        self.print(event)?;
+        self.bars.show(&self.run);
+        Ok(())
     }
 
     fn print(&self, event: &Event) -> Result<()> {
@@ -183,7 +192,7 @@ impl Watch {
         loop {
             if let Some(client) = Client::connect(store).await? {
                 if said {
-                    eprintln!("somebody holds the store again");
+                    talk::say("somebody holds the store again");
                 }
                 return Ok(client);
             }
@@ -192,7 +201,7 @@ impl Watch {
                 bail!("nobody has held the store for {minutes} minutes; run {run} does not move meanwhile");
             }
             if !said {
-                eprintln!("the process that held the store is gone; waiting for the next, up to 5 minutes");
+                talk::say("the process that held the store is gone; waiting for the next, up to 5 minutes");
                 said = true;
             }
             sleep(LOOK).await;
@@ -226,5 +235,6 @@ impl Watch {
 
 /// A reader that has gone (`| head`) is told nothing more; it is no fault of ours, and no success either.
 fn say(mut to: impl Write, line: &str) -> Result<()> {
-    writeln!(to, "{line}").and_then(|()| to.flush()).context("failed to print an event")
+    let written = talk::beside(|| writeln!(to, "{line}").and_then(|()| to.flush()));
+    written.context("failed to print an event")
 }

@@ -8,7 +8,8 @@ use clap::Args;
 use super::{
     args::RunArgs,
     exit::Code,
-    run::{existing, look, rest, talking, terms},
+    run::{existing, look, rest, terms},
+    talk,
 };
 use crate::{
     app,
@@ -139,7 +140,7 @@ async fn here(config: &Config, args: &RunArgs, what: What, by: &str) -> Result<(
     }
     let store = app::open_store(&app::place(config))?;
     let cluster = app::cluster(config).await?;
-    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talking()).await?;
+    let engine = app::engine_of_command(config, cluster, store.journal.clone(), talk::talking()).await?;
     let id = Mutations::new(Arc::clone(&engine)).here(by, args.revision.map(Revision), what).await??.id;
     Ok((engine, store, id))
 }

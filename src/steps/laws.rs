@@ -30,9 +30,10 @@ fn simulated(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> (Outcome, Vec
     })
 }
 
-/// All calls among the points that were passed.
+/// All calls of steps among the points that were passed. What is told on a node is no step's, and nothing depends on it.
 fn calls(traced: &[String]) -> Calls {
-    (1..).zip((1..).zip(traced).filter(|(_, name)| name.ends_with(": before")).map(|(point, _)| point)).collect()
+    let calls = (1..).zip((1..).zip(traced).filter(|(_, name)| name.ends_with(": before")));
+    calls.filter(|(_, (_, name))| !name.starts_with("tell:")).map(|(call, (point, _))| (call, point)).collect()
 }
 
 /// The calls of each step, and its output.

@@ -1,6 +1,6 @@
 //! One whole update: what came of it, and what was written on the way.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
 
 use kamino_wf::{
     model::DefinitionId,
@@ -13,10 +13,36 @@ use crate::{
     guest::{Disk, Form, Lab},
     plant::plant,
     support::{
-        cluster::shared,
+        binary::Running,
+        cluster::{mortal, shared},
         world::{Cleaner, Plan, Site},
     },
 };
+
+/// As whoever sits before a terminal sees it; everybody else gets lines only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_shows_how_far_an_update_is() {
+    let Some(cluster) = shared() else { return };
+    let site = Site::new(cluster, Plan::default()).await;
+    let command = site.binary.command(START);
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|it| it.to_string_lossy().into_owned()));
+    // Of util-linux: gives what it starts a terminal of its own, and passes on what that shows.
+    let mut script = mortal(Path::new("/usr/bin/script"));
+    script.args(["--quiet", "--return", "--flush", "--command", &words.join(" "), "/dev/null"]).stdin(Stdio::null());
+    script.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
+    let ended = Running::spawn(script).ended().await;
+    ended.assert(0, &["done: new nodes are made from the new image"]);
+    for word in ["pool1 ", "[==", "CreateVersion", "\u{1b}["] {
+        assert!(ended.stdout.contains(word), "no {word:?} in {}", ended.stdout);
+    }
+    let shown = ended.stdout.matches("[=").count();
+    assert!(shown > 5, "a bar that moves: {shown}");
+    site.point_model_elsewhere();
+    let piped = site.binary.run(START).await;
+    piped.assert(0, &["done: new nodes are made from the new image"]);
+    assert!(!piped.stderr.contains("[=") && !piped.stderr.contains('\u{1b}'), "{}", piped.stderr);
+}
 
 /// With the real cleaner on a used Debian node's disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

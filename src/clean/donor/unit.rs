@@ -27,14 +27,7 @@ pub(super) fn run(folder: &Path, send: SendProof<'_>) -> Result<Report, CleanErr
     let looked = look(folder, &order.request);
     let begun = looked.is_ok();
     let outcome = looked.and_then(|()| clean(folder, &order.request));
-    let mut report = match &outcome {
-        Ok(report) => report.clone(),
-        Err(error) => Report::of_failure(&order.request.errand, &order.request.manifest(), error),
-    };
-    // The same errors leave the machine as it was only before its services were stopped.
-    if begun && report.verdict == Verdict::Refused {
-        report.verdict = Verdict::Failed;
-    }
+    let report = told(begun, &outcome, &order.request);
     // A refusal is the pod's to tell: all of this machine goes on as it was.
     if report.verdict != Verdict::Refused {
         let words = proof::words(&order.request, &report);
@@ -45,6 +38,18 @@ pub(super) fn run(folder: &Path, send: SendProof<'_>) -> Result<Report, CleanErr
     let _ = fs::remove_file(&order.place.kubeconfig);
     write_report(folder, &report).map_err(CleanError::part_way("leave the report for the pod"))?;
     outcome
+}
+
+/// The same errors leave the machine as it was only before its services were stopped.
+fn told(begun: bool, outcome: &Result<Report, CleanError>, request: &DonorRequest) -> Report {
+    let mut report = match outcome {
+        Ok(report) => report.clone(),
+        Err(error) => Report::of_failure(&request.errand, &request.manifest(), error),
+    };
+    if begun && report.verdict == Verdict::Refused {
+        report.verdict = Verdict::Failed;
+    }
+    report
 }
 
 fn read_order(folder: &Path) -> io::Result<Order> {
@@ -142,4 +147,29 @@ fn take_away(folder: &Path, request: &DonorRequest) -> Result<Report, CleanError
     packages::refuse_halfway(beneath)?;
     verify::verify(beneath, &manifest)?;
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clean::Errand;
+    use crate::model::Profile;
+
+    #[test]
+    fn a_machine_whose_services_are_down_is_never_told_to_be_as_it_was() {
+        let errand = Errand { profile: Profile::Kubeadm, run: "0123456789ab".into(), nonce: "n".into() };
+        let request = DonorRequest {
+            errand,
+            node_uid: "uid".into(),
+            product_uuid: "machine".into(),
+            boot_id: "boot".into(),
+            proof: "kamino-wf-clean/kamino-wf-proofs".into(),
+        };
+        let halfway = || Err(CleanError::unprepared("look at the packages")(io::Error::other("half installed")));
+        let before = told(false, &halfway(), &request);
+        assert_eq!(before.verdict, Verdict::Refused);
+        let after = told(true, &halfway(), &request);
+        assert_eq!(after.verdict, Verdict::Failed);
+        assert_eq!((&after.reason, after.reason.is_some()), (&before.reason, true), "why is said all the same");
+    }
 }
