@@ -22,6 +22,7 @@ use crate::{
     clean::{ProofPlace, cli::CleanArgs},
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, check_variables},
+    doctor::ContactError,
     http::{Answer, CallError, Client, Mutations, ProblemKind, RunView, Terms, VERSION as API_VERSION, What},
     model::{BadName, RunId},
     store::{Journal, Place, Revision, StoreError},
@@ -88,6 +89,13 @@ pub(super) fn code_of(error: &anyhow::Error) -> Code {
         let setting = cause.is::<ConfigError>() || cause.is::<UnusableAccess>() || cause.is::<NoCredential>();
         if setting || cause.is::<BadName>() {
             return Code::Usage;
+        }
+        if let Some(error) = cause.downcast_ref::<ContactError>() {
+            return match error {
+                ContactError::NoSuchScaleSet(_) => Code::NotFound,
+                ContactError::Refused { .. } | ContactError::Name(_) => Code::Usage,
+                ContactError::Cloud(_) => Code::Failed,
+            };
         }
         if cause.is::<NoSuchImage>() {
             return Code::NotFound;
@@ -161,20 +169,7 @@ fn dispatch(cli: Cli) -> Result<Code> {
             let _ = clean(args);
             Ok(Code::Ok)
         }
-        Command::Doctor(args) => {
-            let report = runtime()?.block_on(app::doctor(&config()?));
-            match args.output {
-                Output::Table => println!("{}", render::doctor(&report)),
-                Output::Json => {
-                    let mut value = serde_json::to_value(&report)?;
-                    value["apiVersion"] = API_VERSION.into();
-                    value["kind"] = "Diagnosis".into();
-                    value["good"] = report.good().into();
-                    print_json(&value)?;
-                }
-            }
-            Ok(if report.good() { Code::Ok } else { Code::Failed })
-        }
+        Command::Doctor(args) => super::doctor::run(&config()?, &args),
         Command::Plan(args) => super::plan::run(&config()?, &args),
         Command::Status(args) => runtime()?.block_on(status::run(&config()?, &args)),
         Command::Rescue(args) => runtime()?.block_on(rescue::run(&config()?, &args)),

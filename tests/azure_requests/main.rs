@@ -8,6 +8,7 @@
 mod requests;
 
 mod credentials;
+mod first_contact;
 mod flexible;
 mod secrets;
 mod stage;
