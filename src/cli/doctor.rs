@@ -10,7 +10,7 @@ use super::{
     args::Output,
     exit::Code,
     render,
-    run::{print_json, runtime},
+    run::{print_json, wait},
 };
 use crate::{
     app::{self, Contact},
@@ -39,7 +39,7 @@ pub(super) struct DoctorArgs {
 pub(super) fn run(config: &Config, args: &DoctorArgs) -> Result<Code> {
     let Some(set) = args.scale_set.as_ref().filter(|_| args.azure) else { return look(config, args.output) };
     let tell = |words: &str| eprintln!("{words}");
-    let contact = runtime()?.block_on(app::first_contact(config, set, args.yes, &tell))?;
+    let contact = wait(app::first_contact(config, set, args.yes, &tell))?;
     match contact {
         Contact::Planned(planned) => {
             match args.output {
@@ -70,7 +70,7 @@ pub(super) fn run(config: &Config, args: &DoctorArgs) -> Result<Code> {
 }
 
 fn look(config: &Config, output: Output) -> Result<Code> {
-    let report = runtime()?.block_on(app::doctor(config));
+    let report = wait(async { Ok(app::doctor(config).await) })?;
     match output {
         Output::Table => println!("{}", render::doctor(&report)),
         Output::Json => {

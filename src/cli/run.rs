@@ -1,6 +1,11 @@
 //! Runs a command: settings, then the holder of the store, or the store itself.
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    path::Path,
+    pin::{Pin, pin},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum as _};
@@ -171,31 +176,39 @@ fn dispatch(cli: Cli) -> Result<Code> {
         }
         Command::Doctor(args) => super::doctor::run(&config()?, &args),
         Command::Plan(args) => super::plan::run(&config()?, &args),
-        Command::Status(args) => runtime()?.block_on(status::run(&config()?, &args)),
-        Command::Rescue(args) => runtime()?.block_on(rescue::run(&config()?, &args)),
-        Command::Images(command) => runtime()?.block_on(images::run(&config()?, &command, &by)),
+        Command::Status(args) => wait(status::run(&config()?, &args)),
+        Command::Rescue(args) => wait(rescue::run(&config()?, &args)),
+        Command::Images(command) => wait(images::run(&config()?, &command, &by)),
         Command::Store(command) => super::store::run(&config()?, command),
-        Command::Auto(AutoArgs { once: _ }) => runtime()?.block_on(auto(&config()?)),
+        Command::Auto(AutoArgs { once: _ }) => wait(auto(&config()?)),
         Command::Serve(args) => {
-            let signal = runtime()?.block_on(app::serve(&config()?, args.hold_on_start))?;
+            let signal = wait(app::serve(&config()?, args.hold_on_start))?;
             info!(signal, "stopped");
             Ok(Code::Ok)
         }
-        Command::List(args) => runtime()?.block_on(super::list::run(&config()?, &args)),
+        Command::List(args) => wait(super::list::run(&config()?, &args)),
         Command::Config(args) => super::settings::run(&overrides, args.output),
         Command::Completion(args) => completion::script(&args),
         Command::Man(args) => completion::pages(&args),
-        Command::Describe(args) => runtime()?.block_on(describe_run(&config()?, &args)),
-        Command::Cancel(args) => runtime()?.block_on(words::cancel(&config()?, &args, by)),
-        Command::Pause(args) => runtime()?.block_on(words::say(&config()?, &args, Word::Pause, by)),
-        Command::Approve(args) => runtime()?.block_on(words::say(&config()?, &args, Word::Approve, by)),
-        Command::Reject(args) => runtime()?.block_on(words::say(&config()?, &args, Word::Reject, by)),
-        Command::Start(args) => runtime()?.block_on(start(&config()?, &args, by)),
-        Command::Resume(args) => runtime()?.block_on(resume(&config()?, &args, by)),
+        Command::Describe(args) => wait(describe_run(&config()?, &args)),
+        Command::Cancel(args) => wait(words::cancel(&config()?, &args, by)),
+        Command::Pause(args) => wait(words::say(&config()?, &args, Word::Pause, by)),
+        Command::Approve(args) => wait(words::say(&config()?, &args, Word::Approve, by)),
+        Command::Reject(args) => wait(words::say(&config()?, &args, Word::Reject, by)),
+        Command::Start(args) => wait(start(&config()?, &args, by)),
+        Command::Resume(args) => wait(resume(&config()?, &args, by)),
     }
 }
 
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+/// Waits for a command's end. What it waits for has no type of its own here: each would bring a runtime of its own, and its own
+/// code twice.
+pub(super) fn wait<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = runtime()?;
+    let future: Pin<&mut dyn Future<Output = Result<T>>> = pin!(future);
+    runtime.block_on(future)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
