@@ -5,6 +5,8 @@
 
 #[path = "support/mod.rs"]
 mod support;
+#[path = "support/trial.rs"]
+mod trial;
 
 use std::{fs, os::unix::net::UnixListener, path::Path};
 
@@ -12,6 +14,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kamino_wf::{
     clock::{Clock, SystemClock},
+    cloud::Orchestration,
     doctor::{self, Check, State, TAG},
     model::ScaleSetId,
     permissions::{AZURE, ClusterScope, KUBERNETES, PROOFS, Part, Uses, in_kubernetes},
@@ -22,11 +25,12 @@ use kamino_wf::{
     store::{Holder, open_dir},
 };
 use kube::Api;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{
     binary::{Binary, Ended},
     cluster::shared,
-    installed::{Installed, create},
+    installed::{Installed, create, until},
     world::{Plan, Site},
 };
 
@@ -312,6 +316,25 @@ async fn a_trial_is_only_for_what_may_be_thrown_away_and_for_who_says_yes() {
     assert!(ended.stdout.contains("Microsoft.Compute/galleries/delete"), "{ended:#?}");
     assert!(ended.stderr.contains("nothing was touched"), "{ended:#?}");
     assert_nothing_changed(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_breaks_a_trial_off_and_what_it_has_made_goes() {
+    let Some(cluster) = shared() else { return };
+    let site = Site::new(cluster, Plan { adopted: true, ..Plan::default() }).await;
+    let set = trial::furnish(&mut site.world.world(), &spec(&site.scene).scale_set, Orchestration::Uniform);
+    let made = || site.world.world().snapshots.keys().any(|key| key.contains("/kwf-doctor-"));
+    let running = in_pod(&site).start(&["doctor", "--azure", "--scale-set", set.as_str(), "--yes", "-o", "json"]);
+    until("the snapshot", async || made()).await;
+    running.signal(Signal::INT);
+    let ended = running.ended().await;
+    assert_eq!(ended.code(), Some(130), "{ended:#?}");
+    let printed = ended.json();
+    assert_eq!((&printed["kind"], &printed["left"]), (&json!("FirstContact"), &json!([])), "{printed:#}");
+    let lines = printed["assumptions"].as_array().expect("lines");
+    let verdicts = |of: &str| lines.iter().filter(|line| line["verdict"] == of).count();
+    assert!(verdicts("holds") > 0 && verdicts("does-not-hold") == 0 && lines.len() > 50, "{printed:#}");
+    assert!(!made(), "{:#?}", site.world.world().log);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -114,14 +114,15 @@ fn tried(lines: &[Line], left: &[Remnant]) -> String {
             Verdict::DoesNotHold => ("seen", Some(line.otherwise)),
             Verdict::NotTried => ("why", None),
         };
-        let _ = writeln!(text, "{:>18} {word}: {}", "", line.seen);
+        let unseen = line.not_seen.map_or_else(String::new, |it| format!("; not seen: {it}"));
+        let _ = writeln!(text, "{:>18} {word}: {}{unseen}", "", line.seen);
         if let Some(then) = then {
             let _ = writeln!(text, "{:>18} then: {then}", "");
         }
     }
     let count = |verdict| lines.iter().filter(|line| line.verdict == verdict).count();
     let [holds, not, untried] = [Verdict::Holds, Verdict::DoesNotHold, Verdict::NotTried].map(count);
-    let _ = writeln!(text, "\n{holds} hold, {not} do not, {untried} were not tried.");
+    let _ = writeln!(text, "\nHolds: {holds}. Does not hold: {not}. Not tried: {untried}.");
     for Remnant { what, why, command } in left {
         let _ = writeln!(text, "Left: {what}: {why}\n      {command}");
     }

@@ -4,9 +4,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use kamino_wf::{
-    cloud::{DiskState, ImageRef, Orchestration, Power},
-    doctor::{Book, ContactError, FirstContact, Line, Pace, Remnant, TAG, Verdict},
-    model::{DiskId, InstanceId, NodeName, ScaleSetId},
+    cloud::{Orchestration, Power},
+    doctor::{Book, ContactError, FirstContact, Line, Pace, Remnant, Verdict},
+    model::{DiskId, ScaleSetId},
     sim::{
         Scene,
         arm::{Fault, Injection},
@@ -14,7 +14,10 @@ use kamino_wf::{
 };
 use serde_json::{Value, json};
 
-use super::stage::{Stage, run};
+use super::{
+    stage::{Stage, run},
+    trial::furnish,
+};
 
 const PATIENT: Pace = Pace {
     look: Duration::from_millis(4),
@@ -36,48 +39,11 @@ async fn stage(orchestration: Orchestration, otherwise: &[u32]) -> (Stage, Scale
     scene.habits.patch_merges_image = otherwise.contains(&1);
     scene.habits.etag_enforced = !otherwise.contains(&3);
     let stage = Stage::on(scene, |_| {}, |_| {}).await;
-    let set: ScaleSetId = stage.named("virtualMachineScaleSets", "trial");
-    let disk: DiskId = stage.named("disks", "trial_0_OsDisk_1");
-    let instance = InstanceId::parse(&match orchestration {
-        Orchestration::Uniform => format!("{set}/virtualMachines/0"),
-        Orchestration::Flexible => format!("{}/providers/Microsoft.Compute/virtualMachines/trial_1", set.group()),
-    });
-    let instance = instance.expect("an id");
-    let mut world = stage.shared.world();
-    world.otherwise = otherwise.iter().copied().collect();
-
-    let mut model = world.scale_sets[&stage.scale_set().key()].clone();
-    model.value["id"] = json!(set.as_str());
-    model.value["name"] = json!(set.name());
-    model.value["tags"] = json!({ "Team": "platform", TAG: "true" });
-    model.value["sku"]["capacity"] = json!(1);
-    model.value["properties"]["virtualMachineProfile"]["storageProfile"]["imageReference"] = json!({
-        "publisher": "Canonical", "offer": "ubuntu-24_04-lts", "sku": "server", "version": "latest",
-        "exactVersion": "24.04.202609010",
-    });
-    if orchestration == Orchestration::Flexible {
-        model.value["properties"]["orchestrationMode"] = json!("Flexible");
-        model.value["properties"].as_object_mut().expect("properties").remove("upgradePolicy");
-    }
-    world.scale_sets.insert(set.key(), model);
-
-    let donor = stage.instance().key();
-    let mut value = world.instances[&donor].clone();
-    value.id = instance.clone();
-    value.os_disk = Some(disk.clone());
-    value.image = ImageRef::Other("Canonical".into());
-    value.member_of = (orchestration == Orchestration::Flexible).then(|| set.clone());
-    world.instances.insert(instance.key(), value);
-    let mut machine = world.machines[&donor].clone();
-    machine.node = NodeName::parse("nobody").expect("a name");
-    machine.disk = disk.key();
-    world.machines.insert(instance.key(), machine);
-    let mut value = world.disks[&stage.donor_disk().key()].clone();
-    value.value.id = disk.clone();
-    value.value.security_type = Some("TrustedLaunch".into());
-    assert!(value.value.zone.is_some() && value.value.state == DiskState::Attached, "{value:?}");
-    world.disks.insert(disk.key(), value);
-    drop(world);
+    let set = {
+        let mut world = stage.shared.world();
+        world.otherwise = otherwise.iter().copied().collect();
+        furnish(&mut world, &stage.scale_set(), orchestration)
+    };
     (stage, set)
 }
 

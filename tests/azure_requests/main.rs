@@ -12,5 +12,7 @@ mod first_contact;
 mod flexible;
 mod secrets;
 mod stage;
+#[path = "../support/trial.rs"]
+mod trial;
 mod troubles;
 mod update;

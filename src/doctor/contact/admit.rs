@@ -5,7 +5,7 @@ use super::{
     names::{Names, TAG},
 };
 use crate::{
-    cloud::{Cloud as _, CloudError, Instance, ScaleSet, UpgradeMode},
+    cloud::{CloudError, Instance, ScaleSet, UpgradeMode},
     model::{BadName, Members, ScaleSetId},
 };
 
@@ -59,7 +59,7 @@ pub(super) async fn admit(
     if let Some((pool, _)) = pools.iter().find(|(_, of_pool)| of_pool == set) {
         return refused(format!("it is the scale set of pool {pool}"));
     }
-    let found = hands.azure.scale_set(set).await?.ok_or_else(|| ContactError::NoSuchScaleSet(set.clone()))?;
+    let found = hands.cloud.scale_set(set).await?.ok_or_else(|| ContactError::NoSuchScaleSet(set.clone()))?;
     if found.tags.get(TAG).map(String::as_str) != Some("true") {
         return refused(format!("it does not carry the tag {TAG}: true"));
     }
@@ -68,7 +68,7 @@ pub(super) async fn admit(
             "its upgrade policy is not Manual, so a change of its model would replace instances".to_owned(),
         );
     }
-    let instances = hands.azure.instances(set, found.orchestration).await?;
+    let instances = hands.cloud.instances(set, found.orchestration).await?;
     let members = Members::of(set, instances.iter().map(|instance| instance.id.clone()));
     if let Some((node, _)) = nodes.iter().find(|(_, provider_id)| members.instance(provider_id).is_some()) {
         return refused(format!("node {node} of the cluster is one of its instances"));

@@ -47,6 +47,8 @@ pub struct Line {
     pub seen: String,
     /// What kamino-wf does where it holds; none for what is never tried.
     pub if_it_holds: Option<&'static str>,
+    /// What the assumption says besides, and nobody has seen.
+    pub not_seen: Option<&'static str>,
     /// What happens where it does not hold.
     pub otherwise: &'static str,
 }
@@ -79,9 +81,12 @@ impl Book {
             .map(|row| {
                 let why = || (Verdict::NotTried, never(row.number).unwrap_or("it did not come to it").to_owned());
                 let (verdict, seen) = noted.get(&row.number).cloned().unwrap_or_else(why);
-                let if_it_holds = TRIED.iter().find(|(number, _)| *number == row.number).map(|(_, then)| *then);
+                let tried = TRIED.iter().find(|(number, ..)| *number == row.number);
+                let if_it_holds = tried.map(|(_, then, _)| *then);
+                let not_seen = tried.map(|(.., not_seen)| *not_seen);
+                let not_seen = not_seen.filter(|it| !it.is_empty() && verdict == Verdict::Holds);
                 let (number, assumed, otherwise) = (row.number, row.believed, row.otherwise);
-                Line { number, assumed, verdict, seen, if_it_holds, otherwise }
+                Line { number, assumed, verdict, seen, if_it_holds, not_seen, otherwise }
             })
             .collect()
     }

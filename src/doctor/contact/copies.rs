@@ -8,7 +8,7 @@ use super::{
     trial::{FirstContact, refusal},
 };
 use crate::{
-    cloud::{Cloud as _, CloudError, Disk, DiskCopy, Operation, OperationState, SnapshotSpec, azure::Heard},
+    cloud::{CloudError, Disk, DiskCopy, Operation, OperationState, SnapshotSpec, azure::Heard},
     model::{DiskId, SnapshotId},
 };
 
@@ -49,11 +49,7 @@ impl FirstContact<'_> {
         let snapshot = Thing::Snapshot(names.snapshot.clone());
         let operation = self.operation(&heard, &snapshot).await?;
         let made = hands.made(&snapshot).await?;
-        let seen = if made {
-            "accepted and made while the disk is attached; that it is one moment of it is not seen"
-        } else {
-            "it failed"
-        };
+        let seen = if made { "accepted and made while the disk is attached" } else { "it failed" };
         book.note(13, made, seen);
         if !made {
             return Ok(None);
@@ -65,7 +61,7 @@ impl FirstContact<'_> {
         (self.tell)("tags of a disk");
         hands.ask(Ask::TagDisk(&copy.id, &tags(self.run))).await?;
         hands.made(&Thing::Disk(copy.id.clone())).await?;
-        let kept = hands.azure.disk(&copy.id).await?.and_then(|disk| disk.version_storage).is_some();
+        let kept = hands.cloud.disk(&copy.id).await?.and_then(|disk| disk.version_storage).is_some();
         book.note(
             46,
             !kept,
@@ -122,11 +118,11 @@ impl FirstContact<'_> {
         let since = Instant::now();
         loop {
             // In this order: what is at its end by now is so a moment later.
-            let at_end = match hands.azure.operation(location).await? {
+            let at_end = match hands.cloud.operation(location).await? {
                 OperationState::Running(_) | OperationState::Unknown => false,
                 OperationState::Succeeded | OperationState::Failed { .. } => true,
             };
-            let fits = match hands.azure.operation(operation).await? {
+            let fits = match hands.cloud.operation(operation).await? {
                 OperationState::Running(_) if at_end => false,
                 OperationState::Running(_) => {
                     hands.pause(thing, since, hands.pace.within).await?;
@@ -141,7 +137,7 @@ impl FirstContact<'_> {
             };
             let seen =
                 if fits { "both URLs say as the resource does" } else { "a URL says otherwise than the resource" };
-            book.note(10, fits, format!("{seen}; no operation failed on the way"));
+            book.note(10, fits, seen);
             return Ok(Some(operation.clone()));
         }
     }
@@ -150,7 +146,7 @@ impl FirstContact<'_> {
     async fn listed(&self, id: &SnapshotId) -> Result<(), CloudError> {
         let since = Instant::now();
         loop {
-            let all = self.hands.azure.leftovers(&self.set.group()).await?;
+            let all = self.hands.cloud.leftovers(&self.set.group()).await?;
             let there = all.snapshots.iter().any(|snapshot| snapshot.id == *id);
             let passed = since.elapsed();
             if there || passed > self.hands.pace.lag {
@@ -178,7 +174,7 @@ impl FirstContact<'_> {
         } else {
             book.skip(&[15], "the instance's disk is not both zonal and Premium");
         }
-        let Some(copy) = hands.azure.disk(&self.names.copy).await?.filter(|_| made) else { return Ok(None) };
+        let Some(copy) = hands.cloud.disk(&self.names.copy).await?.filter(|_| made) else { return Ok(None) };
         for (number, asked, got) in
             [(16, &disk.security_type, &copy.security_type), (50, &disk.controllers, &copy.controllers)]
         {
@@ -197,7 +193,7 @@ impl FirstContact<'_> {
     async fn taken_again(&self, want: &SnapshotSpec, copy: &Disk) -> Result<(), CloudError> {
         let hands = self.hands;
         let snapshot = Thing::Snapshot(want.id.clone());
-        let taken = async || Ok::<_, CloudError>(hands.azure.snapshot(&want.id).await?.and_then(|it| it.created));
+        let taken = async || Ok::<_, CloudError>(hands.cloud.snapshot(&want.id).await?.and_then(|it| it.created));
         (self.tell)("the same snapshot again");
         let before = taken().await?;
         hands.ask(Ask::Snapshot(want)).await?;
@@ -250,10 +246,10 @@ impl FirstContact<'_> {
     /// Whether the first operation is still known when all is over.
     pub(super) async fn remembered(&self, operation: &Operation, since: Instant) -> Result<(), CloudError> {
         let minutes = since.elapsed().as_secs() / 60;
-        match self.hands.azure.operation(operation).await? {
+        match self.hands.cloud.operation(operation).await? {
             OperationState::Running(_) => self.book.skip(&[9], "it says that it is running"),
             OperationState::Succeeded | OperationState::Failed { .. } => {
-                self.book.note(9, true, format!("after {minutes} min it still answers; a day was not waited for"));
+                self.book.note(9, true, format!("after {minutes} min it still answers"));
             }
             OperationState::Unknown => {
                 self.book.note(9, false, format!("after {minutes} min it is not known any more"));

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::names::Thing;
 use crate::{
     cloud::{
-        Accepted, Cloud as _, CloudError, DefinitionSpec, DiskCopy, NewVersion, Power, Provisioning, Replication,
+        Accepted, Cloud, CloudError, DefinitionSpec, DiskCopy, NewVersion, Power, Provisioning, Replication,
         SnapshotSpec, Tags, azure::AzureCloud,
     },
     model::{Class, DiskId, GalleryId, InstanceId, Region, RunId, ScaleSetId, VersionId},
@@ -80,9 +80,11 @@ fn about(ask: Ask<'_>) -> Option<Thing> {
 }
 
 /// Who asks and waits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Hands<'a> {
     pub(super) azure: &'a AzureCloud,
+    /// The same as the port that runs use.
+    pub(super) cloud: &'a dyn Cloud,
     pub(super) pace: Pace,
 }
 
@@ -104,28 +106,28 @@ impl Hands<'_> {
     }
 
     async fn send(&self, ask: Ask<'_>) -> Result<Accepted, CloudError> {
-        let azure = self.azure;
+        let (azure, cloud) = (self.azure, self.cloud);
         match ask {
-            Ask::Snapshot(want) => azure.begin_snapshot(want).await,
-            Ask::Copy(want) => azure.begin_copy_disk(want).await,
-            Ask::TagDisk(id, tags) => azure.begin_tag_disk(id, tags).await,
+            Ask::Snapshot(want) => cloud.begin_snapshot(want).await,
+            Ask::Copy(want) => cloud.begin_copy_disk(want).await,
+            Ask::TagDisk(id, tags) => cloud.begin_tag_disk(id, tags).await,
             Ask::Gallery(id, location, tags) => azure.begin_tagged_gallery(id, location, tags).await,
             Ask::Definition(want, tags) => azure.begin_tagged_definition(want, tags).await,
-            Ask::Version(want) => azure.begin_version(want).await,
-            Ask::Publish(id) => azure.begin_publish(id, true).await,
-            Ask::TagVersion(id, tag, value) => azure.begin_tag_version(id, tag, value).await,
+            Ask::Version(want) => cloud.begin_version(want).await,
+            Ask::Publish(id) => cloud.begin_publish(id, true).await,
+            Ask::TagVersion(id, tag, value) => cloud.begin_tag_version(id, tag, value).await,
             Ask::Patch(id, run, body, etag) => azure.begin_patch(id, run, body, etag).await,
             Ask::TagSet(id, tag, value, on) => azure.begin_tag_scale_set(id, tag, value, on).await,
             Ask::Delete(thing) => match thing {
                 Thing::Set(_) => Ok(Accepted::default()),
-                Thing::Version(id) => azure.begin_delete_version(id).await,
+                Thing::Version(id) => cloud.begin_delete_version(id).await,
                 Thing::Definition(id) => azure.begin_delete_in_gallery(thing.noun(), id).await,
                 Thing::Gallery(id) => azure.begin_delete_in_gallery(thing.noun(), id).await,
-                Thing::Disk(id) => azure.begin_delete_disk(id).await,
-                Thing::Snapshot(id) => azure.begin_delete_snapshot(id).await,
+                Thing::Disk(id) => cloud.begin_delete_disk(id).await,
+                Thing::Snapshot(id) => cloud.begin_delete_snapshot(id).await,
             },
-            Ask::Off(id) => azure.begin_power_off(id).await,
-            Ask::Start(id) => azure.begin_start(id).await,
+            Ask::Off(id) => cloud.begin_power_off(id).await,
+            Ask::Start(id) => cloud.begin_start(id).await,
         }
     }
 
@@ -159,18 +161,18 @@ impl Hands<'_> {
     }
 
     async fn read(&self, thing: &Thing) -> Result<Option<(Provisioning, bool)>, CloudError> {
-        let azure = self.azure;
+        let cloud = self.cloud;
         Ok(match thing {
-            Thing::Set(id) => azure.scale_set(id).await?.map(|it| (it.provisioning, true)),
-            Thing::Version(id) => azure.version(id).await?.map(|it| {
+            Thing::Set(id) => cloud.scale_set(id).await?.map(|it| (it.provisioning, true)),
+            Thing::Version(id) => cloud.version(id).await?.map(|it| {
                 let copied = matches!(it.replication, Replication::Completed | Replication::Failed(_));
                 let whole = it.provisioning != Provisioning::Succeeded || copied;
                 (if whole { it.provisioning } else { Provisioning::Running }, it.run.is_some())
             }),
-            Thing::Definition(id) => azure.definition(id).await?.map(|it| (it.provisioning, true)),
-            Thing::Gallery(id) => azure.gallery(id).await?.map(|it| (it.provisioning, true)),
-            Thing::Disk(id) => azure.disk(id).await?.map(|it| (it.provisioning, it.run.is_some())),
-            Thing::Snapshot(id) => azure.snapshot(id).await?.map(|it| (it.provisioning, it.run.is_some())),
+            Thing::Definition(id) => cloud.definition(id).await?.map(|it| (it.provisioning, true)),
+            Thing::Gallery(id) => cloud.gallery(id).await?.map(|it| (it.provisioning, true)),
+            Thing::Disk(id) => cloud.disk(id).await?.map(|it| (it.provisioning, it.run.is_some())),
+            Thing::Snapshot(id) => cloud.snapshot(id).await?.map(|it| (it.provisioning, it.run.is_some())),
         })
     }
 
@@ -202,7 +204,7 @@ impl Hands<'_> {
     pub(super) async fn powered(&self, id: &InstanceId, want: &Power) -> Result<bool, CloudError> {
         let since = Instant::now();
         loop {
-            match self.azure.power(id).await {
+            match self.cloud.power(id).await {
                 Ok(Some(power)) if power.state == *want => return Ok(true),
                 Ok(_) => sleep(self.pace.look).await,
                 Err(error) => self.bear(error, since, self.pace.busy).await?,

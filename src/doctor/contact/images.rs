@@ -8,9 +8,7 @@ use super::{
     trial::{FirstContact, refusal},
 };
 use crate::{
-    cloud::{
-        Cloud as _, CloudError, DefinitionSpec, Disk, NewVersion, Provisioning, Replication, ScaleSet, Tags, Version,
-    },
+    cloud::{CloudError, DefinitionSpec, Disk, NewVersion, Provisioning, Replication, ScaleSet, Tags, Version},
     model::{Region, VersionId},
 };
 
@@ -50,9 +48,9 @@ impl FirstContact<'_> {
             return Ok(false);
         }
 
-        let [padded, plain] = [&names.version, &names.plain].map(|id| hands.azure.version(id));
+        let [padded, plain] = [&names.version, &names.plain].map(|id| hands.cloud.version(id));
         let (padded, plain) = (padded.await?.is_some(), plain.await?.is_some());
-        let listed = hands.azure.versions(&names.definition).await?;
+        let listed = hands.cloud.versions(&names.definition).await?;
         let listed = listed.first().map_or_else(|| "nothing".to_owned(), |it| it.id.name().to_owned());
         let found = |found: bool| if found { "found" } else { "not found" };
         let (one, other) = (names.version.name(), names.plain.name());
@@ -79,11 +77,7 @@ impl FirstContact<'_> {
         }
         let after = self.version().await?;
         let whole = after.provisioning == Provisioning::Succeeded && after.replication == Replication::Completed;
-        let seen = if whole {
-            "it is whole a moment later; what comes hours later is not seen"
-        } else {
-            "it is not whole any more"
-        };
+        let seen = if whole { "it is whole a moment later" } else { "it is not whole any more" };
         book.note(19, whole, seen);
         Ok(whole)
     }
@@ -121,7 +115,7 @@ impl FirstContact<'_> {
         let since = Instant::now();
         loop {
             hands.made(&thing).await?;
-            if let Some(version) = hands.azure.version(id).await?.filter(|found| wanted(found)) {
+            if let Some(version) = hands.cloud.version(id).await?.filter(|found| wanted(found)) {
                 return Ok(version);
             }
             hands.pause(&thing, since, hands.pace.busy).await?;

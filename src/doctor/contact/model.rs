@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cloud::{
-        Cloud as _, CloudError, Fingerprint, ModelChange, Orchestration,
+        CloudError, Fingerprint, ModelChange, Orchestration,
         azure::{AzureCloud, Heard},
     },
     model::Class,
@@ -54,7 +54,7 @@ impl FirstContact<'_> {
             book.skip(&[1], why);
         }
         let made_from = async || {
-            let all = hands.azure.instances(&self.set, self.orchestration).await?;
+            let all = hands.cloud.instances(&self.set, self.orchestration).await?;
             Ok::<_, CloudError>(all.into_iter().map(|it| (it.id, it.image)).collect::<Vec<_>>())
         };
         let instances = made_from().await?;

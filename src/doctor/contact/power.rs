@@ -6,7 +6,7 @@ use super::{
     trial::{FirstContact, refusal},
 };
 use crate::{
-    cloud::{Cloud as _, CloudError, Instance, Orchestration, Power},
+    cloud::{CloudError, Instance, Orchestration, Power},
     model::{Class, InstanceId},
 };
 
@@ -16,7 +16,7 @@ pub(super) const POWER: &[u32] = &[51, 52, 54, 59];
 impl FirstContact<'_> {
     pub(super) async fn power(&self, instance: &Instance) -> Result<(), CloudError> {
         let (hands, book, id) = (self.hands, self.book, &instance.id);
-        let machine = match self.hands.azure.power(id).await {
+        let machine = match self.hands.cloud.power(id).await {
             Ok(machine) => machine,
             Err(error) if error.class() == Class::Denied => {
                 book.note(54, false, error.to_string());
@@ -55,7 +55,7 @@ impl FirstContact<'_> {
             seen.push(if repeated { "asked again to no effect" } else { "asked again it is refused" }.to_owned());
         }
         book.note(51, good, seen.join(", "));
-        let now = hands.azure.instance(id).await?;
+        let now = hands.cloud.instance(id).await?;
         let same = now.is_some_and(|now| now.vm_id == instance.vm_id && now.os_disk == instance.os_disk);
         let seen = if same { "vmId and disk are the same" } else { "vmId or disk are others" };
         match self.orchestration {
@@ -74,7 +74,7 @@ impl FirstContact<'_> {
     /// Has an instance running, and forgets that it was switched off.
     pub(super) async fn started(&self, id: &InstanceId) -> Result<(), CloudError> {
         let hands = self.hands;
-        if hands.azure.instance(id).await?.is_some() {
+        if hands.cloud.instance(id).await?.is_some() {
             match hands.ask(Ask::Start(id)).await {
                 Err(error) if !refusal(&error) => return Err(error),
                 Ok(_) | Err(_) => {}

@@ -15,7 +15,7 @@ use super::{
     power::POWER,
 };
 use crate::{
-    cloud::{Cloud as _, CloudError, Granted, Instance, Operation, Orchestration, ScaleSet, azure::AzureCloud},
+    cloud::{CloudError, Granted, Instance, Operation, Orchestration, ScaleSet, azure::AzureCloud},
     model::{Class, InstanceId, RunId, ScaleSetId},
     permissions::FIRST_CONTACT,
 };
@@ -68,7 +68,7 @@ impl<'a> FirstContact<'a> {
         (pools, nodes): (&Pools, &Nodes),
         (book, tell): (&'a Book, Tell<'a>),
     ) -> Result<Self, ContactError> {
-        let (hands, names) = (Hands { azure, pace }, Names::of(set)?);
+        let (hands, names) = (Hands { azure, cloud: azure, pace }, Names::of(set)?);
         let (found, instances) = admit(hands, set, &names, pools, nodes).await?;
         let instance = instances.into_iter().find(|instance| instance.os_disk.is_some());
         let (set, orchestration) = (set.clone(), found.orchestration);
@@ -133,7 +133,7 @@ impl<'a> FirstContact<'a> {
 
     async fn copied(&self, instance: &Instance) -> Result<Option<(crate::cloud::Disk, Option<Operation>)>, CloudError> {
         let Some(id) = &instance.os_disk else { return Ok(None) };
-        match self.hands.azure.disk(id).await? {
+        match self.hands.cloud.disk(id).await? {
             Some(disk) => self.copies(&disk).await,
             None => Ok(None),
         }
@@ -171,7 +171,7 @@ impl<'a> FirstContact<'a> {
     /// Puts back what is noted on the scale set, and takes away all that bears a name of ours. What is left is returned.
     pub async fn take_away(&self) -> Vec<Remnant> {
         let mut left = Vec::new();
-        match self.hands.azure.scale_set(&self.set).await {
+        match self.hands.cloud.scale_set(&self.set).await {
             Ok(Some(set)) => left.extend(Box::pin(self.reset(&set)).await),
             Ok(None) => {}
             Err(error) => left.push(self.remnant(&error.to_string())),
