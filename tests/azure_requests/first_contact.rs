@@ -22,9 +22,9 @@ use super::{
 const PATIENT: Pace = Pace {
     look: Duration::from_millis(4),
     within: Duration::from_secs(30),
-    busy: Duration::from_millis(400),
+    busy: Duration::from_millis(1500),
     power: Duration::from_secs(10),
-    lag: Duration::from_millis(1500),
+    lag: Duration::from_secs(3),
 };
 
 /// What takes Azure a minute takes 12 ms.
