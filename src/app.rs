@@ -1,6 +1,7 @@
 //! The one place that builds real adapters, spawns tasks and joins them: if a task that must live ends, the process ends.
 
 mod auto;
+mod contact;
 mod doctor;
 mod images;
 mod plan;
@@ -41,6 +42,7 @@ use crate::{
 };
 
 pub use auto::auto;
+pub use contact::{Contact, first_contact};
 pub use doctor::doctor;
 pub use images::{ImageView, Images, NoSuchImage, images, pin, prune};
 pub use plan::{Plan, plan};

@@ -6,10 +6,12 @@
 //! right that nobody uses is a bug, as is one that is missing: `tests/kubernetes.rs` takes each Kubernetes entry away in turn and
 //! sees the call that it is for refused.
 
+mod contact;
 mod drain;
 mod render;
 mod stop;
 
+pub use contact::FIRST_CONTACT;
 pub use drain::{DRAIN, FORCED_DRAIN};
 pub use render::{Installation, Places, azure_roles, document, kubernetes_roles};
 pub use stop::{CLEANER, EVENTS, PROOFS, STOP, STOP_AZURE};

@@ -5,6 +5,8 @@
 
 #[path = "support/mod.rs"]
 mod support;
+#[path = "support/trial.rs"]
+mod trial;
 
 use std::{fs, os::unix::net::UnixListener, path::Path};
 
@@ -12,17 +14,23 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kamino_wf::{
     clock::{Clock, SystemClock},
-    doctor::{self, Check, State},
+    cloud::Orchestration,
+    doctor::{self, Check, State, TAG},
+    model::ScaleSetId,
     permissions::{AZURE, ClusterScope, KUBERNETES, PROOFS, Part, Uses, in_kubernetes},
-    sim::arm::{Fault, Injection},
+    sim::{
+        arm::{Fault, Injection},
+        spec,
+    },
     store::{Holder, open_dir},
 };
 use kube::Api;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{
     binary::{Binary, Ended},
     cluster::shared,
-    installed::{Installed, create},
+    installed::{Installed, create, until},
     world::{Plan, Site},
 };
 
@@ -272,6 +280,61 @@ async fn what_a_run_of_a_pool_would_meet_is_said_before_there_is_one() {
     pool(|pool| pool["adopt"] = json!(true));
     assert_eq!(ask(&binary).await.ended.code(), Some(0));
     assert_nothing_changed(&site).await;
+}
+
+/// What a trial sees is in `tests/azure_requests/first_contact.rs`; here is who may ask for one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_is_only_for_what_may_be_thrown_away_and_for_who_says_yes() {
+    let Some(cluster) = shared() else { return };
+    let site = Site::new(cluster, Plan { adopted: true, ..Plan::default() }).await;
+    let binary = in_pod(&site);
+    let pool = spec(&site.scene).scale_set.to_string();
+    let other = pool.replace("/pool1", "/xpool1");
+    let azure = |set: &str, rest: &[&str]| {
+        let arguments = [&["doctor", "--azure", "--scale-set", set][..], rest].concat();
+        arguments.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let run = async |arguments: Vec<String>| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        binary.run(&arguments).await
+    };
+    run(azure(&pool, &["--yes"])).await.assert(2, &["pool pool1", "KW0701"]);
+    run(azure(&other, &["--yes"])).await.assert(2, &["kamino-wf-throw-away: true", "docs/errors/KW0701.md"]);
+    run(azure(&pool.replace("/pool1", "/pool9"), &["--yes"])).await.assert(4, &["there is no scale set"]);
+    for arguments in [&["doctor", "--azure"][..], &["doctor", "--yes"], &["doctor", "--scale-set", pool.as_str()]] {
+        assert_eq!(binary.run(arguments).await.code(), Some(2), "{arguments:?}");
+    }
+
+    let id = ScaleSetId::parse(&other).expect("an id");
+    site.world.world().scale_sets.get_mut(&id.key()).expect("the neighbour").value["tags"][TAG] = json!("true");
+    let ended = run(azure(&other, &["-o", "json"])).await;
+    assert_eq!(ended.code(), Some(0), "{ended:#?}");
+    let planned = ended.json();
+    assert_eq!((&planned["kind"], &planned["dryRun"]), (&json!("FirstContact"), &json!(true)), "{planned:#}");
+    assert!(planned["plan"]["costs"].as_str().is_some_and(|it| it.contains("without an instance")), "{planned:#}");
+    let ended = run(azure(&other, &[])).await;
+    assert!(ended.stdout.contains("Microsoft.Compute/galleries/delete"), "{ended:#?}");
+    assert!(ended.stderr.contains("nothing was touched"), "{ended:#?}");
+    assert_nothing_changed(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_breaks_a_trial_off_and_what_it_has_made_goes() {
+    let Some(cluster) = shared() else { return };
+    let site = Site::new(cluster, Plan { adopted: true, ..Plan::default() }).await;
+    let set = trial::furnish(&mut site.world.world(), &spec(&site.scene).scale_set, Orchestration::Uniform);
+    let made = || site.world.world().snapshots.keys().any(|key| key.contains("/kwf-doctor-"));
+    let running = in_pod(&site).start(&["doctor", "--azure", "--scale-set", set.as_str(), "--yes", "-o", "json"]);
+    until("the snapshot", async || made()).await;
+    running.signal(Signal::INT);
+    let ended = running.ended().await;
+    assert_eq!(ended.code(), Some(130), "{ended:#?}");
+    let printed = ended.json();
+    assert_eq!((&printed["kind"], &printed["left"]), (&json!("FirstContact"), &json!([])), "{printed:#}");
+    let lines = printed["assumptions"].as_array().expect("lines");
+    let verdicts = |of: &str| lines.iter().filter(|line| line["verdict"] == of).count();
+    assert!(verdicts("holds") > 0 && verdicts("does-not-hold") == 0 && lines.len() > 50, "{printed:#}");
+    assert!(!made(), "{:#?}", site.world.world().log);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

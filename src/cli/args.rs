@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use super::simulate::Trouble;
 use super::{
     completion::{CompletionArgs, ManArgs},
+    doctor::DoctorArgs,
     exit,
     images::ImagesCommand,
     list::ListArgs,
@@ -152,7 +153,13 @@ pub(super) enum Command {
     /// Look for whatever would keep a run from going well: store, API server, Azure, rights, clocks, and each pool.
     ///
     /// Changes nothing. Ends with 0 when nothing is wrong, also with warnings, and with 1 when something is.
-    Doctor(OutputArgs),
+    ///
+    /// With --azure it is another command: once, before kamino-wf is trusted with a pool, it tries out what is believed of Azure
+    /// and could not be known without one. It needs a scale set that is there to be thrown away, best with one instance and an
+    /// image from the marketplace, and says what it would make, change and cost; with --yes it does. What it makes is named
+    /// kwf-doctor-... and taken away again, also after an error, a signal, or by the next one after a crash. Ends with 0 whatever
+    /// was seen, with 1 when something is left, and with 2 when the scale set is not one to try things out on.
+    Doctor(DoctorArgs),
     /// Show each pool: its scale set, its image, who runs which, its runs, and what the Python tool (kamino) has left.
     ///
     /// Changes nothing. Ends with 0 when all could be read, and with 1 otherwise: what could not is said for each pool.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::{
     cluster::ClusterError,
+    doctor::ContactError,
     http::CallError,
     store::StoreError,
     workflow::{EngineError, StepError, Summary, rescue::RescueError},
@@ -108,13 +109,17 @@ pub(super) fn page(error: &anyhow::Error) -> String {
     let rescue = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<RescueError>().and_then(RescueError::code).map(str::to_owned)
     };
+    let contact = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<ContactError>().and_then(ContactError::code).map(str::to_owned)
+    };
     let asked = |cause: &(dyn std::error::Error + 'static)| {
         let step = cause.downcast_ref::<StepError>().map(|it| it.code);
         step.or_else(|| cause.is::<ClusterError>().then_some("KW0400")).map(str::to_owned)
     };
-    let code = error
-        .chain()
-        .find_map(|cause| store(cause).or_else(|| told(cause)).or_else(|| rescue(cause)).or_else(|| asked(cause)));
+    let code = error.chain().find_map(|cause| {
+        let known = store(cause).or_else(|| told(cause)).or_else(|| rescue(cause));
+        known.or_else(|| contact(cause)).or_else(|| asked(cause))
+    });
     code.map_or_else(String::new, |code| format!(" ({code}: docs/errors/{code}.md)"))
 }
 

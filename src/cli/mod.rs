@@ -2,6 +2,7 @@
 
 mod args;
 mod completion;
+mod doctor;
 mod exit;
 mod images;
 mod list;

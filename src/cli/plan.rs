@@ -8,7 +8,7 @@ use super::{
     args::{Output, PlanArgs},
     exit::Code,
     render::{table, text},
-    run::{print_json, runtime},
+    run::{print_json, wait},
 };
 use crate::{
     app::{self, Plan},
@@ -19,7 +19,7 @@ use crate::{
 
 /// Makes the plans and prints them.
 pub(super) fn run(config: &Config, args: &PlanArgs) -> Result<Code> {
-    let plan = runtime()?.block_on(app::plan(config, args.pool.as_deref(), args.adopt))?;
+    let plan = wait(app::plan(config, args.pool.as_deref(), args.adopt))?;
     match args.output {
         Output::Table => println!("{}", shown(&plan)),
         Output::Json => {

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use super::{
     exit::Code,
-    run::{asker, code_of, runtime},
+    run::{asker, code_of, wait},
 };
 use crate::app::{Ran, Whereabouts, in_the_pod};
 
@@ -57,9 +57,7 @@ pub(super) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             println!("{USAGE}");
             return Code::Ok.into();
         }
-        Ok(Asked::Run(at, arguments)) => {
-            runtime().and_then(|runtime| runtime.block_on(in_the_pod(at, arguments, &asker())))
-        }
+        Ok(Asked::Run(at, arguments)) => wait(in_the_pod(at, arguments, &asker())),
         Err(words) => {
             eprintln!("kubectl kamino: {words}\n\n{USAGE}");
             return Code::Usage.into();

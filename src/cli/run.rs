@@ -1,6 +1,11 @@
 //! Runs a command: settings, then the holder of the store, or the store itself.
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    path::Path,
+    pin::{Pin, pin},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum as _};
@@ -22,6 +27,7 @@ use crate::{
     clean::{ProofPlace, cli::CleanArgs},
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, check_variables},
+    doctor::ContactError,
     http::{Answer, CallError, Client, Mutations, ProblemKind, RunView, Terms, VERSION as API_VERSION, What},
     model::{BadName, RunId},
     store::{Journal, Place, Revision, StoreError},
@@ -88,6 +94,13 @@ pub(super) fn code_of(error: &anyhow::Error) -> Code {
         let setting = cause.is::<ConfigError>() || cause.is::<UnusableAccess>() || cause.is::<NoCredential>();
         if setting || cause.is::<BadName>() {
             return Code::Usage;
+        }
+        if let Some(error) = cause.downcast_ref::<ContactError>() {
+            return match error {
+                ContactError::NoSuchScaleSet(_) => Code::NotFound,
+                ContactError::Refused { .. } | ContactError::Name(_) => Code::Usage,
+                ContactError::Cloud(_) => Code::Failed,
+            };
         }
         if cause.is::<NoSuchImage>() {
             return Code::NotFound;
@@ -161,46 +174,41 @@ fn dispatch(cli: Cli) -> Result<Code> {
             let _ = clean(args);
             Ok(Code::Ok)
         }
-        Command::Doctor(args) => {
-            let report = runtime()?.block_on(app::doctor(&config()?));
-            match args.output {
-                Output::Table => println!("{}", render::doctor(&report)),
-                Output::Json => {
-                    let mut value = serde_json::to_value(&report)?;
-                    value["apiVersion"] = API_VERSION.into();
-                    value["kind"] = "Diagnosis".into();
-                    value["good"] = report.good().into();
-                    print_json(&value)?;
-                }
-            }
-            Ok(if report.good() { Code::Ok } else { Code::Failed })
-        }
+        Command::Doctor(args) => super::doctor::run(&config()?, &args),
         Command::Plan(args) => super::plan::run(&config()?, &args),
-        Command::Status(args) => runtime()?.block_on(status::run(&config()?, &args)),
-        Command::Rescue(args) => runtime()?.block_on(rescue::run(&config()?, &args)),
-        Command::Images(command) => runtime()?.block_on(images::run(&config()?, &command, &by)),
+        Command::Status(args) => wait(status::run(&config()?, &args)),
+        Command::Rescue(args) => wait(rescue::run(&config()?, &args)),
+        Command::Images(command) => wait(images::run(&config()?, &command, &by)),
         Command::Store(command) => super::store::run(&config()?, command),
-        Command::Auto(AutoArgs { once: _ }) => runtime()?.block_on(auto(&config()?)),
+        Command::Auto(AutoArgs { once: _ }) => wait(auto(&config()?)),
         Command::Serve(args) => {
-            let signal = runtime()?.block_on(app::serve(&config()?, args.hold_on_start))?;
+            let signal = wait(app::serve(&config()?, args.hold_on_start))?;
             info!(signal, "stopped");
             Ok(Code::Ok)
         }
-        Command::List(args) => runtime()?.block_on(super::list::run(&config()?, &args)),
+        Command::List(args) => wait(super::list::run(&config()?, &args)),
         Command::Config(args) => super::settings::run(&overrides, args.output),
         Command::Completion(args) => completion::script(&args),
         Command::Man(args) => completion::pages(&args),
-        Command::Describe(args) => runtime()?.block_on(describe_run(&config()?, &args)),
-        Command::Cancel(args) => runtime()?.block_on(words::cancel(&config()?, &args, by)),
-        Command::Pause(args) => runtime()?.block_on(words::say(&config()?, &args, Word::Pause, by)),
-        Command::Approve(args) => runtime()?.block_on(words::say(&config()?, &args, Word::Approve, by)),
-        Command::Reject(args) => runtime()?.block_on(words::say(&config()?, &args, Word::Reject, by)),
-        Command::Start(args) => runtime()?.block_on(start(&config()?, &args, by)),
-        Command::Resume(args) => runtime()?.block_on(resume(&config()?, &args, by)),
+        Command::Describe(args) => wait(describe_run(&config()?, &args)),
+        Command::Cancel(args) => wait(words::cancel(&config()?, &args, by)),
+        Command::Pause(args) => wait(words::say(&config()?, &args, Word::Pause, by)),
+        Command::Approve(args) => wait(words::say(&config()?, &args, Word::Approve, by)),
+        Command::Reject(args) => wait(words::say(&config()?, &args, Word::Reject, by)),
+        Command::Start(args) => wait(start(&config()?, &args, by)),
+        Command::Resume(args) => wait(resume(&config()?, &args, by)),
     }
 }
 
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+/// Waits for a command's end. What it waits for has no type of its own here: each would bring a runtime of its own, and its own
+/// code twice.
+pub(super) fn wait<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = runtime()?;
+    let future: Pin<&mut dyn Future<Output = Result<T>>> = pin!(future);
+    runtime.block_on(future)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     args::{ExportArgs, ImportArgs, Output, StoreCommand},
     exit::Code,
-    run::{print_json, runtime},
+    run::{print_json, wait},
 };
 use crate::{
     app,
@@ -30,10 +30,10 @@ pub(super) fn run(config: &Config, command: StoreCommand) -> Result<Code> {
     let place = app::place(config);
     match command {
         StoreCommand::Check(args) => check(&place, args.output),
-        StoreCommand::Export(args) => runtime()?.block_on(export(&place, &args)),
+        StoreCommand::Export(args) => wait(export(&place, &args)),
         StoreCommand::Import(args) => import(&place, &args),
         StoreCommand::Compact(args) => compact(&place, args.output),
-        StoreCommand::Quarantine(args) => runtime()?.block_on(quarantine(config, &place, args.output)),
+        StoreCommand::Quarantine(args) => wait(quarantine(config, &place, args.output)),
     }
 }
 

@@ -180,7 +180,8 @@ const HEAD: &str = "\
 
 Made from `src/permissions.rs`; `UPDATE_DOCS=1 cargo test --test permissions` writes it anew. These are all the rights that there are:
 first those that every installation needs, then those of [`capture: stop`](#capture-stop), which nobody else gives. With
-`capture: live` nothing can write to a Node, evict a pod, read a secret or stop an instance.
+`capture: live` nothing can write to a Node, evict a pod, read a secret or stop an instance. Those of a [trial](#first-contact) are in
+no role.
 
 ## Kubernetes
 
@@ -234,6 +235,16 @@ chart's admission policies let through only a pod of exactly that shape, made by
 `karpenter.sh/do-not-disrupt`. Where the server has no such policies (before 1.30), nothing but the roles holds.
 ";
 
+const TRIAL: &str = "
+## First contact
+
+In no role: what [`doctor --azure`](ASSUMPTIONS.md#first-contact-trying-them-out) needs in the resource group of a scale set that is
+there to be thrown away, besides what runs need there. Give it for as long as that takes. What is missing is not tried, and said.
+
+| action | why |
+| --- | --- |
+";
+
 /// `docs/permissions.md`.
 #[must_use]
 pub fn document() -> String {
@@ -247,6 +258,7 @@ pub fn document() -> String {
         (FORCED, in_cluster(Part::ForcedDrain)),
         (POWER, in_cloud(Part::Stop)),
         (LAST, String::new()),
+        (TRIAL, super::FIRST_CONTACT.iter().map(trial_row).collect()),
     ];
     parts.map(|(words, rows)| format!("{words}{rows}")).concat()
 }
@@ -263,6 +275,10 @@ fn cluster_row(right: &ClusterRight) -> String {
     let names = if right.names.is_empty() { String::new() } else { format!(" (only {})", right.names.join(", ")) };
     let ClusterRight { resource, verb, why, .. } = right;
     format!("| {place} | `{resource}{group}`{names} | `{verb}` | {} | {why} |\n", right.steps.join(", "))
+}
+
+fn trial_row((action, why): &(&str, &str)) -> String {
+    format!("| `{action}` | {why} |\n")
 }
 
 fn azure_row(right: &AzureRight) -> String {

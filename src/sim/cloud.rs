@@ -1,7 +1,7 @@
 //! The `Cloud` port of the simulated world, with Azure's habits: it answers 200 and "updating", forgets what it was just
 //! told, resets what a partial PATCH leaves out, and does nothing for a snapshot whose name exists.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use crate::{
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, Region, ResourceId, RunId, ScaleSetId, SnapshotId,
-        VersionId,
+        VersionId, VersionName,
     },
 };
 
@@ -165,6 +165,40 @@ impl SimCloud {
         tokio::time::sleep(span).await;
     }
 
+    /// Asks for the deletion of a gallery in which nothing is.
+    pub async fn begin_delete_gallery(&self, id: &GalleryId) -> Result<Accepted, CloudError> {
+        self.delete("begin_delete_gallery", CallKind::GalleryWrite, Kind::Gallery, id.id()).await
+    }
+
+    /// Asks for the deletion of a definition of which there is no version.
+    pub async fn begin_delete_definition(&self, id: &DefinitionId) -> Result<Accepted, CloudError> {
+        self.delete("begin_delete_definition", CallKind::GalleryWrite, Kind::Definition, id.id()).await
+    }
+
+    /// Sets a tag of a scale set, or takes it away.
+    pub async fn tag_scale_set(
+        &self,
+        id: &ScaleSetId,
+        tag: &str,
+        value: Option<String>,
+    ) -> Result<Accepted, CloudError> {
+        let key = id.key();
+        let what = format!("tag_scale_set {} {tag}", id.name());
+        let tag = tag.to_owned();
+        self.call(Call::write("tag_scale_set", CallKind::ScaleSetWrite, id.id()), |world| {
+            let Some(set) = world.scale_sets.get_mut(&key) else { return Err(gone(&what, "ResourceNotFound")) };
+            if set.operation.is_some() {
+                return Err(CloudError::Busy { what, code: "Conflict".into(), message: "in progress".into() });
+            }
+            if let Some(tags) = set.value["tags"].as_object_mut() {
+                tags.remove(&tag);
+                tags.extend(value.map(|value| (tag, value.into())));
+            }
+            Ok(Accepted::default())
+        })
+        .await
+    }
+
     async fn delete(
         &self,
         verb: &'static str,
@@ -194,7 +228,15 @@ impl SimCloud {
                 Kind::Version => {
                     (world.versions.contains_key(&key), world.versions.get(&key).is_some_and(|r| r.operation.is_some()))
                 }
-                Kind::ScaleSet | Kind::Gallery | Kind::Definition => (false, false),
+                Kind::Gallery => (
+                    world.galleries.contains_key(&key),
+                    world.galleries.get(&key).is_some_and(|r| r.operation.is_some()),
+                ),
+                Kind::Definition => (
+                    world.definitions.contains_key(&key),
+                    world.definitions.get(&key).is_some_and(|r| r.operation.is_some()),
+                ),
+                Kind::ScaleSet => (false, false),
             };
             if !exists {
                 return Ok(Accepted::default());
@@ -210,6 +252,11 @@ impl SimCloud {
             if kind == Kind::Disk && world.disks.get(&key).is_some_and(|disk| disk.value.managed) {
                 return Err(busy("disk is attached to a virtual machine"));
             }
+            let inside = format!("{key}/");
+            if world.definitions.keys().chain(world.versions.keys()).any(|nested| nested.starts_with(&inside)) {
+                let message = "Can not delete resource before nested resources are deleted.".into();
+                return Err(CloudError::Busy { what, code: "CannotDeleteResource".into(), message });
+            }
             world.note_deletion(verb, &key, world.owner(kind, &key).map(|run| run.short()));
             let (number, operation) = world.begin(kind, &key, Effect::Delete, 5..90);
             match kind {
@@ -222,7 +269,13 @@ impl SimCloud {
                 Kind::Version => {
                     busy_with(world.versions.get_mut(&key), number, |v| v.provisioning = Provisioning::Running);
                 }
-                Kind::ScaleSet | Kind::Gallery | Kind::Definition => {}
+                Kind::Gallery => {
+                    busy_with(world.galleries.get_mut(&key), number, |g| g.provisioning = Provisioning::Running);
+                }
+                Kind::Definition => {
+                    busy_with(world.definitions.get_mut(&key), number, |d| d.provisioning = Provisioning::Running);
+                }
+                Kind::ScaleSet => {}
             }
             Ok(accepted(operation, Some(10), world.scale))
         })
@@ -256,7 +309,11 @@ impl SimCloud {
             {
                 return Err(CloudError::Preempted { what, code: "PreconditionFailed".into(), message: "etag".into() });
             }
-            apply_patch(&mut set.value, body, world.habits);
+            let flexible = set.value["properties"]["orchestrationMode"] == "Flexible";
+            if flexible && world.otherwise.contains(&57) && body["properties"].get("virtualMachineProfile").is_some() {
+                return Err(refused(&what, "changing property 'storageProfile' is not allowed"));
+            }
+            apply_patch(&mut set.value, body, world.habits, &world.otherwise);
             if let Some(data) =
                 body.pointer("/properties/virtualMachineProfile/osProfile/customData").and_then(Value::as_str)
             {
@@ -277,6 +334,17 @@ impl SimCloud {
     async fn turn(&self, verb: &'static str, id: &InstanceId, on: bool) -> Result<Accepted, CloudError> {
         let key = id.key();
         self.call(Call::write(verb, CallKind::InstanceWrite, id.id()), |world| {
+            let there = if on { Power::Running } else { Power::Stopped };
+            if world.otherwise(51) && world.machines.get(&key).is_some_and(|machine| machine.power == there) {
+                return Err(refused(verb, "the machine is in that state already"));
+            }
+            if let Some(instance) = world.instances.get_mut(&key)
+                && on
+                && (world.otherwise.contains(&52) && instance.member_of.is_none()
+                    || world.otherwise.contains(&59) && instance.member_of.is_some())
+            {
+                instance.vm_id = "another machine".into();
+            }
             if world.turn(&key, on) { Ok(Accepted::default()) } else { Err(gone(verb, "ResourceNotFound")) }
         })
         .await
@@ -374,7 +442,7 @@ fn busy_with<T>(resource: Option<&mut Resource<T>>, number: usize, change: impl 
 }
 
 /// A partial storage profile resets what it leaves out (Azure/azure-rest-api-specs#10373, #13164).
-fn apply_patch(model: &mut Value, body: &Value, habits: Habits) {
+fn apply_patch(model: &mut Value, body: &Value, habits: Habits, otherwise: &BTreeSet<u32>) {
     let patch = &body["properties"]["virtualMachineProfile"];
     if let Some(storage) = patch.get("storageProfile") {
         let before = model["properties"]["virtualMachineProfile"]["storageProfile"].clone();
@@ -397,6 +465,9 @@ fn apply_patch(model: &mut Value, body: &Value, habits: Habits) {
                     disk.insert(field.into(), value.clone());
                 }
             }
+            if otherwise.contains(&2) {
+                disk.insert("caching".into(), "None".into());
+            }
         } else {
             after["osDisk"] =
                 json!({ "osType": before["osDisk"]["osType"], "createOption": "FromImage", "caching": "None" });
@@ -405,6 +476,12 @@ fn apply_patch(model: &mut Value, body: &Value, habits: Habits) {
     }
     if let Some(extensions) = patch.get("extensionProfile") {
         model["properties"]["virtualMachineProfile"]["extensionProfile"] = extensions.clone();
+    }
+    if otherwise.contains(&56) && !patch.is_null() && model["properties"].get("upgradePolicy").is_none() {
+        model["properties"]["upgradePolicy"] = json!({ "mode": "Automatic" });
+    }
+    if otherwise.contains(&47) && body.get("sku").is_some() {
+        model["properties"]["overprovision"] = true.into();
     }
     if let Some(capacity) = body.pointer("/sku/capacity") {
         model["sku"]["capacity"] = capacity.clone();
@@ -470,6 +547,10 @@ impl Cloud for SimCloud {
     async fn power(&self, id: &InstanceId) -> Result<Option<MachinePower>, CloudError> {
         let key = id.key();
         self.call(Call::read("power", CallKind::InstanceRead, id.id()), |world| {
+            if world.otherwise(54) {
+                let (what, code) = ("power".into(), "AuthorizationFailed".into());
+                return Err(CloudError::Denied { what, code, message: "no right to read instanceView".into() });
+            }
             let vm_id = world.instances.get(&key).map(|instance| instance.vm_id.clone());
             let state = world.machines.get(&key).map(|machine| machine.power.clone());
             Ok(vm_id.zip(state).map(|(vm_id, state)| MachinePower { vm_id, state }))
@@ -551,8 +632,16 @@ impl Cloud for SimCloud {
     }
 
     async fn version(&self, id: &VersionId) -> Result<Option<Version>, CloudError> {
-        let key = id.key();
+        let (key, named) = (id.key(), id.version().ok());
+        let beside = format!("{}/versions/", id.definition().key());
         self.call(Call::read("version", CallKind::VersionRead, id.id()), |world| {
+            // Names are numbers: zeros before them say nothing.
+            let same = |known: &&String| {
+                let name = known.strip_prefix(&beside).and_then(|name| VersionName::parse(name).ok());
+                name.is_some() && name == named
+            };
+            let known = world.versions.keys().find(same).filter(|_| !world.otherwise(23)).cloned();
+            let key = known.unwrap_or(key);
             Ok(see(world, |world| world.versions.get(&key)))
         })
         .await
@@ -607,6 +696,9 @@ impl Cloud for SimCloud {
             world.look(number);
             let scale = world.scale;
             let Some(job) = world.jobs.get(number) else { return Ok(OperationState::Unknown) };
+            if job.finished && world.otherwise(9) {
+                return Ok(OperationState::Unknown);
+            }
             Ok(match (&job.fails, job.finished) {
                 (_, false) => OperationState::Running(Some(Duration::from_secs(30).mul_f64(scale))),
                 (None, true) => OperationState::Succeeded,
@@ -622,6 +714,13 @@ impl Cloud for SimCloud {
         let key = want.id.key();
         let what = format!("begin_snapshot {}", want.id.name());
         self.call(Call::write("begin_snapshot", CallKind::SnapshotWrite, want.id.id()), |world| {
+            if world.otherwise(14)
+                && let (now, Some(found)) = (world.now(), world.snapshots.get_mut(&key))
+            {
+                found.value.created = Some(now);
+                found.value.source = Some(want.source.clone());
+                return Ok(Accepted::default());
+            }
             if let Some(found) = world.snapshots.get(&key) {
                 // Same name, same source: Azure says yes and does nothing (Azure/azure-cli#28879).
                 return if found.value.source.as_ref() == Some(&want.source) {
@@ -633,6 +732,13 @@ impl Cloud for SimCloud {
             let Some(disk) = world.disks.get(&want.source.key()).map(|disk| disk.value.clone()) else {
                 return Err(gone(&what, "NotFound"));
             };
+            if world.otherwise(13) && disk.state == DiskState::Attached {
+                let message = "the disk is attached".into();
+                return Err(CloudError::Busy { what, code: "Conflict".into(), message });
+            }
+            if want.incremental {
+                world.incremental.insert(key.clone());
+            }
             world.sources.push((key.clone(), want.source.key()));
             // As clean as its disk is at this moment, if nothing can write to it.
             let off = world.machines.values().any(|it| it.disk == want.source.key() && it.power == Power::Stopped);
@@ -677,6 +783,12 @@ impl Cloud for SimCloud {
                     message: "the snapshot is not ready".into(),
                 });
             }
+            if world.otherwise(15) && want.zone.is_some() {
+                return Err(refused(&what, "a zonal disk can't be made from this snapshot"));
+            }
+            if world.otherwise(48) && world.incremental.contains(&want.source.key()) {
+                return Err(refused(&what, "an incremental snapshot can't be copied"));
+            }
             let unique_id = format!("{:032x}", world.rng.u128(..));
             let disk = Disk {
                 id: want.id.clone(),
@@ -690,8 +802,8 @@ impl Cloud for SimCloud {
                 sku: want.sku.clone(),
                 generation: want.generation.clone(),
                 architecture: want.architecture,
-                security_type: want.security_type.clone(),
-                controllers: want.controllers.clone(),
+                security_type: want.security_type.clone().filter(|_| !world.otherwise(16)),
+                controllers: want.controllers.clone().filter(|_| !world.otherwise(50)),
                 plan: None,
                 source: Some(want.source.to_string()),
                 created: Some(world.now()),
@@ -715,10 +827,11 @@ impl Cloud for SimCloud {
             if found.operation.is_some() {
                 return Err(CloudError::Busy { what, code: "Conflict".into(), message: "in progress".into() });
             }
+            let kept = found.value.version_storage.take().filter(|_| world.otherwise.contains(&46));
             // What is left out goes, as Azure has it.
             found.value.run = run_of(tags);
             found.value.cluster = tags.get("kamino-wf-cluster").cloned();
-            found.value.version_storage = tags.get("kamino-wf-storage").cloned();
+            found.value.version_storage = tags.get("kamino-wf-storage").cloned().or(kept);
             Ok(Accepted::default())
         })
         .await
@@ -785,6 +898,9 @@ impl Cloud for SimCloud {
                 code: "Conflict".into(),
                 message: message.into(),
             };
+            if world.otherwise(18) && want.source.kind().ends_with("/disks") {
+                return Err(refused(&what, "a version can't be made from a disk"));
+            }
             let source = want.source.key();
             let snapshot = world.snapshots.get(&source).map(|found| &found.value);
             let disk = world.disks.get(&source).map(|found| &found.value);
@@ -835,7 +951,11 @@ impl Cloud for SimCloud {
             let faults = std::mem::replace(&mut world.faults, super::Faults::none());
             let (number, operation) = world.begin(Kind::Version, &key, Effect::Make, 10..90);
             world.faults = faults;
+            let replaced = world.otherwise(21);
             if let Some(found) = world.versions.get_mut(&key) {
+                if replaced {
+                    found.value.regions.clear();
+                }
                 found.value.excluded_from_latest = !published;
                 found.value.provisioning = Provisioning::Running;
                 found.operation = Some(number);
@@ -870,8 +990,9 @@ impl Cloud for SimCloud {
             let faults = std::mem::replace(&mut world.faults, super::Faults::none());
             let (number, operation) = world.begin(Kind::Version, &key, Effect::Make, 5..60);
             world.faults = faults;
+            let all = world.otherwise(42);
             if let Some(found) = world.versions.get_mut(&key) {
-                found.value.tags.retain(|name, _| !name.eq_ignore_ascii_case(&tag));
+                found.value.tags.retain(|name, _| !all && !name.eq_ignore_ascii_case(&tag));
                 found.value.tags.extend(value.map(|value| (tag, value)));
                 found.value.provisioning = Provisioning::Running;
                 found.operation = Some(number);

@@ -173,6 +173,8 @@ pub struct World {
     pub script: BTreeMap<u64, Fault>,
     /// What nobody knows of Azure.
     pub habits: Habits,
+    /// What else of docs/ASSUMPTIONS.md does not hold here, by its number; nothing, unless a test says so.
+    pub otherwise: BTreeSet<u32>,
     /// Stretches or shrinks every duration.
     pub scale: f64,
     /// Scale sets: raw models, as Azure shows them.
@@ -237,6 +239,8 @@ pub struct World {
     pub accepted: Vec<Accepted>,
     /// What was made, oldest first: what is not in tags is known here.
     pub made: Vec<(Kind, String)>,
+    /// Snapshots that hold only what differs from another, by key.
+    pub incremental: BTreeSet<String>,
     /// Every snapshot that was ever taken, and the disk that it is of.
     pub sources: Vec<(String, String)>,
     /// What every cleaner reports, if not the truth.
@@ -276,6 +280,12 @@ impl World {
     pub fn note(&mut self, line: impl AsRef<str>) {
         let elapsed = self.clock.elapsed();
         self.log.push(format!("{:>9.3} {}", elapsed.as_secs_f64(), line.as_ref()));
+    }
+
+    /// This assumption of docs/ASSUMPTIONS.md does not hold here.
+    #[must_use]
+    pub fn otherwise(&self, number: u32) -> bool {
+        self.otherwise.contains(&number)
     }
 
     /// Counts a call, and says what goes wrong with it.
@@ -361,7 +371,14 @@ impl World {
             let now = self.now();
             match job.kind {
                 Kind::ScaleSet => drop(self.scale_sets.remove(key)),
-                Kind::Disk => self.gone_disks.extend(self.disks.remove(key).map(|disk| (now, disk.value))),
+                Kind::Disk => {
+                    if self.otherwise(19) {
+                        let made = self.versions.values_mut().map(|version| &mut version.value);
+                        made.filter(|it| it.source.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(key)))
+                            .for_each(|version| version.provisioning = Provisioning::Failed);
+                    }
+                    self.gone_disks.extend(self.disks.remove(key).map(|disk| (now, disk.value)));
+                }
                 Kind::Snapshot => {
                     self.gone_snapshots.extend(self.snapshots.remove(key).map(|snapshot| (now, snapshot.value)));
                 }
@@ -504,7 +521,8 @@ impl World {
         gone: &[(Timestamp, T)],
         of: impl Fn(&T) -> (String, Option<Timestamp>),
     ) -> Vec<T> {
-        let then = self.now() - SignedDuration::try_from(LIST_LAGS.mul_f64(self.scale)).unwrap_or_default();
+        let lag = if self.otherwise(40) { LIST_LAGS * 1_000 } else { LIST_LAGS };
+        let then = self.now() - SignedDuration::try_from(lag.mul_f64(self.scale)).unwrap_or_default();
         let there = there.values().filter(|found| found.visible <= then).map(|found| &found.value);
         let gone = gone.iter().filter(|(at, _)| *at > then).map(|(_, value)| value);
         let shown = there.chain(gone).filter(|value| {

@@ -8,8 +8,11 @@
 mod requests;
 
 mod credentials;
+mod first_contact;
 mod flexible;
 mod secrets;
 mod stage;
+#[path = "../support/trial.rs"]
+mod trial;
 mod troubles;
 mod update;

@@ -108,11 +108,11 @@ impl Arm {
         self.send(&token, ticket, Request::builder().method(Method::GET).uri(url.clone()), Bytes::new()).await
     }
 
-    /// Asks for a token, then sends a PATCH to a URL of ours, for what the generated client does not know.
-    pub(super) async fn patch(&self, url: &Uri, ticket: &Ticket) -> Result<Reply, NoReply> {
+    /// Asks for a token, then sends a change to a URL of ours, for what the generated client does not know.
+    pub(super) async fn change(&self, method: &Method, url: &Uri, ticket: &Ticket) -> Result<Reply, NoReply> {
         let token = self.tokens.token().await?;
         let body = ticket.body.as_ref().map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = Request::builder().method(Method::PATCH).uri(url.clone());
+        let request = Request::builder().method(method.clone()).uri(url.clone());
         self.send(&token, ticket, request.header(CONTENT_TYPE, "application/json"), body).await
     }
 

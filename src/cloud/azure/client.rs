@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::{StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    cloud::{Accepted, Bucket, CallKind, CloudError, Limiter, Meter},
+    cloud::{Accepted, Bucket, CallKind, CloudError, Limiter, Meter, Operation},
     model::{ResourceId, RunId},
 };
 
@@ -35,6 +35,25 @@ pub struct AzureCloud {
     meter: Arc<Meter>,
     places: Places,
     offset: Mutex<Option<SignedDuration>>,
+    heard: Mutex<Heard>,
+}
+
+/// The form of an answer, for whoever wants to know how Azure answers and not what.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Heard {
+    /// Its status; 0 where there was no answer yet.
+    pub status: u16,
+    /// `Azure-AsyncOperation`, wherever it leads.
+    pub operation: Option<Operation>,
+    /// `Location`, wherever it leads.
+    pub location: Option<Operation>,
+}
+
+impl Heard {
+    fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+        let url = |name| headers.get(name).map(|it| Operation(String::from_utf8_lossy(it.as_bytes()).into_owned()));
+        Self { status: status.as_u16(), operation: url("azure-asyncoperation"), location: url("location") }
+    }
 }
 
 impl fmt::Debug for AzureCloud {
@@ -85,8 +104,8 @@ impl<'a> Call<'a> {
 pub(super) enum How<'a> {
     Generated(Generated<'a>),
     Url(&'a Uri),
-    /// A PATCH to a URL of ours.
-    Patch(&'a Uri),
+    /// A change by a URL of ours.
+    Own(&'a Method, &'a Uri),
 }
 
 impl AzureCloud {
@@ -97,8 +116,8 @@ impl AzureCloud {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AzureSetupError> {
         let arm = Arc::new(Arm::new(settings)?);
-        let (meter, places, offset) = (Arc::default(), Places::default(), Mutex::default());
-        Ok(Self { arm, limiter, clock, meter, places, offset })
+        let (meter, places, offset, heard) = (Arc::default(), Places::default(), Mutex::default(), Mutex::default());
+        Ok(Self { arm, limiter, clock, meter, places, offset, heard })
     }
 
     /// Counts what is sent.
@@ -162,7 +181,7 @@ impl AzureCloud {
         let answer = match how {
             How::Generated(send) => self.arm.generated(ticket, send).await,
             How::Url(url) => self.arm.get(url, &ticket).await,
-            How::Patch(url) => self.arm.patch(url, &ticket).await,
+            How::Own(method, url) => self.arm.change(method, url, &ticket).await,
         };
         self.meter.count(call.kind(), answer.as_ref().map_or(0, |reply| reply.status.as_u16()));
         let reply = answer.map_err(|error| classify::silence(&call.what, &bucket, error))?;
@@ -174,6 +193,7 @@ impl AzureCloud {
         let left = classify::remaining(&reply.headers);
         self.limiter.learn(&bucket, &left, self.clock.now());
         self.meter.left(&bucket.subscription, &left);
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Heard::of(reply.status, &reply.headers);
         if let Some(ahead) = classify::ahead(&reply.headers, self.clock.now()) {
             *self.offset.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
         }
@@ -228,6 +248,12 @@ impl AzureCloud {
     /// By how much the resource manager's clock was ahead of ours at its newest answer.
     pub(super) fn offset(&self) -> Option<SignedDuration> {
         *self.offset.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The form of the newest answer.
+    #[must_use]
+    pub fn heard(&self) -> Heard {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -39,8 +39,9 @@ mod rights;
 mod settings;
 mod tags;
 mod transport;
+mod trial;
 
-pub use client::AzureCloud;
+pub use client::{AzureCloud, Heard};
 pub use clouds::{Endpoints, KnownCloud};
 #[cfg(feature = "sim")]
 pub(crate) use project::scale_set as scale_set_from_json;
@@ -64,6 +65,7 @@ mod tests {
             include_str!("credential.rs"),
             include_str!("machines.rs"),
             include_str!("tags.rs"),
+            include_str!("trial.rs"),
         ] {
             assert!(!other.contains("_client()"), "generated builders are for requests.rs and instances.rs");
         }

@@ -26,17 +26,41 @@ use crate::{
 
 /// What the generated client asks for; lists have no `.send()` there, so they say it themselves.
 pub(super) const SCALE_SETS_API: &str = "2024-07-01";
-const GALLERIES_API: &str = "2023-07-03";
+pub(super) const GALLERIES_API: &str = "2023-07-03";
 const DISKS_API: &str = "2024-03-02";
 const AUTOSCALE_API: &str = "2022-10-01";
 
 impl AzureCloud {
     /// A scale set's model as Azure shows it.
-    async fn model(&self, id: &ScaleSetId) -> Result<Option<Value>, CloudError> {
+    pub(super) async fn model(&self, id: &ScaleSetId) -> Result<Option<Value>, CloudError> {
         let (subscription, group, name) = plain(id);
         let call = Call::new("GET", "scale set", id, CallKind::ScaleSetRead);
         let send: Generated<'_> = sent!(|it| it.virtual_machine_scale_sets_client().get(&group, &name, &subscription));
         self.read(&call, How::Generated(send)).await
+    }
+
+    /// Sends the PATCH of a scale set, under an etag if one is given.
+    pub(super) async fn send_patch(
+        &self,
+        id: &ScaleSetId,
+        call: Call<'_>,
+        body: &Value,
+        etag: Option<&str>,
+    ) -> Result<Accepted, CloudError> {
+        let (subscription, group, name) = plain(id);
+        let send: Generated<'_> = sent!(|it| {
+            let update = it.virtual_machine_scale_sets_client().update(
+                &group,
+                &name,
+                models::VirtualMachineScaleSetUpdate::new(),
+                &subscription,
+            );
+            match etag {
+                Some(etag) => update.if_match(etag),
+                None => update,
+            }
+        });
+        self.begin(call.with(body), send).await
     }
 
     /// A version as Azure shows it, with its replication.
@@ -345,22 +369,7 @@ impl Cloud for AzureCloud {
         if want.outdated(&live) {
             return Err(outdated(call.what));
         }
-        let (subscription, group, name) = plain(id);
-        let body = want.body(&live);
-        let etag = live["etag"].as_str().map(ToOwned::to_owned);
-        let send: Generated<'_> = sent!(|it| {
-            let update = it.virtual_machine_scale_sets_client().update(
-                &group,
-                &name,
-                models::VirtualMachineScaleSetUpdate::new(),
-                &subscription,
-            );
-            match &etag {
-                Some(etag) => update.if_match(etag),
-                None => update,
-            }
-        });
-        self.begin(call.with(&body), send).await
+        self.send_patch(id, call, &want.body(&live), live["etag"].as_str()).await
     }
 
     async fn begin_scale_out(&self, id: &ScaleSetId, run: RunId, capacity: u32) -> Result<Accepted, CloudError> {
@@ -370,21 +379,6 @@ impl Cloud for AzureCloud {
         if live.pointer("/sku/capacity").and_then(Value::as_u64).is_none_or(|now| now >= u64::from(capacity)) {
             return Ok(Accepted::default());
         }
-        let (subscription, group, name) = plain(id);
-        let body = bodies::scale_out(&live, capacity);
-        let etag = live["etag"].as_str().map(ToOwned::to_owned);
-        let send: Generated<'_> = sent!(|it| {
-            let update = it.virtual_machine_scale_sets_client().update(
-                &group,
-                &name,
-                models::VirtualMachineScaleSetUpdate::new(),
-                &subscription,
-            );
-            match &etag {
-                Some(etag) => update.if_match(etag),
-                None => update,
-            }
-        });
-        self.begin(call.with(&body), send).await
+        self.send_patch(id, call, &bodies::scale_out(&live, capacity), live["etag"].as_str()).await
     }
 }

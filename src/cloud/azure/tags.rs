@@ -4,7 +4,7 @@
 //! provider's affair (docs/ASSUMPTIONS.md). The tags API names the one tag and what to do with it: nothing else is sent, so
 //! nothing else can be lost, not even a tag that somebody adds at the same moment.
 
-use http::Uri;
+use http::{Method, Uri};
 use serde_json::{Value, json};
 
 use super::{
@@ -41,7 +41,7 @@ impl AzureCloud {
         let path = format!("{id}/providers/Microsoft.Resources/tags/default?api-version={TAGS_API}");
         let silence = |error: NoReply| classify::silence(&call.what, &call.bucket, error);
         let url: Uri = self.arm.url(&path).map_err(silence)?;
-        self.begin_as(call, How::Patch(&url)).await
+        self.begin_as(call, How::Own(&Method::PATCH, &url)).await
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     handle::{Answer, Asked, State, pause},
+    operations::CERTIFICATE_LENGTH,
     read::{self, BadField},
     render,
     target::{Order, Target},
@@ -88,13 +89,17 @@ impl State {
                 let all = self.port().versions(id).await?;
                 return Ok(self.page(asked, all.iter().map(|it| render::version(it, false)).collect()));
             }
-            Target::Tags(_) | Target::Order(..) => return Ok(not_simulated()),
+            Target::Tags(_) | Target::TagsOfSet(_) | Target::Order(..) => return Ok(not_simulated()),
             Target::Autoscale(subscription) => {
                 let all = self.port().autoscale(subscription).await?;
                 return Ok(self.page(asked, all.iter().map(render::autoscale).collect()));
             }
             Target::Operation(guid) => return self.operation(asked, guid).await,
             Target::Permissions(scope) => {
+                if self.otherwise(39) {
+                    let message = "The client is not allowed to read permissions.";
+                    return Ok(Answer::error(StatusCode::FORBIDDEN, "AuthorizationFailed", message));
+                }
                 if let Ok(gallery) = GalleryId::parse(scope)
                     && self.port().gallery(&gallery).await?.is_none()
                 {
@@ -154,6 +159,7 @@ impl State {
             | Target::Snapshots(_)
             | Target::Versions(_)
             | Target::Tags(_)
+            | Target::TagsOfSet(_)
             | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => return Ok(not_simulated()),
@@ -183,6 +189,13 @@ impl State {
                     Err(field) => return Ok(invalid(&field)),
                 };
                 self.port().begin_tag_version(id, &tag, value.as_deref()).await?
+            }
+            Target::TagsOfSet(id) => {
+                let (tag, value) = match read::tag_change(&asked.body) {
+                    Ok(change) => change,
+                    Err(field) => return Ok(invalid(&field)),
+                };
+                self.port().tag_scale_set(id, &tag, value).await?
             }
             Target::ScaleSets(_)
             | Target::Instance(_)
@@ -218,11 +231,14 @@ impl State {
             | Target::Snapshots(_)
             | Target::Versions(_)
             | Target::Tags(_)
+            | Target::TagsOfSet(_)
             | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => json!({ "properties": { "provisioningState": "Updating" } }),
         };
-        Ok(self.begun(asked, target, StatusCode::OK, body, accepted))
+        let late = matches!(target, Target::ScaleSet(_)) && self.otherwise(6);
+        let status = if late { StatusCode::ACCEPTED } else { StatusCode::OK };
+        Ok(self.begun(asked, target, status, body, accepted))
     }
 
     async fn delete(&self, asked: &Asked<'_>, target: &Target) -> Answered {
@@ -230,6 +246,8 @@ impl State {
             Target::Snapshot(id) => self.port().begin_delete_snapshot(id).await?,
             Target::Disk(id) => self.port().begin_delete_disk(id).await?,
             Target::Version(id) => self.port().begin_delete_version(id).await?,
+            Target::Gallery(id) => self.port().begin_delete_gallery(id).await?,
+            Target::Definition(id) => self.port().begin_delete_definition(id).await?,
             Target::ScaleSet(_)
             | Target::ScaleSets(_)
             | Target::Instance(_)
@@ -237,17 +255,28 @@ impl State {
             | Target::Instances(_)
             | Target::MachinesOf(_)
             | Target::Machines(_)
-            | Target::Gallery(_)
-            | Target::Definition(_)
             | Target::Disks(_)
             | Target::Snapshots(_)
             | Target::Versions(_)
             | Target::Tags(_)
+            | Target::TagsOfSet(_)
             | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => return Ok(not_simulated()),
         };
+        if accepted.operation.is_none() {
+            return Ok(if self.otherwise(26) {
+                Answer::error(StatusCode::BAD_REQUEST, "BadRequest", "There is nothing to delete.")
+            } else {
+                Answer { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: Value::Null }
+            });
+        }
         Ok(self.begun(asked, target, StatusCode::ACCEPTED, Value::Null, accepted))
+    }
+
+    /// An assumption of docs/ASSUMPTIONS.md that does not hold in this world.
+    fn otherwise(&self, number: u32) -> bool {
+        self.world.world().otherwise(number)
     }
 
     /// An order to a machine. It is carried out a while later, and says so by the instance's view alone.
@@ -267,7 +296,9 @@ impl State {
     fn begun(&self, asked: &Asked<'_>, target: &Target, status: StatusCode, body: Value, accepted: Accepted) -> Answer {
         let Some(operation) = accepted.operation else { return Answer::ok(body) };
         let subscription = asked.path_and_query.split('/').nth(2).unwrap_or_default();
-        let urls = self.operations.give(&self.base, subscription, target, operation, self.clock.new_id());
+        let base = if self.otherwise(8) { "https://elsewhere.example" } else { self.base.as_str() };
+        let length = if self.otherwise(12) { 70_000 } else { CERTIFICATE_LENGTH };
+        let urls = self.operations.give(base, subscription, target, operation, self.clock.new_id(), length);
         let mut headers = pause(accepted.retry_after.unwrap_or(self.poll_after));
         headers.push(("azure-asyncoperation", urls.status));
         // Scale sets and galleries name no Location for a PUT or PATCH; deletions and disks do.
@@ -291,7 +322,8 @@ impl State {
             OperationState::Running(told) => {
                 let headers = pause(told.unwrap_or(self.poll_after));
                 return Ok(if monitor {
-                    Answer { status: StatusCode::ACCEPTED, headers, body: Value::Null }
+                    let status = if self.otherwise(10) { StatusCode::OK } else { StatusCode::ACCEPTED };
+                    Answer { status, headers, body: Value::Null }
                 } else {
                     Answer { status: StatusCode::OK, headers, body: json!({ "name": guid, "status": "InProgress" }) }
                 });

@@ -13,7 +13,7 @@ use super::target::Target;
 use crate::cloud::Operation;
 
 /// As long as the certificate that real URLs carry since 2024.
-const CERTIFICATE_LENGTH: usize = 2700;
+pub(super) const CERTIFICATE_LENGTH: usize = 2700;
 
 /// What the face says of an accepted request.
 pub(super) struct Urls {
@@ -29,7 +29,15 @@ pub(super) struct Operations(Mutex<BTreeMap<String, (Operation, String)>>);
 
 impl Operations {
     /// A pair of URLs for one of the world's operations. Three families, as Azure's: scale sets, disks, galleries.
-    pub(super) fn give(&self, base: &str, subscription: &str, target: &Target, world: Operation, guid: Uuid) -> Urls {
+    pub(super) fn give(
+        &self,
+        base: &str,
+        subscription: &str,
+        target: &Target,
+        world: Operation,
+        guid: Uuid,
+        certificate_length: usize,
+    ) -> Urls {
         let family = match target {
             Target::Disk(_) | Target::Disks(_) | Target::Snapshot(_) | Target::Snapshots(_) => "DiskOperations",
             Target::Gallery(_) | Target::Definition(_) | Target::Version(_) | Target::Versions(_) | Target::Tags(_) => {
@@ -42,6 +50,7 @@ impl Operations {
             | Target::Instances(_)
             | Target::MachinesOf(_)
             | Target::Machines(_)
+            | Target::TagsOfSet(_)
             | Target::Autoscale(_)
             | Target::Operation(_)
             | Target::Permissions(_) => "operations",
@@ -51,7 +60,7 @@ impl Operations {
         let certificate: String = (0..)
             .flat_map(|n| hex(&format!("{guid}{n}")).into_bytes())
             .map(char::from)
-            .take(CERTIFICATE_LENGTH)
+            .take(certificate_length)
             .collect();
         let path =
             format!("/subscriptions/{subscription}/providers/Microsoft.Compute/locations/westus/{family}/{guid}");

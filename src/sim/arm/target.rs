@@ -31,6 +31,8 @@ pub(super) enum Target {
     Operation(String),
     /// The tags of a version.
     Tags(VersionId),
+    /// The tags of a scale set.
+    TagsOfSet(ScaleSetId),
     /// What the caller may do in a resource group or with a gallery, by its path.
     Permissions(String),
 }
@@ -59,7 +61,9 @@ impl Target {
             return Some(Self::Permissions(path[..path.len() - PERMISSIONS.len()].to_owned()));
         }
         if path.to_ascii_lowercase().ends_with(TAGS) {
-            return VersionId::parse(&path[..path.len() - TAGS.len()]).ok().map(Self::Tags);
+            let tagged = &path[..path.len() - TAGS.len()];
+            let of_set = || ScaleSetId::parse(tagged).map(Self::TagsOfSet);
+            return VersionId::parse(tagged).map(Self::Tags).or_else(|_| of_set()).ok();
         }
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let is = |at: usize, word: &str| parts.get(at).is_some_and(|part| part.eq_ignore_ascii_case(word));
@@ -119,7 +123,7 @@ impl Target {
             | Self::Machines(_) => Some("2024-07-01"),
             Self::Disk(_) | Self::Disks(_) | Self::Snapshot(_) | Self::Snapshots(_) => Some("2024-03-02"),
             Self::Gallery(_) | Self::Definition(_) | Self::Version(_) | Self::Versions(_) => Some("2023-07-03"),
-            Self::Tags(_) => Some("2021-04-01"),
+            Self::Tags(_) | Self::TagsOfSet(_) => Some("2021-04-01"),
             Self::Permissions(_) => Some("2022-04-01"),
             Self::Autoscale(_) => Some("2022-10-01"),
             Self::Operation(_) => None,
@@ -147,6 +151,7 @@ mod tests {
                 format!("{group}/galleries/g/images/d/versions/1.2.3/providers/Microsoft.Resources/tags/default"),
                 "Tags(",
             ),
+            (format!("{group}/virtualMachineScaleSets/p/providers/Microsoft.Resources/tags/default"), "TagsOfSet("),
             (format!("{group}/disks/d"), "Disk("),
             (format!("{group}/disks"), "Disks("),
             (format!("{group}/snapshots/s"), "Snapshot("),
