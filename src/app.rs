@@ -273,6 +273,7 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         },
         cluster,
         drain: pool.drain.clone(),
+        canary: pool.canary,
     })
 }
 

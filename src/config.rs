@@ -1,6 +1,7 @@
 //! Settings: a YAML file, `KAMINO_*` variables, flags; later ones win. Parsed, checked and explained once.
 
 mod azure;
+mod canary;
 mod drain;
 mod effective;
 mod history;
@@ -23,7 +24,7 @@ use crate::{
     cloud::azure::AzureSettings,
     cluster::kubernetes::Access,
     model::{Capture, GalleryId, Profile, Region, ScaleSetId},
-    policy::{drain::DrainPolicy, gates::Gate, history::History, ranking::Rules, schedule::Schedule},
+    policy::{canary::Canary, drain::DrainPolicy, gates::Gate, history::History, ranking::Rules, schedule::Schedule},
     workflow::Pace,
 };
 
@@ -174,6 +175,8 @@ struct PoolFile {
     windows: Vec<schedules::WindowFile>,
     #[serde(default)]
     drain: drain::DrainFile,
+    #[serde(default)]
+    canary: canary::CanaryFile,
 }
 
 /// A pool whose image is kept fresh.
@@ -219,6 +222,8 @@ pub struct Pool {
     pub schedule: Option<Schedule>,
     /// What may be done to the pods of a donor that is taken out of service.
     pub drain: DrainPolicy,
+    /// Whether the first node that is made from a new version is watched; nobody watches by default.
+    pub canary: Canary,
 }
 
 /// How the daemon serves.
@@ -466,6 +471,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             schedule,
             windows,
             drain,
+            canary,
         } = file;
         let at = |field: &str| format!("pools[{index}].{field}");
         let said = |field: &str, value: &str, error: &dyn std::fmt::Display| bad(at(field), value, error.to_string());
@@ -512,6 +518,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
             approve,
             schedule: schedules::checked(&at, schedule, windows)?,
             drain: drain::checked(&at, drain)?,
+            canary: canary::checked(&at, canary)?,
         });
     }
     Ok(pools)

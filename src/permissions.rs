@@ -116,7 +116,7 @@ const fn live(
 
 const MAKING: &[&str] = &["CleanCopy"];
 const CLEANING: &[&str] = &["CleanCopy", "DetachCopy", "the janitor"];
-const CHOOSE_NODES: &[&str] = &["Preflight", "RankNodes"];
+const CHOOSE_NODES: &[&str] = &["Preflight", "RankNodes", "CanaryNode"];
 const LOOK_AT_NODE: &[&str] = &["CanaryNode"];
 /// No step: `serve` itself.
 const DAEMON: &[&str] = &["the daemon"];
@@ -140,12 +140,17 @@ pub const KUBERNETES: &[ClusterRight] = &[
             "its uid says which cluster this is, in every run, tag and lock",
         )
     },
-    live((CORE, "nodes", "list"), ClusterScope::Cluster, CHOOSE_NODES, "find the pool's nodes and rank them"),
+    live(
+        (CORE, "nodes", "list"),
+        ClusterScope::Cluster,
+        CHOOSE_NODES,
+        "find the pool's nodes and rank them; find a version's first node, and whose twin it is",
+    ),
     live(
         (CORE, "nodes", "get"),
         ClusterScope::Cluster,
         LOOK_AT_NODE,
-        "see that a node is still the one that was chosen",
+        "see that a node is still the one that was chosen, and how a version's first node is",
     ),
     live(
         (CORE, "persistentvolumes", "get"),
@@ -296,6 +301,7 @@ pub const AZURE: &[AzureRight] = &[
             "PruneVersions",
             "PlanScaleOut",
             "ScaleOut",
+            "WithdrawVersion",
         ],
         "read the model, and every other scale set that follows the same image definition",
     ),
@@ -327,7 +333,7 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Subscription,
         "Microsoft.Compute/locations/capsOperations/read",
-        &["EnsureGallery", "EnsureDefinition", "CreateVersion", "PublishVersion", "PruneVersions"],
+        &["EnsureGallery", "EnsureDefinition", "CreateVersion", "PublishVersion", "WithdrawVersion", "PruneVersions"],
         "the same, for galleries",
     ),
     azure(
@@ -339,13 +345,13 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::ScaleSets,
         "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/read",
-        &["RankNodes", "SnapshotDisk", "PlanPrune"],
-        "find the node's instance, its OS disk, and the image versions in use",
+        &["RankNodes", "SnapshotDisk", "PlanPrune", "AwaitNode", "CanaryNode"],
+        "find the node's instance, its OS disk, the image versions in use, and the first instance of a new one",
     ),
     azure(
         AzureScope::ScaleSets,
         "Microsoft.Compute/virtualMachines/read",
-        &["Preflight", "RankNodes", "SnapshotDisk", "status"],
+        &["Preflight", "RankNodes", "SnapshotDisk", "AwaitNode", "CanaryNode", "status"],
         "the same, where the scale set is Flexible, and which machines belong to it; not needed for a Uniform one",
     ),
     azure(
@@ -419,13 +425,22 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Gallery,
         "Microsoft.Compute/galleries/images/versions/read",
-        &["RankNodes", "ChooseNames", "CreateVersion", "VerifyVersion", "PublishVersion", "PlanPrune", "PruneVersions"],
+        &[
+            "RankNodes",
+            "ChooseNames",
+            "CreateVersion",
+            "VerifyVersion",
+            "PublishVersion",
+            "WithdrawVersion",
+            "PlanPrune",
+            "PruneVersions",
+        ],
         "list versions and see their replication; a scale set's new nodes need it too",
     ),
     azure(
         AzureScope::Gallery,
         "Microsoft.Compute/galleries/images/versions/write",
-        &["CreateVersion", "PublishVersion"],
+        &["CreateVersion", "PublishVersion", "WithdrawVersion"],
         "make a version, and take it in or out of latest",
     ),
     azure(
@@ -437,8 +452,9 @@ pub const AZURE: &[AzureRight] = &[
     azure(
         AzureScope::Gallery,
         "Microsoft.Resources/tags/write",
-        &["images"],
-        "set or remove the one tag that pins a version; not needed without `images pin`",
+        &["WithdrawVersion", "images"],
+        "set the one tag that says why a version was withdrawn, and the one that pins it; not needed without a pool's `canary` \
+         and `images pin`",
     ),
     azure(
         AzureScope::Linked,

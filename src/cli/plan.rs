@@ -93,13 +93,16 @@ fn pool(plan: &PoolPlan) -> String {
 }
 
 fn head(plan: &PoolPlan) -> String {
-    let PoolPlan { pool, scale_set, prospect, why, donor, version, clock_ahead, .. } = plan;
+    let PoolPlan { pool, scale_set, prospect, why, donor, version, clock_ahead, canary, .. } = plan;
     let mut lines = vec![format!("Pool       {pool}  ({scale_set})")];
     let would = match (prospect, donor, version) {
         (Prospect::Update, Some(donor), Some(version)) => format!("version {} from node {donor}", version.name()),
         _ => why.clone().unwrap_or_default(),
     };
     lines.push(format!("Prospect   {}: {would}", prospect.as_str()));
+    if let (Prospect::Update, Some(canary)) = (prospect, canary) {
+        lines.push(format!("Canary     {canary}"));
+    }
     let ahead = clock_ahead.filter(|seconds| seconds.unsigned_abs() > CLOCK_SECONDS_MAX);
     if let Some(seconds) = ahead {
         lines

@@ -318,6 +318,21 @@ fn found(step: &str, output: &serde_json::Value) -> String {
             (None, Some(_)) => "the scale set is not to grow".into(),
             (None, None) => "nobody asked for more instances".into(),
         },
+        "AwaitNode" => format!("the first instance that was made from it is {}", last("/instance")),
+        "CanaryNode" => match (output.pointer("/passed/node"), output.pointer("/failed/reasons")) {
+            (Some(_), _) => format!("its first node {} is good", text("/passed/node")),
+            (None, Some(reasons)) => {
+                let reasons = reasons.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+                format!("its first node is NOT good: {}", reasons.collect::<Vec<_>>().join("; "))
+            }
+            (None, None) => "no node has tried it".into(),
+        },
+        "WithdrawVersion" => match output.as_str() {
+            Some("withdrawn") => "the version is withdrawn: new nodes come from the one before it".into(),
+            Some("gone") => "the version was deleted by somebody".into(),
+            Some("only_one") => "no other version is published, so it STAYS PUBLISHED".into(),
+            Some(_) | None => "nothing speaks against the version".into(),
+        },
         _ => "done".into(),
     }
 }

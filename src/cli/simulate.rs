@@ -235,7 +235,7 @@ impl Timeline {
             .plan
             .iter()
             .find(|planned| Some(&planned.name) == line.step.as_ref())
-            .and_then(|planned| find(stages(run.spec.capture), planned))
+            .and_then(|planned| find(stages(&run.spec), planned))
             .map(|(stage, _)| stage.name);
         if let Some(stage) = stage.filter(|stage| *stage != self.stage && !matches!(line.event, Event::Ended { .. })) {
             self.stage = stage;

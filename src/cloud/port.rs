@@ -230,6 +230,9 @@ pub struct Instance {
     pub data_disks: usize,
     /// The exact version it was made from, where Azure says.
     pub image: ImageRef,
+    /// When it was made, by Azure's clock, where Azure says.
+    #[serde(default)]
+    pub created: Option<Timestamp>,
     /// The Flexible scale set that it belongs to, if any. An instance of a Uniform one has its own in its id.
     pub member_of: Option<ScaleSetId>,
 }

@@ -24,6 +24,9 @@ pub struct Node {
     pub provider_id: String,
     /// `status.nodeInfo.bootID`: a new one is the only proof of a reboot.
     pub boot_id: String,
+    /// `status.nodeInfo.machineID`: two nodes with the same one are taken for one system.
+    #[serde(default)]
+    pub machine_id: String,
     /// `status.nodeInfo.systemUUID`.
     pub system_uuid: String,
     /// `status.nodeInfo.kernelVersion`.

@@ -1,5 +1,6 @@
 //! Pure decisions: plain data and `now` in, a choice and its reasons out. No port, no clock, no store; a test enforces it.
 
+pub mod canary;
 pub mod drain;
 pub mod evictions;
 pub mod gates;

@@ -254,6 +254,7 @@ pub(super) mod tests {
             version: "1".into(),
             provider_id: String::new(),
             boot_id: String::new(),
+            machine_id: String::new(),
             system_uuid: String::new(),
             kernel: String::new(),
             kubelet: String::new(),

@@ -150,7 +150,8 @@ fn kept(
     if version.provisioning == Provisioning::Running {
         return keep(Because::UnderWay, "an operation on it is under way".into());
     }
-    if let (Some(run), true) = (version.run, version.excluded_from_latest)
+    // Nobody wants one whose checks have failed.
+    if let (Some(run), true, None) = (version.run, version.excluded_from_latest, tag(version, QUARANTINED))
         && let Some(reason) = wanted(run, runs)
     {
         return keep(Because::Unproven, reason);
@@ -302,6 +303,17 @@ pub(super) mod tests {
             (
                 |it, _| it.tags = tagged(&[(QUARANTINED, "canary")]),
                 known,
+                DAY,
+                true,
+                Because::Quarantined,
+                "its checks failed (canary)",
+            ),
+            (
+                |it, _| {
+                    it.excluded_from_latest = true;
+                    it.tags = tagged(&[(QUARANTINED, "canary")]);
+                },
+                Runs::Unknown,
                 DAY,
                 true,
                 Because::Quarantined,

@@ -234,6 +234,7 @@ mod tests {
             version: String::new(),
             provider_id: instance(number).to_string(),
             boot_id: String::new(),
+            machine_id: String::new(),
             system_uuid: String::new(),
             kernel: String::new(),
             kubelet: String::new(),

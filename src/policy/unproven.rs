@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     leftovers::{Fate, Patience},
-    provenance::{PINNED, tag},
+    provenance::{PINNED, QUARANTINED, tag},
     retention::Uses,
 };
 use crate::{
@@ -29,7 +29,8 @@ pub enum Making {
 /// A version that a run has left behind.
 #[must_use]
 pub fn is_left(version: &Version, making: impl Fn(RunId) -> Making) -> Option<(RunId, Timestamp)> {
-    let run = version.run.filter(|_| version.excluded_from_latest)?;
+    // One whose checks have failed after it was published is retention's, with its age.
+    let run = version.run.filter(|_| version.excluded_from_latest && tag(version, QUARANTINED).is_none())?;
     match making(run) {
         Making::NotOurs => None,
         Making::Failed(at) => Some((run, at)),
@@ -93,6 +94,9 @@ mod tests {
         assert!(is_left(&left(), |_| Making::NotOurs).is_none(), "open, done, or not of this store");
         assert!(is_left(&version("2026.11.24000"), failed).is_none(), "published");
         assert!(is_left(&Version { run: None, ..left() }, failed).is_none(), "a stranger's");
+        let mut withdrawn = left();
+        withdrawn.tags.insert(QUARANTINED.into(), "its first node was bad".into());
+        assert!(is_left(&withdrawn, failed).is_none(), "retention's");
     }
 
     #[test]

@@ -46,6 +46,7 @@ const NOBODY: RunId = RunId(uuid::Uuid::nil());
 pub async fn pool(ports: Ports<'_>, wanted: &Wanted, known: &Known) -> PoolPlan {
     let Wanted { name, spec } = wanted;
     let mut plan = PoolPlan::new(name, &spec.scale_set, spec.capture);
+    plan.canary = spec.canary.limits().map(|limits| limits.in_words());
     if let Err(error) = look(ports, spec, known, &mut plan).await {
         stop(&mut plan, &error);
     }
@@ -145,7 +146,7 @@ async fn prepare(look: &mut Look<'_>, location: Region) -> Result<Missing, StepE
     let gallery = match EnsureGallery.observe(look.ports, &want).await? {
         Seen::Present(found) => Some(found.location),
         Seen::Foreign(why) => return Err(StepError::refused("KW0004", why)),
-        Seen::Absent | Seen::Partly(_) | Seen::Underway(_) | Seen::Broken(_) => None,
+        Seen::Absent | Seen::Partly(_) | Seen::Underway(_) | Seen::Awaited { .. } | Seen::Broken(_) => None,
     };
     let missing = gallery.is_none();
     look.keep(EnsureGallery::NAME, &json!({ "location": gallery.unwrap_or(location) }))?;
@@ -153,7 +154,7 @@ async fn prepare(look: &mut Look<'_>, location: Region) -> Result<Missing, StepE
     let definition = match EnsureDefinition.observe(look.ports, &want).await? {
         Seen::Absent => true,
         Seen::Foreign(why) => return Err(StepError::refused("KW0004", why)),
-        Seen::Present(_) | Seen::Partly(_) | Seen::Underway(_) | Seen::Broken(_) => false,
+        Seen::Present(_) | Seen::Partly(_) | Seen::Underway(_) | Seen::Awaited { .. } | Seen::Broken(_) => false,
     };
     Ok(Missing { gallery: missing, definition })
 }

@@ -94,6 +94,9 @@ pub struct PoolPlan {
     pub deletes: Vec<Object>,
     /// Every version that there is, newest first, and whether it would stay.
     pub versions: Vec<retention::Verdict>,
+    /// How the version would be tried, if it would be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<String>,
 }
 
 impl PoolPlan {
@@ -116,6 +119,7 @@ impl PoolPlan {
             model: Vec::new(),
             deletes: Vec::new(),
             versions: Vec::new(),
+            canary: None,
         }
     }
 }

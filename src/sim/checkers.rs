@@ -4,15 +4,19 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{
     session::Line,
     world::{Deletion, Kind, Object, World, name},
 };
 use crate::{
-    cloud::Power,
+    cloud::{Power, Version},
     model::{Capture, NodeName, RunId, VersionId},
-    policy::obligations::{CLAIM, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
+    policy::{
+        obligations::{CLAIM, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
+        provenance::{QUARANTINED, tag},
+    },
     workflow::{Event, Outcome, Run, RunState},
 };
 
@@ -108,7 +112,7 @@ pub fn check_sweeps(world: &World, cluster: &str, open: &[RunId], since: Timesta
 
 /// At most one accepted request for each intent: one more only for each attempt that failed and was cleared away.
 fn effect_once(view: &View<'_>, found: &mut Found) {
-    const ONCE: [(&str, &str); 9] = [
+    const ONCE: [(&str, &str); 11] = [
         ("begin_snapshot", "SnapshotDisk"),
         ("begin_copy_disk", "CopyDisk"),
         ("create_pod", "CleanCopy"),
@@ -118,6 +122,8 @@ fn effect_once(view: &View<'_>, found: &mut Found) {
         ("begin_model_change", "PatchModel"),
         ("begin_publish", "PublishVersion"),
         ("begin_scale_out", "ScaleOut"),
+        ("begin_withdraw", "WithdrawVersion"),
+        ("begin_tag_version", "WithdrawVersion"),
     ];
     // A version in storage that there is none of is made once more in another, which was noted before.
     let noted = view.world.accepted.iter().any(|accepted| accepted.verb == "begin_tag_disk");
@@ -233,6 +239,48 @@ fn proven_image(view: &View<'_>, found: &mut Found) {
         });
         found.check(view.run.outputs.contains_key("VerifyVersion"), || {
             format!("{} is published and was not proved", version.id.name())
+        });
+    }
+    stood_its_trial(view, found);
+}
+
+/// Where a version's first node is watched: it stays published only if that node was good, or if it is said that it was not tried;
+/// a bad one is out of latest for good, unless without it there were none.
+fn stood_its_trial(view: &View<'_>, found: &mut Found) {
+    let marked = |version: &Version| tag(version, QUARANTINED).is_some();
+    let published = |version: &Version| !version.excluded_from_latest;
+    for version in view.world.versions.values().map(|it| &it.value) {
+        found.check(!(marked(version) && published(version)), || {
+            format!("{} is marked as bad, and new nodes take it", version.id.name())
+        });
+    }
+    let (RunState::Ended(outcome), false) = (&view.run.state, view.run.spec.canary.is_none()) else { return };
+    let good_end = *outcome == Outcome::Done;
+    if matches!(outcome, Outcome::Abandoned { .. }) {
+        return;
+    }
+    let Some(id) = view.run.outputs.get("ChooseNames").and_then(|names| names["version"].as_str()) else { return };
+    let all = || view.world.versions.values().map(|it| &it.value);
+    let Some(ours) = all().find(|it| it.id.as_str().eq_ignore_ascii_case(id)) else { return };
+    let verdict = view.run.outputs.get("CanaryNode").unwrap_or(&Value::Null);
+    let (bad, passed) = (!verdict["failed"].is_null(), verdict["passed"]["node"].as_str());
+    if !bad && passed.is_none() {
+        let watch = ["PlanScaleOut", "ScaleOut", "AwaitNode", "CanaryNode"];
+        let said = |warning: &String| watch.iter().any(|step| warning.starts_with(step));
+        let said = !good_end || view.run.warnings.iter().any(said);
+        return found.check(said, || format!("nobody says that {} was not tried", ours.id.name()));
+    }
+    let others = all().any(|it| it.id.definition() == ours.id.definition() && it.id != ours.id && published(it));
+    found.check(good_end != bad, || format!("its first node is bad: {bad}, and the run ended as {outcome:?}"));
+    found.check(!bad || !published(ours) && marked(ours) || !others, || {
+        format!("{} is bad and was not withdrawn", ours.id.name())
+    });
+    found.check(bad || published(ours), || format!("{} is good and was withdrawn", ours.id.name()));
+    let node = passed.and_then(|name| view.world.nodes.iter().find(|node| node.name.as_str() == name));
+    if let Some(node) = node {
+        let twins = view.world.nodes.iter().filter(|other| other.machine_id == node.machine_id).count();
+        found.check(node.ready && twins == 1, || {
+            format!("{} was called good: ready {}, of {twins} with its machine id", node.name, node.ready)
         });
     }
 }
@@ -358,10 +406,19 @@ fn no_privileged_residue(view: &View<'_>, found: &mut Found) {
         residue("pods on donors", pods.count(), found);
         residue("claims", view.world.claims.values().filter(ours).count(), found);
         residue("volumes", view.world.volumes.values().filter(ours).count(), found);
-        let skipped = view.run.warnings.iter().any(|warning| warning.starts_with("DeleteTemporaries"));
+        let skipped = left_by_a_person(view);
         let proved = view.world.proofs.contains_key(&view.run.id.short()) && !skipped;
         residue("proofs", usize::from(proved), found);
     }
+}
+
+/// What only the update needed was not taken away, and the run says so: that step failed, or the run was stopped before it.
+fn left_by_a_person(view: &View<'_>) -> bool {
+    let before = !view.run.outputs.contains_key("DeleteTemporaries");
+    let said = |warning: &String| {
+        warning.starts_with("DeleteTemporaries") || before && warning.contains("not finished: cancelled")
+    };
+    view.run.warnings.iter().any(said)
 }
 
 /// The donor is never written to: neither its instance, nor its disk, nor its Node.
@@ -403,7 +460,7 @@ fn clean_end(view: &View<'_>, found: &mut Found) {
     let (snapshots, disks) = (snapshots.len(), disks.len());
     match outcome {
         Outcome::Done => {
-            let skipped = view.run.warnings.iter().any(|warning| warning.starts_with("DeleteTemporaries"));
+            let skipped = left_by_a_person(view);
             found.check(skipped || snapshots + disks == 0, || {
                 format!("{snapshots} snapshots and {disks} disks are left")
             });

@@ -942,7 +942,9 @@ impl Cloud for SimCloud {
     async fn begin_publish(&self, id: &VersionId, published: bool) -> Result<Accepted, CloudError> {
         let key = id.key();
         let what = format!("begin_publish {} {published}", id.name());
-        self.call(Call::write("begin_publish", CallKind::VersionWrite, id.id()), |world| {
+        // Two intents, though one request: to publish it, and to take it back.
+        let verb = if published { "begin_publish" } else { "begin_withdraw" };
+        self.call(Call::write(verb, CallKind::VersionWrite, id.id()), |world| {
             let Some(found) = world.versions.get(&key) else { return Err(gone(&what, "ResourceNotFound")) };
             if found.operation.is_some() {
                 return Err(CloudError::Busy { what, code: "Conflict".into(), message: "in progress".into() });

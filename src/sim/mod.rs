@@ -4,6 +4,7 @@
 //! `world` is what survives a crash of ours; a `Process` is what doesn't. Nothing here is in the container image.
 
 pub mod arm;
+mod births;
 pub mod checkers;
 mod clock;
 mod cloud;
@@ -18,6 +19,7 @@ mod session;
 mod tenants;
 mod world;
 
+pub use births::{Newcomer, Nursery};
 pub use clock::SimClock;
 pub use cloud::SimCloud;
 pub use cluster::SimCluster;

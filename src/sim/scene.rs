@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    Faults, Habits, SimClock,
+    Faults, Habits, Newcomer, Nursery, SimClock,
     machines::Machine,
     world::{Resource, World},
 };
@@ -21,7 +21,7 @@ use crate::{
         BadName, Capture, DefinitionId, DiskId, DonorChoice, GalleryId, InstanceId, MachineId, NodeName, Profile,
         Region, RunId, ScaleSetId, UniformId, VersionName,
     },
-    policy::{gates::Gate, obligations::DO_NOT_DISRUPT, ranking::Rules},
+    policy::{canary::Canary, gates::Gate, obligations::DO_NOT_DISRUPT, ranking::Rules},
     workflow::RunSpec,
 };
 
@@ -61,6 +61,10 @@ pub struct Scene {
     pub zones: bool,
     /// Where a person is asked.
     pub approve: Vec<Gate>,
+    /// Whether the first node that is made from the version is watched. Then nodes are made here.
+    pub canary: Canary,
+    /// What comes of the nodes that are made from it.
+    pub newcomer: Newcomer,
     /// When it begins.
     pub start: Timestamp,
 }
@@ -82,6 +86,8 @@ impl Scene {
             zone_redundant: false,
             zones: true,
             approve: Vec::new(),
+            canary: Canary::None,
+            newcomer: Newcomer::Good,
             start: start(),
         }
     }
@@ -101,6 +107,8 @@ impl Scene {
             zone_redundant: false,
             zones: true,
             approve: Vec::new(),
+            canary: Canary::None,
+            newcomer: Newcomer::Good,
             start: start(),
         }
     }
@@ -166,6 +174,7 @@ impl Scene {
             zrs: self.zones,
             zrs_silent: false,
             autoscale: Vec::new(),
+            nursery: self.canary.limits().map(|_| Nursery::of(spec(self).scale_set, self.newcomer)),
         };
         let spec = spec(self);
         if let Ok(definition) = spec.gallery.definition(&spec.definition) {
@@ -286,6 +295,7 @@ impl Scene {
             os_disk: Some(disk.clone()),
             data_disks: 0,
             image,
+            created: None,
             member_of: match self.orchestration {
                 Orchestration::Uniform => None,
                 Orchestration::Flexible => Some(spec.scale_set.clone()),
@@ -325,6 +335,8 @@ impl Scene {
             version: "1".into(),
             provider_id: instance.as_str().replace(GROUP, &GROUP.to_lowercase()),
             boot_id: format!("{:032x}", world.rng.u128(..)),
+            // Without chance, so that a seed goes on to mean the world that frozen runs of earlier releases know.
+            machine_id: format!("6d616368696e65{number:018x}"),
             system_uuid: format!("{:032x}", world.rng.u128(..)),
             kernel: format!("6.8.0-10{number}-azure"),
             kubelet: "v1.33.4".into(),
@@ -379,6 +391,7 @@ pub fn spec(scene: &Scene) -> RunSpec {
         unavailable_max: 1,
         cluster: cluster_id(),
         drain: crate::policy::drain::DrainPolicy::default(),
+        canary: scene.canary,
     }
 }
 

@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
-    Fault, Faults, Habits, SimClock, Tenants,
+    Fault, Faults, Habits, Nursery, SimClock, Tenants,
     crash::Crash,
     machines::{DonorPod, Machines},
 };
@@ -273,6 +273,8 @@ pub struct World {
     pub zrs_silent: bool,
     /// Azure Monitor's own scaling.
     pub autoscale: Vec<Autoscale>,
+    /// Where new nodes come from; none where none come.
+    pub nursery: Option<Nursery>,
 }
 
 impl World {
@@ -439,6 +441,7 @@ impl World {
         let now = self.now();
         self.pass_tenants(now);
         self.pass_machines();
+        self.pass_births();
         let ended: Vec<Pod> = self
             .pods
             .values()

@@ -11,8 +11,9 @@ use serde_json::Value;
 use crate::{
     cloud::{Limiter, Orchestration},
     model::{Capture, Profile},
-    sim::{Fault, Line, Outcome, Scene, Session, SimCloud, SimCluster, Stop, World},
-    workflow::{self, Event, LIVE, OnFailure, Ports, RunState, STOP, Undone, find, plan, stages},
+    policy::canary::{Canary, Limits},
+    sim::{Fault, Line, Newcomer, Outcome, Scene, Session, SimCloud, SimCluster, Stop, World, spec},
+    workflow::{self, Event, LIVE, LIVE_CANARY, OnFailure, Ports, RunState, STOP, Undone, find, plan, stages},
 };
 
 /// A step's calls in an undisturbed run: number and crash point of each.
@@ -69,17 +70,36 @@ fn timeless(value: &Value) -> Value {
     }
 }
 
-fn done(outcome: &Outcome) -> bool {
-    outcome.run.as_ref().is_some_and(|run| run.state == RunState::Ended(workflow::Outcome::Done))
+/// It ended as it does in that scene when nothing goes wrong.
+fn well(scene: &Scene, outcome: &Outcome) -> bool {
+    match outcome.run.as_ref().map(|run| &run.state) {
+        Some(RunState::Ended(workflow::Outcome::Done)) => scene.newcomer == Newcomer::Good,
+        Some(RunState::Ended(workflow::Outcome::NeedsPerson { why })) => {
+            scene.newcomer != Newcomer::Good && why.contains("is withdrawn")
+        }
+        Some(
+            RunState::Running { .. }
+            | RunState::Waiting { .. }
+            | RunState::Parked { .. }
+            | RunState::Paused { .. }
+            | RunState::NeedsApproval { .. }
+            | RunState::Ended(_),
+        )
+        | None => false,
+    }
 }
 
 /// Scenes in which, together, every step has something to do, and makes every call that it ever makes.
-fn scenes() -> [Scene; 4] {
+fn scenes() -> [Scene; 6] {
+    let limits = Limits { ready_within_seconds: 300, stays_seconds: 60, ..Limits::default() };
+    let watched = Scene { canary: Canary::FirstNode(limits), adopted: true, seed: 5, ..Scene::nominal() };
     [
         Scene { profile: Profile::AksEngine, ..Scene::nominal() },
         Scene { adopted: true, seed: 3, ..Scene::nominal() },
         Scene { capture: Capture::Stop, ..Scene::nominal() },
         Scene { orchestration: Orchestration::Flexible, seed: 4, ..Scene::nominal() },
+        Scene { newcomer: Newcomer::NeverReady, ..watched.clone() },
+        watched,
     ]
 }
 
@@ -96,7 +116,7 @@ fn whatever_goes_wrong_with_one_call_the_run_is_done_with_the_same_outputs() {
                     });
                     let what = format!("{step}, call {call}, {fault:?}");
                     assert!(outcome.violations.is_empty(), "{what}: {:#?}", outcome.violations);
-                    assert!(done(&outcome), "{what}: {:#?}\n{}", outcome.summary, outcome.log.join("\n"));
+                    assert!(well(&scene, &outcome), "{what}: {:#?}\n{}", outcome.summary, outcome.log.join("\n"));
                     let after = &outcome.run.as_ref().expect("a run").outputs[&step];
                     assert_eq!(timeless(after), timeless(&outputs[&step]), "{what}: another output");
                     *checked.entry(step.clone()).or_default() += 1;
@@ -109,7 +129,7 @@ fn whatever_goes_wrong_with_one_call_the_run_is_done_with_the_same_outputs() {
 
 /// No step of either list was forgotten.
 fn every_step_is_in(checked: &BTreeMap<String, u32>) {
-    for planned in plan(LIVE).into_iter().chain(plan(STOP)) {
+    for planned in [LIVE, STOP, LIVE_CANARY].into_iter().flat_map(plan) {
         let times = checked.get(&planned.name).copied().unwrap_or_default();
         assert!(times > 0, "{} was not checked: {checked:?}", planned.name);
     }
@@ -128,7 +148,7 @@ fn whichever_call_the_process_dies_in_the_run_is_done_with_the_same_outputs() {
                     let what = format!("{step}, call {call}, crash at point {point}");
                     assert_eq!(outcome.crashes, 1, "{what}");
                     assert!(outcome.violations.is_empty(), "{what}: {:#?}", outcome.violations);
-                    assert!(done(&outcome), "{what}: {:#?}\n{}", outcome.summary, outcome.log.join("\n"));
+                    assert!(well(&scene, &outcome), "{what}: {:#?}\n{}", outcome.summary, outcome.log.join("\n"));
                     let after = &outcome.run.as_ref().expect("a run").outputs[&step];
                     assert_eq!(timeless(after), timeless(&outputs[&step]), "{what}: another output");
                     *checked.entry(step.clone()).or_default() += 1;
@@ -153,7 +173,7 @@ fn a_look_changes_nothing_and_what_is_taken_back_can_be_taken_back_again() {
         let moments = lines.iter().filter(|line| !matches!(line.event, Event::Started { .. } | Event::Ended { .. }));
         for line in moments {
             let name = line.step.clone().expect("a step");
-            let list = stages(scene.capture);
+            let list = stages(&spec(&scene));
             let planned = plan(list).into_iter().find(|planned| planned.name == name).expect("a step of the list");
             let (_, step) = find(list, &planned).expect("a step");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -203,6 +223,9 @@ fn a_look_changes_nothing_and_what_is_taken_back_can_be_taken_back_again() {
         let decided = [&choose[..], capture, &rest[..]].concat();
         assert_eq!(decisions, decided, "decisions have nothing to look for; these effects were checked: {effects:?}");
     }
+    for step in ["AwaitNode", "CanaryNode", "WithdrawVersion"] {
+        assert!(checked.contains_key(step), "{step} is an effect and was not checked");
+    }
 }
 
 #[test]
@@ -210,11 +233,14 @@ fn a_missing_right_parks_stops_or_is_reported_and_granted_the_run_goes_on() {
     let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
     for scene in scenes() {
         for (step, calls) in rehearsal(&scene).0 {
-            let list = stages(scene.capture);
+            let list = stages(&spec(&scene));
             let planned = plan(list).into_iter().find(|planned| planned.name == step).expect("a step of the list");
             let (stage, _) = find(list, &planned).expect("a stage");
             // While a node is out of service nobody is waited for: it is given back, and all is undone.
             let held = scene.capture == Capture::Stop && stage.name == "capture" && step != "ReadNode";
+            // A bad version is withdrawn, unless the watch ends before there is a verdict.
+            let bad = scene.newcomer != Newcomer::Good;
+            let early = bad && stage.name == "canary";
             for (call, _) in calls {
                 let run = |resumes| {
                     simulated(&scene, |session| {
@@ -230,7 +256,8 @@ fn a_missing_right_parks_stops_or_is_reported_and_granted_the_run_goes_on() {
                 let expected = match stage.on_failure {
                     OnFailure::Stop => "undone",
                     OnFailure::Undo if held => "undone",
-                    OnFailure::Undo | OnFailure::Forward => "parked",
+                    OnFailure::Undo | OnFailure::Forward | OnFailure::Insist => "parked",
+                    OnFailure::Report if bad && !(early && end == "done") => "needs-person",
                     OnFailure::Report => "done",
                 };
                 assert_eq!(end, expected, "{what}\n{}", outcome.log.join("\n"));
@@ -240,7 +267,7 @@ fn a_missing_right_parks_stops_or_is_reported_and_granted_the_run_goes_on() {
                     assert!(why.contains("not allowed"), "{what}: {why}");
                     let resumed = run(1);
                     assert!(
-                        done(&resumed) && resumed.violations.is_empty(),
+                        well(&scene, &resumed) && resumed.violations.is_empty(),
                         "{what}, then resumed: {:#?}",
                         resumed.summary
                     );
@@ -248,7 +275,7 @@ fn a_missing_right_parks_stops_or_is_reported_and_granted_the_run_goes_on() {
             }
         }
     }
-    assert_eq!(ends.len(), 3, "each answer must have been seen: {ends:?}");
+    assert_eq!(ends.len(), 4, "each answer must have been seen: {ends:?}");
 }
 
 #[test]
@@ -271,7 +298,8 @@ fn a_cancel_right_after_a_failed_call_leaves_nothing() {
                         outcome.log.join("\n")
                     );
                     let state = outcome.summary.map(|summary| summary.state).unwrap_or_default();
-                    assert!(["cancelled", "done"].contains(&state.as_str()), "{what}: {state}");
+                    let bad = scene.newcomer != Newcomer::Good && state == "needs-person";
+                    assert!(bad || ["cancelled", "done"].contains(&state.as_str()), "{what}: {state}");
                     *ends.entry(state).or_default() += 1;
                     *checked.entry(step.clone()).or_default() += 1;
                 }
@@ -279,7 +307,7 @@ fn a_cancel_right_after_a_failed_call_leaves_nothing() {
         }
     }
     every_step_is_in(&checked);
-    assert!(ends.len() == 2, "some cancelled, some past the point of no return: {ends:?}");
+    assert!(ends.len() == 3, "some cancelled, some past the point of no return, some bad: {ends:?}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The steps, one file each. A step looks, asks once, and says how to take it back; waiting, retrying, undoing and
 //! journaling are the engine's. The order is in `workflow/plan.rs`.
 
+mod await_node;
+mod canary_node;
 mod choose_names;
 mod clean_copy;
 mod clean_disk;
@@ -29,6 +31,7 @@ pub(crate) mod start_vm;
 mod stop_vm;
 pub(crate) mod take_away;
 mod verify_version;
+mod withdraw_version;
 
 #[cfg(feature = "sim")]
 #[cfg(test)]
@@ -40,6 +43,8 @@ mod starts;
 #[cfg(test)]
 mod zones;
 
+pub use await_node::{AwaitNode, Born};
+pub use canary_node::{CanaryNode, Verdict};
 pub use choose_names::{ChooseNames, Names};
 pub use clean_copy::{CleanCopy, Cleaned};
 pub use clean_disk::{CleanDisk, Proved};
@@ -67,3 +72,4 @@ pub use snapshot_disk::{SnapshotDisk, Snapshotted};
 pub use start_vm::{StartVm, Started};
 pub use stop_vm::StopVm;
 pub use verify_version::{Verified, VerifyVersion};
+pub use withdraw_version::{WithdrawVersion, Withdrawn};

@@ -11,7 +11,10 @@ use crate::{
     cloud::{Architecture, Plan, Version},
     cluster::Node,
     model::{Capture, Class, DefinitionId, DiskId, DonorChoice, InstanceId, Members, NodeName, Region},
-    policy::ranking::{Absence, Boots, Candidate, Patched, Question, Ranking, Verdict, needless, rank},
+    policy::{
+        canary::Identity,
+        ranking::{Absence, Boots, Candidate, Patched, Question, Ranking, Verdict, needless, rank},
+    },
     workflow::{Context, Decide, Ports, StepError},
 };
 
@@ -63,6 +66,9 @@ pub struct Donor {
     /// As the disk says.
     #[serde(default)]
     pub plan: Option<Plan>,
+    /// By what it would be taken for itself, where a copy of it is to be told from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 /// The choice and its reasons.
@@ -224,6 +230,7 @@ pub(crate) async fn identify(ports: Ports<'_>, candidate: &Candidate) -> Result<
             Patched::At(at) => Some(*at),
             Patched::Kernel(_) => None,
         },
+        identity: None,
     })
 }
 
@@ -238,7 +245,8 @@ impl Decide for RankNodes {
         let (mut ranking, now) = ranking(ports, context, &members).await?;
         let best = best(context, &ranking)?;
         needed(ports, context, best, now).await?;
-        let donor = identify(ports, best).await?;
+        let identity = context.spec.canary.limits().map(|_| Identity::of(&best.node));
+        let donor = Donor { identity, ..identify(ports, best).await? };
         ranking.verdicts.truncate(VERDICTS_MAX);
         Ok(Ranked { donor, verdicts: ranking.verdicts })
     }

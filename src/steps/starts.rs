@@ -2,6 +2,8 @@
 //! its own, and what others do between its look and the plan. Every effect of the list has a row of each kind.
 
 #[cfg(test)]
+mod canary_rows;
+#[cfg(test)]
 mod rows;
 #[cfg(test)]
 mod stop_rows;
@@ -18,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use self::Start::{Broken, Foreign};
+use self::canary_rows::{CANARY_ROWS, tried};
 use self::rows::{ROWS, first, later};
 use self::stop_rows::{STOP_ROWS, stopping};
 use super::{Names, PrunePlan, Ranked};
@@ -26,7 +29,7 @@ use crate::{
     cluster::CleaningSpec,
     model::{Capture, RunId, VersionId},
     sim::{Kind, Object, Outcome, Pod, Resource, Says, Scene, Session, Stop, World},
-    workflow::{Event, LIVE, Run, STOP, plan},
+    workflow::{Event, LIVE, LIVE_CANARY, Run, STOP, plan},
 };
 
 /// A run under paused time in a world that is changed at one moment: before it, or as soon as a step is done.
@@ -204,7 +207,7 @@ fn check(outcome: &Outcome, end: &str, says: &[&str], what: &str) {
 fn what_is_anothers_is_left_alone_and_an_own_failed_attempt_is_replaced() {
     let (nominal, adopted, stopped) = (Known::of(&first()), Known::of(&later()), Known::of(&stopping()));
     let mut checked = BTreeSet::new();
-    for row in ROWS.iter().chain(STOP_ROWS) {
+    for row in ROWS.iter().chain(STOP_ROWS).chain(CANARY_ROWS) {
         let scene = (row.scene)();
         let known = match (scene.capture, scene.adopted) {
             (Capture::Stop, _) => stopped.clone(),
@@ -218,8 +221,9 @@ fn what_is_anothers_is_left_alone_and_an_own_failed_attempt_is_replaced() {
         assert!((row.left)(&session.shared.world(), &known), "{what}: {}", outcome.log.join("\n"));
         checked.insert((row.step, row.start));
     }
-    let live = plan(LIVE).into_iter().map(|step| (step, &nominal));
-    for (step, known) in live.chain(plan(STOP).into_iter().map(|step| (step, &stopped))) {
+    let watched = Known::of(&tried());
+    let lists = [(LIVE, &nominal), (STOP, &stopped), (LIVE_CANARY, &watched)];
+    for (step, known) in lists.into_iter().flat_map(|(list, known)| plan(list).into_iter().map(move |it| (it, known))) {
         let effect = known.0.inputs.contains_key(&step.name);
         let name = step.name.as_str();
         assert!(!effect || checked.contains(&(name, Foreign)), "{name} has no foreign start");

@@ -12,12 +12,16 @@ use super::{
     left::left,
     plan::{OnFailure, Stage},
     run::{Event, Outcome, Phase, Position, Run, RunState},
+    spec::RunSpec,
     summary::Summary,
     turn::Turn,
 };
 use crate::{
     model::{Bootstrap, Capture},
-    policy::gates::{Gate, PATIENCE},
+    policy::{
+        canary::Canary,
+        gates::{Gate, PATIENCE},
+    },
 };
 
 /// Who says no where nobody has said anything.
@@ -28,7 +32,12 @@ fn boundary(run: &Run) -> Option<&'static Stage> {
     let Some(Position::Forward { step, phase: Phase::Fresh, .. }) = run.position() else { return None };
     // Nothing comes before the first stage, and a run that has something to pay or to undo does not rest.
     let may_rest = *step > 0 && run.debt.is_none() && run.cancel.is_none();
-    begun_by(run, *step).filter(|_| may_rest)
+    begun_by(run, *step).filter(|stage| may_rest && rests_before(stage))
+}
+
+/// What is insisted on is not put off either.
+fn rests_before(stage: &Stage) -> bool {
+    stage.on_failure != OnFailure::Insist
 }
 
 /// How a run that is to be abandoned ends, as soon as it owes nothing. One that has succeeded already is left to its end: there
@@ -56,7 +65,7 @@ fn begun_by(run: &Run, index: usize) -> Option<&'static Stage> {
 pub(super) fn comes_to_another(run: &Run) -> bool {
     let Some(Position::Forward { step, phase, .. }) = run.position() else { return false };
     let from = if *phase == Phase::Fresh { *step } else { *step + 1 };
-    (from.max(1)..run.plan.len()).any(|index| begun_by(run, index).is_some())
+    (from.max(1)..run.plan.len()).any(|index| begun_by(run, index).is_some_and(rests_before))
 }
 
 /// The gate that a run stands before, unless somebody has opened it.
@@ -65,6 +74,11 @@ fn gate(run: &Run, stage: &Stage) -> Option<Gate> {
     let opened = run.approvals.iter().any(|approval| approval.step == at);
     let first = run.outputs.get("Preflight").is_none_or(|seen| seen["follows"] != true);
     Gate::before(stage.name, &run.spec.approve, first).filter(|_| !opened)
+}
+
+/// By how much the scale set grows, as part of a sentence.
+fn grow(spec: &RunSpec) -> String {
+    if spec.scale_out > 0 { format!(", and {} instances more", spec.scale_out) } else { String::new() }
 }
 
 /// What a person says yes to.
@@ -91,10 +105,19 @@ fn asks(run: &Run, gate: Gate) -> String {
             };
             format!("scale set {set} takes the image of a gallery for the first time{lost}")
         }
-        Gate::Switch => format!("new nodes of scale set {set} start from version {version}, made from {donor}"),
+        Gate::Switch => {
+            let tried = match spec.canary {
+                Canary::FirstNode(_) => format!("{}; the first of them is watched", grow(spec)),
+                Canary::None => String::new(),
+            };
+            format!("new nodes of scale set {set} start from version {version}, made from {donor}{tried}")
+        }
         Gate::Tidy => {
-            let grow =
-                if spec.scale_out > 0 { format!(", and {} instances more", spec.scale_out) } else { String::new() };
+            let grow = match spec.canary {
+                Canary::None => grow(spec),
+                // They came before, to be watched.
+                Canary::FirstNode(_) => String::new(),
+            };
             format!("snapshot and copy go, and versions beyond the newest {}{grow}", spec.keep_versions)
         }
     }
@@ -143,11 +166,11 @@ impl Turn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workflow::{LIVE, STOP};
+    use crate::workflow::{LIVE, LIVE_CANARY, STOP, STOP_CANARY};
 
     #[test]
-    fn every_gate_is_before_a_stage_of_both_lists_that_is_not_the_first() {
-        for stages in [LIVE, STOP] {
+    fn every_gate_is_before_a_stage_of_each_list_that_is_not_the_first() {
+        for stages in [LIVE, STOP, LIVE_CANARY, STOP_CANARY] {
             for gate in Gate::ALL {
                 let at = stages.iter().position(|stage| stage.name == gate.stage());
                 assert!(at.is_some_and(|at| at > 0), "{} is before no stage", gate.as_str());

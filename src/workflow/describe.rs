@@ -2,15 +2,21 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     plan::{find, stages},
     run::{Approval, Event, IllegalEvent, Run},
     shown::shown,
     spec::RunSpec,
+    step::Effect as _,
     summary::Summary,
 };
-use crate::{model::RunId, policy::gates::Gate};
+use crate::{
+    model::RunId,
+    policy::gates::Gate,
+    steps::{CanaryNode, Verdict},
+};
 
 /// A step of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +116,7 @@ impl Description {
 }
 
 fn pending(run: &Run, planned: &super::run::PlannedStep) -> StepView {
-    let stage = find(stages(run.spec.capture), planned).map_or("unknown", |(stage, _)| stage.name);
+    let stage = find(stages(&run.spec), planned).map_or("unknown", |(stage, _)| stage.name);
     StepView {
         stage: stage.to_owned(),
         step: planned.name.clone(),
@@ -120,6 +126,12 @@ fn pending(run: &Run, planned: &super::run::PlannedStep) -> StepView {
         requests: 0,
         note: None,
     }
+}
+
+/// What a step has found that a person wants to see at a glance: how the version stood its trial.
+fn verdict(step: &str, output: &Value) -> Option<String> {
+    let verdict = || serde_json::from_value::<Verdict>(output.clone()).ok();
+    (step == CanaryNode::NAME).then(verdict).flatten().map(|verdict| verdict.in_words())
 }
 
 /// What an event says of the step that the run was at.
@@ -135,9 +147,9 @@ fn note(step: &mut StepView, event: &Event) {
     };
     match event {
         Event::Asking { attempt, .. } => step.requests = *attempt,
-        Event::Confirmed { .. } => {
+        Event::Confirmed { output, .. } => {
             ended(step, "done");
-            step.note = None;
+            step.note = verdict(&step.step, output);
         }
         Event::Skipped { why, .. } => {
             ended(step, "skipped");

@@ -19,10 +19,11 @@ use super::{
     authority::Authority,
     boundary::abandoned,
     delay::Pace,
+    ending::ending,
     plan::{self, Stage},
     reads::load,
     recovery::{self, Recovery},
-    run::{Event, IllegalEvent, Outcome, Phase, Position, Run, RunState},
+    run::{Event, IllegalEvent, Phase, Position, Run, RunState},
     step::{AnyStep, Ports},
     summary::Summary,
     turn::{At, Back, Turn},
@@ -319,7 +320,7 @@ impl Engine {
                 return Ok(next);
             }
             match position {
-                Position::Forward { step, .. } if step == run.plan.len() => turn.end(Outcome::Done).await,
+                Position::Forward { step, .. } if step == run.plan.len() => turn.end(ending(&run)).await,
                 Position::Forward { step, phase, since, setbacks, asked } => {
                     let Some((stage, any)) = step_at(&run, step) else { return turn.park_unknown(step).await };
                     turn.forward(stage, any, At { phase, since, setbacks, asked }).await
@@ -471,5 +472,5 @@ fn starts_a_machine(run: &Run, position: &Position, now: Timestamp) -> bool {
 
 /// The step at an index of a run's plan, if this release has it.
 pub(super) fn step_at(run: &Run, index: usize) -> Option<(&'static Stage, &'static dyn AnyStep)> {
-    plan::find(plan::stages(run.spec.capture), run.plan.get(index)?)
+    plan::find(plan::stages(&run.spec), run.plan.get(index)?)
 }

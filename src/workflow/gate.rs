@@ -6,7 +6,9 @@ use super::{
     engine::{Cell, Engine},
     plan,
     run::{Phase, PlannedStep, Position, Run},
+    step::Effect as _,
 };
+use crate::steps::AwaitNode;
 
 impl Engine {
     /// Whether as many others as may be at a time are beyond choosing, when this run is about to go beyond.
@@ -33,15 +35,20 @@ fn at_gate(run: &Run) -> bool {
     fresh && run.cancel.is_none()
 }
 
-/// It may have touched something, and has not ended. One that stands does nothing until a person comes, which may take days: it
-/// keeps nobody waiting.
+/// It may have touched something, and has not ended. One that stands does nothing until a person comes, which may take days, and
+/// one that watches for a first node as long: they keep nobody waiting.
 fn beyond_gate(run: &Run) -> bool {
-    !run.stands() && run.position().is_some_and(|position| position.step() >= choosing(run))
+    !run.stands() && !watches(run) && run.position().is_some_and(|position| position.step() >= choosing(run))
+}
+
+/// It only looks whether somebody else makes a node.
+fn watches(run: &Run) -> bool {
+    run.step_name() == Some(AwaitNode::NAME)
 }
 
 /// How many steps of a run's plan are of the stage that touches nothing.
 fn choosing(run: &Run) -> usize {
-    let stages = plan::stages(run.spec.capture);
+    let stages = plan::stages(&run.spec);
     let first = |step: &PlannedStep| plan::find(stages, step).is_some_and(|(stage, _)| stage.name == stages[0].name);
     run.plan.iter().take_while(|step| first(step)).count()
 }

@@ -37,8 +37,9 @@ impl Turn<'_> {
                 info!(requests = paying.asked, "paid");
                 self.record(vec![Event::Paid { at: self.now(), duties: any.pays().to_vec() }]).await
             }
-            Ok(Seen::Underway(what)) if overdue => self.held_up(&paying, what, true).await,
-            Ok(Seen::Underway(what)) => self.wait(None, &what).await,
+            Ok(Seen::Underway(what) | Seen::Awaited { what, .. }) if overdue => self.held_up(&paying, what, true).await,
+            // Nobody else is waited for while a node is away.
+            Ok(Seen::Underway(what) | Seen::Awaited { what, .. }) => self.wait(None, &what).await,
             // A part of it is due now.
             Ok(Seen::Partly(_)) => self.ask_to_pay(any, input, &paying, overdue).await,
             Ok(Seen::Absent | Seen::Broken(_)) => match self.unseen(any, paying.phase.asked_at()) {

@@ -2,14 +2,16 @@
 
 use super::{
     run::PlannedStep,
+    spec::RunSpec,
     step::{Affects, AnyStep, Decides},
 };
 use crate::model::Capture;
+use crate::policy::canary::Canary;
 use crate::steps::{
-    ChooseNames, CleanCopy, CleanDisk, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy, DrainNode,
-    EnsureDefinition, EnsureGallery, HoldNode, PatchModel, PlanPrune, PlanScaleOut, Preflight, PruneVersions,
-    PublishVersion, RankNodes, ReadModel, ReadNode, ReleaseNode, ScaleOut, SnapshotDisk, StartVm, StopVm,
-    VerifyVersion,
+    AwaitNode, CanaryNode, ChooseNames, CleanCopy, CleanDisk, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy,
+    DrainNode, EnsureDefinition, EnsureGallery, HoldNode, PatchModel, PlanPrune, PlanScaleOut, Preflight,
+    PruneVersions, PublishVersion, RankNodes, ReadModel, ReadNode, ReleaseNode, ScaleOut, SnapshotDisk, StartVm,
+    StopVm, VerifyVersion, WithdrawVersion,
 };
 
 /// What a failure in a stage does.
@@ -21,6 +23,8 @@ pub enum OnFailure {
     Undo,
     /// There is no way back: a person is asked, and the run goes on from there.
     Forward,
+    /// There is no way back and none past it: as `Forward`, and neither a cancel nor a pause comes before it is done.
+    Insist,
     /// The update has succeeded already: it is reported, and the run goes on.
     Report,
 }
@@ -78,51 +82,67 @@ const TIDY: Stage = Stage {
     ],
 };
 
+/// For pools that ask for it: the first node that is made from the version is watched. The scale set grows before, since what it
+/// grows by is what tries the version; what is old goes after, since it is the way back. A wait that ends without a verdict is
+/// reported: the update itself has succeeded.
+const CANARY: Stage = Stage {
+    name: "canary",
+    on_failure: OnFailure::Report,
+    steps: &[&Decides(PlanScaleOut), &Affects(ScaleOut), &Affects(AwaitNode), &Affects(CanaryNode)],
+};
+/// Every new node is a bad one until this is done.
+const WITHDRAW: Stage = Stage { name: "withdraw", on_failure: OnFailure::Insist, steps: &[&Affects(WithdrawVersion)] };
+/// As `TIDY`; the scale set has grown before.
+const TIDY_AFTER_CANARY: Stage = Stage {
+    name: "tidy",
+    on_failure: OnFailure::Report,
+    steps: &[&Affects(DeleteTemporaries), &Decides(PlanPrune), &Affects(PruneVersions)],
+};
+/// The donor goes on working: all that is written is a snapshot and a copy of our own.
+const CAPTURE_LIVE: Stage = Stage {
+    name: "capture",
+    on_failure: OnFailure::Undo,
+    steps: &[&Affects(SnapshotDisk), &Affects(CopyDisk), &Affects(CleanCopy), &Affects(DetachCopy)],
+};
+/// The donor is out of service from `HoldNode` to `ReleaseNode`.
+const CAPTURE_STOP: Stage = Stage {
+    name: "capture",
+    on_failure: OnFailure::Undo,
+    steps: &[
+        &Decides(ReadNode),
+        &Affects(HoldNode),
+        &Affects(DrainNode),
+        &Affects(CleanDisk),
+        &Affects(StopVm),
+        &Affects(SnapshotDisk),
+        &Affects(StartVm),
+        &Affects(ReleaseNode),
+    ],
+};
+
 /// `capture: live`: the donor is only read.
-pub static LIVE: &[Stage] = &[
-    CHOOSE,
-    PREPARE,
-    // The donor goes on working: all that is written is a snapshot and a copy of our own.
-    Stage {
-        name: "capture",
-        on_failure: OnFailure::Undo,
-        steps: &[&Affects(SnapshotDisk), &Affects(CopyDisk), &Affects(CleanCopy), &Affects(DetachCopy)],
-    },
-    PUBLISH,
-    SWITCH,
-    TIDY,
-];
+pub static LIVE: &[Stage] = &[CHOOSE, PREPARE, CAPTURE_LIVE, PUBLISH, SWITCH, TIDY];
 
 /// `capture: stop`: the donor is out of service from `HoldNode` to `ReleaseNode`, and whatever happens in between, it is
 /// given back first.
-pub static STOP: &[Stage] = &[
-    CHOOSE,
-    PREPARE,
-    Stage {
-        name: "capture",
-        on_failure: OnFailure::Undo,
-        steps: &[
-            &Decides(ReadNode),
-            &Affects(HoldNode),
-            &Affects(DrainNode),
-            &Affects(CleanDisk),
-            &Affects(StopVm),
-            &Affects(SnapshotDisk),
-            &Affects(StartVm),
-            &Affects(ReleaseNode),
-        ],
-    },
-    PUBLISH,
-    SWITCH,
-    TIDY,
-];
+pub static STOP: &[Stage] = &[CHOOSE, PREPARE, CAPTURE_STOP, PUBLISH, SWITCH, TIDY];
 
-/// The list of a capture.
+/// `LIVE`, and the version's first node is watched.
+pub static LIVE_CANARY: &[Stage] =
+    &[CHOOSE, PREPARE, CAPTURE_LIVE, PUBLISH, SWITCH, CANARY, WITHDRAW, TIDY_AFTER_CANARY];
+
+/// `STOP`, and the version's first node is watched.
+pub static STOP_CANARY: &[Stage] =
+    &[CHOOSE, PREPARE, CAPTURE_STOP, PUBLISH, SWITCH, CANARY, WITHDRAW, TIDY_AFTER_CANARY];
+
+/// The list of a run: what it was asked to do says which.
 #[must_use]
-pub fn stages(capture: Capture) -> &'static [Stage] {
-    match capture {
-        Capture::Live => LIVE,
-        Capture::Stop => STOP,
+pub fn stages(spec: &RunSpec) -> &'static [Stage] {
+    match (spec.capture, spec.canary) {
+        (Capture::Live, Canary::None) => LIVE,
+        (Capture::Stop, Canary::None) => STOP,
+        (Capture::Live, Canary::FirstNode(_)) => LIVE_CANARY,
+        (Capture::Stop, Canary::FirstNode(_)) => STOP_CANARY,
     }
 }
 
@@ -151,7 +171,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_the_list_is_as_documented() {
-        for (capture, stages) in [("live", LIVE), ("stop", STOP)] {
+        let lists = [("live", LIVE), ("stop", STOP), ("live_canary", LIVE_CANARY), ("stop_canary", STOP_CANARY)];
+        for (capture, stages) in lists {
             let names: Vec<String> = plan(stages).into_iter().map(|step| step.name).collect();
             let mut unique = names.clone();
             unique.sort();
@@ -170,7 +191,7 @@ mod tests {
 
     #[test]
     fn all_that_a_list_owes_its_later_steps_pay_and_nothing_else_owes() {
-        for stages in [LIVE, STOP] {
+        for stages in [LIVE, STOP, LIVE_CANARY, STOP_CANARY] {
             let steps: Vec<&dyn AnyStep> = stages.iter().flat_map(|stage| stage.steps).copied().collect();
             for (at, step) in steps.iter().enumerate().filter(|(_, step)| !step.owes().is_empty()) {
                 let mut paid: Vec<_> = steps[at + 1..].iter().flat_map(|later| later.pays()).collect();

@@ -26,7 +26,7 @@ pub enum Recovery {
 /// The first planned step that this release lacks, as in `CleanCopy/2`.
 #[must_use]
 pub fn missing_step(run: &Run) -> Option<String> {
-    let planned = run.plan.iter().find(|planned| find(stages(run.spec.capture), planned).is_none())?;
+    let planned = run.plan.iter().find(|planned| find(stages(&run.spec), planned).is_none())?;
     Some(format!("{}/{}", planned.name, planned.version))
 }
 

@@ -107,7 +107,7 @@ impl Engine {
         let id = self.clock.new_run();
         let event = Event::Started {
             at: self.clock.now(),
-            plan: plan::plan(plan::stages(spec.capture)),
+            plan: plan::plan(plan::stages(&spec)),
             spec: Box::new(spec),
             release: self.release.clone(),
             by: by.to_owned(),
@@ -172,8 +172,11 @@ impl Engine {
         };
         if matches!(position, Position::Forward { .. })
             && let Some((stage, step)) = step_at(&stored.run, position.step())
-            && stage.on_failure == OnFailure::Forward
-            && !(stage.begins_with(step) && position.untouched())
+            && match stage.on_failure {
+                OnFailure::Insist => true,
+                OnFailure::Forward => !(stage.begins_with(step) && position.untouched()),
+                OnFailure::Stop | OnFailure::Undo | OnFailure::Report => false,
+            }
         {
             return Ok(Err(Rejected::PastReturn { run: id.short(), step: step.name().to_owned() }));
         }

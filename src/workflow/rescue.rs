@@ -303,7 +303,7 @@ impl Hand<'_> {
             let (what, due) = match observe().await {
                 Ok(Seen::Present(output)) => return Ok(output),
                 // Somebody has asked for it before, as good as we would.
-                Ok(Seen::Underway(what)) => {
+                Ok(Seen::Underway(what) | Seen::Awaited { what, .. }) => {
                     asked = Some(now);
                     (what, false)
                 }

@@ -175,7 +175,7 @@ pub enum Outcome {
     },
     /// A person cancelled it, and nothing of it is left.
     Cancelled,
-    /// It failed, and undoing failed too.
+    /// It failed, and undoing failed too, or its version did not stand its trial.
     NeedsPerson {
         /// What is left, and why.
         why: String,
@@ -683,9 +683,10 @@ impl Run {
                 Position::Forward { .. } | Position::Back { step: 0, .. },
                 Event::Ended { outcome: Outcome::Undone { why }, .. },
             ) => RunState::Ended(Outcome::Undone { why }),
-            (Position::Back { .. }, Event::Ended { outcome: Outcome::NeedsPerson { why }, .. }) => {
-                RunState::Ended(Outcome::NeedsPerson { why })
-            }
+            (
+                Position::Forward { .. } | Position::Back { .. },
+                Event::Ended { outcome: Outcome::NeedsPerson { why }, .. },
+            ) => RunState::Ended(Outcome::NeedsPerson { why }),
             (
                 Position::Forward { .. } | Position::Back { .. },
                 Event::Ended { outcome: Outcome::Abandoned { left }, .. },

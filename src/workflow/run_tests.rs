@@ -40,6 +40,7 @@ fn started() -> Event {
         unavailable_max: 0,
         cluster: "c".into(),
         drain: crate::policy::drain::DrainPolicy::default(),
+        canary: crate::policy::canary::Canary::None,
     };
     Event::Started { at: at(0), spec: Box::new(spec), plan: plan(LIVE), release: "0.1.0".into(), by: "me".into() }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId},
-    policy::{drain::DrainPolicy, gates::Gate, ranking::Rules},
+    policy::{canary::Canary, drain::DrainPolicy, gates::Gate, ranking::Rules},
 };
 
 /// What a run was asked to do.
@@ -66,6 +66,9 @@ pub struct RunSpec {
     /// What may be done to the donor's pods, where it is taken out of service.
     #[serde(default, skip_serializing_if = "is_default")]
     pub drain: DrainPolicy,
+    /// Whether the first node that is made from the version is watched.
+    #[serde(default, skip_serializing_if = "Canary::is_none")]
+    pub canary: Canary,
 }
 
 /// Not written where it says nothing, so that an older release can still read what concerns it.

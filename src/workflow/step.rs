@@ -120,6 +120,14 @@ pub enum Seen<O> {
     Partly(String),
     /// It was asked for and is not at an end; the text says what it waits for.
     Underway(String),
+    /// It waits for others, who may take hours: nobody looks again before the pause has passed, and who looks costs nothing
+    /// meanwhile.
+    Awaited {
+        /// For what.
+        what: String,
+        /// Until the next look.
+        pause: Duration,
+    },
     /// It is there.
     Present(O),
     /// Ours, and failed: it has to go before it is asked for again.
@@ -333,6 +341,7 @@ impl<S: Effect> AnyStep for Affects<S> {
             Seen::Absent => Seen::Absent,
             Seen::Partly(text) => Seen::Partly(text),
             Seen::Underway(text) => Seen::Underway(text),
+            Seen::Awaited { what, pause } => Seen::Awaited { what, pause },
             Seen::Present(output) => Seen::Present(encode(S::NAME, &output)?),
             Seen::Broken(text) => Seen::Broken(text),
             Seen::Foreign(text) => Seen::Foreign(text),

@@ -69,7 +69,7 @@ impl Summary {
     pub fn of(run: &Run) -> Self {
         let stage = run.position().and_then(|position| {
             let planned = run.plan.get(position.step())?;
-            find(stages(run.spec.capture), planned).map(|(stage, _)| stage.name.to_owned())
+            find(stages(&run.spec), planned).map(|(stage, _)| stage.name.to_owned())
         });
         let (word, why, until) = match &run.state {
             RunState::Running { position: Position::Forward { .. } } => ("running", None, None),

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tracing::{debug, error, info, warn};
 
 use super::{
+    ending::ending,
     engine::{Cell, Engine, EngineError, MEMORY, Next},
     plan::{OnFailure, Stage},
     run::{Event, Outcome, Phase, PlannedStep, Run},
@@ -130,7 +131,7 @@ impl Turn<'_> {
             _ if self.run.debt.is_some() => Event::Undoing { at, why, cancelled: false },
             OnFailure::Stop => Event::Ended { at, outcome: Outcome::Undone { why } },
             OnFailure::Undo => Event::Undoing { at, why, cancelled: false },
-            OnFailure::Forward => Event::Parked { at, why },
+            OnFailure::Forward | OnFailure::Insist => Event::Parked { at, why },
             OnFailure::Report => Event::Skipped { at, why },
         });
         self.record(events).await
@@ -178,7 +179,7 @@ impl Turn<'_> {
             Class::Denied if self.run.debt.is_some() => self.fail(stage, format!("{code}: {text}"), events).await,
             Class::Denied => match stage.on_failure {
                 OnFailure::Stop | OnFailure::Report => self.fail(stage, format!("{code}: {text}"), events).await,
-                OnFailure::Undo | OnFailure::Forward => {
+                OnFailure::Undo | OnFailure::Forward | OnFailure::Insist => {
                     let mut events = events;
                     events.push(Event::Parked { at: self.now(), why: format!("{code}: {text}") });
                     self.record(events).await
@@ -198,10 +199,12 @@ impl Turn<'_> {
                     let why = format!("cancelled by {by}");
                     return self.record(vec![Event::Undoing { at: self.now(), why, cancelled: true }]).await;
                 }
+                // Accepted before, and still due afterwards.
+                OnFailure::Insist => {}
                 OnFailure::Report => {
                     let why = format!("not finished: cancelled by {by}");
                     let skipped = Event::Skipped { at: self.now(), why };
-                    let done = Event::Ended { at: self.now(), outcome: Outcome::Done };
+                    let done = Event::Ended { at: self.now(), outcome: ending(self.run) };
                     return self.record(vec![skipped, done]).await;
                 }
             }
@@ -314,7 +317,7 @@ impl Turn<'_> {
             Seen::Broken(why) => {
                 self.set_back(stage, any, &at, failed.map_or(why.clone(), |failed| format!("{why} ({failed})"))).await
             }
-            Seen::Underway(what) | Seen::Partly(what) if overdue => {
+            Seen::Underway(what) | Seen::Partly(what) | Seen::Awaited { what, .. } if overdue => {
                 let text = format!(
                     "KW0003: {} is past its deadline of {} min: {what}",
                     any.name(),
@@ -327,6 +330,7 @@ impl Turn<'_> {
                 self.fail(stage, text, vec![]).await
             }
             Seen::Underway(what) => self.wait(told, &what).await,
+            Seen::Awaited { what, pause } => self.wait(Some(pause), &what).await,
             Seen::Absent => {
                 if let Some(why) = failed {
                     return self.set_back(stage, any, &at, why).await;

@@ -13,7 +13,8 @@ use kamino_wf::{
     cloud::{Cloud, ImageRef, Instance},
     cluster::Cluster,
     model::{Capture, InstanceId},
-    sim::{Fault, Layers, Line, Outcome, Resource, Scene, Session, Stop, Tenant, checkers, spec},
+    policy::canary::{Canary, Limits},
+    sim::{Fault, Layers, Line, Newcomer, Outcome, Resource, Scene, Session, Stop, Tenant, checkers, spec},
     store::ByteTree,
     workflow::{EngineError, Event},
 };
@@ -54,6 +55,23 @@ fn later() -> Scene {
 
 fn stopped() -> Scene {
     Scene { capture: Capture::Stop, ..Scene::nominal() }
+}
+
+fn watched() -> Scene {
+    Scene { canary: Canary::FirstNode(Limits::default()), ..later() }
+}
+
+/// What the version makes.
+fn makes(session: &mut Session, what: Newcomer) {
+    session.shared.world().nursery.as_mut().expect("nodes are made here").makes = what;
+}
+
+fn never_ready(session: &mut Session) {
+    makes(session, Newcomer::NeverReady);
+}
+
+fn twin(session: &mut Session) {
+    makes(session, Newcomer::SameMachineId);
 }
 
 fn nothing(_: &mut Session) {}
@@ -126,7 +144,7 @@ fn used_next_door(session: &mut Session) {
 /// What is planted, where, what is done there, and who has to see it.
 type Planted = (Bug, fn() -> Scene, fn(&mut Session), &'static str);
 
-const PLANTED: [Planted; 20] = [
+const PLANTED: [Planted; 22] = [
     (Bug::AsksTwice, first, nothing, "I1"),
     (Bug::SnapshotsAnotherDisk, first, nothing, "I5"),
     (Bug::StopsANeighbourToo, stopped, nothing, "I2"),
@@ -147,6 +165,8 @@ const PLANTED: [Planted; 20] = [
     (Bug::ForgetsTheRunTag, first, nothing, "end"),
     (Bug::IgnoresRetryAfter, first, throttled, "throttle"),
     (Bug::OverlooksOtherPools, later, used_next_door, "I9"),
+    (Bug::TakesEveryNodeForReady, watched, never_ready, "I8"),
+    (Bug::OverlooksTwins, watched, twin, "I8"),
 ];
 
 /// Planted under the journal, in the test below.

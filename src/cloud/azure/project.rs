@@ -82,6 +82,7 @@ pub(super) fn instance(json: &Value) -> Result<Instance, Unreadable> {
         os_disk: storage.pointer("/osDisk/managedDisk/id").and_then(Value::as_str).map(DiskId::parse).transpose()?,
         data_disks: storage["dataDisks"].as_array().map_or(0, Vec::len),
         image: exact(&storage["imageReference"]),
+        created: time(json, "/properties/timeCreated"),
         member_of: member_of(json)?,
     })
 }

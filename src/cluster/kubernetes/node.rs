@@ -47,6 +47,7 @@ pub(super) fn project(
         version: meta.resource_version.unwrap_or_default(),
         provider_id: without_scheme(&spec.provider_id.unwrap_or_default()),
         boot_id: info.boot_id,
+        machine_id: info.machine_id,
         system_uuid: info.system_uuid,
         kernel: info.kernel_version,
         kubelet: info.kubelet_version,

@@ -154,6 +154,7 @@ pub(super) mod tests {
             // cloud-provider-azure lower-cases the resource group.
             provider_id: format!("{}/virtualMachines/{number}", SCALE_SET.replace("/G/", "/g/")),
             boot_id: String::new(),
+            machine_id: String::new(),
             system_uuid: String::new(),
             kernel: "6.8".into(),
             kubelet: "v1.33.4".into(),

@@ -106,6 +106,7 @@ pub(super) fn instance(it: &Instance) -> Value {
         "properties": {
             "vmId": it.vm_id,
             "latestModelApplied": number.map(|_| true),
+            "timeCreated": it.created.map(|at| at.to_string()),
             "virtualMachineScaleSet": it.member_of.as_ref().map(|id| json!({ "id": shouted(id) })),
             "provisioningState": state(&it.provisioning, "Updating"),
             "storageProfile": {

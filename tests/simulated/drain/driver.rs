@@ -195,7 +195,9 @@ impl Kit {
                 return pace(looks);
             }
             Seen::Partly(text) => text,
-            Seen::Absent | Seen::Broken(_) | Seen::Foreign(_) => unreachable!("the step says no such thing: {seen:?}"),
+            Seen::Absent | Seen::Awaited { .. } | Seen::Broken(_) | Seen::Foreign(_) => {
+                unreachable!("the step says no such thing: {seen:?}")
+            }
         };
         driven.heard(text);
         driven.asked += 1;

@@ -71,6 +71,10 @@ pub(crate) enum Bug {
     DeletesInsteadOfEvicting,
     /// Only the pool's own instances are asked which version they use.
     OverlooksOtherPools,
+    /// A Node that is there is a node that works.
+    TakesEveryNodeForReady,
+    /// Nobody asks whose machine id it is.
+    OverlooksTwins,
 }
 
 /// Azure, seen through a bug.
@@ -343,6 +347,12 @@ impl BentCluster {
             node.boot_id.push('x');
             node.ready = true;
             node.taints.clear();
+        }
+        if self.bug == Bug::TakesEveryNodeForReady {
+            node.ready = true;
+        }
+        if self.bug == Bug::OverlooksTwins {
+            node.machine_id = format!("own of {}", node.name);
         }
         node
     }
