@@ -1,8 +1,5 @@
-#![cfg(feature = "sim")]
 //! A new version's first node is watched: a good one lets the version stay, a bad one has it withdrawn, and where none is made
 //! the run says that nobody has tried it.
-
-#![expect(clippy::expect_used, reason = "a test says what should have held")]
 
 use std::collections::BTreeMap;
 
@@ -21,6 +18,8 @@ use kamino_wf::{
 };
 use serde::de::DeserializeOwned;
 
+use crate::harness::{points, run, simulated, state};
+
 /// The scale set grows by one after the switch: that one is watched. Versions from before are published.
 fn later() -> Scene {
     Scene { adopted: true, canary: Canary::FirstNode(Limits::default()), ..Scene::nominal() }
@@ -37,25 +36,6 @@ fn first() -> Scene {
     Scene { adopted: false, ..later() }
 }
 
-/// Runs `body` under paused time, all on one thread.
-fn simulated<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime can be built");
-    runtime.block_on(body())
-}
-
-fn run(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> (Outcome, Session) {
-    simulated(async || {
-        let mut session = Session::new(scene.clone());
-        prepare(&mut session);
-        let outcome = session.run(Stop::AtRest).await.expect("the store never fails for good");
-        (outcome, session)
-    })
-}
-
 /// A run in a world that is changed before it.
 fn run_in(scene: &Scene, change: impl FnOnce(&mut World)) -> (Outcome, Session) {
     run(scene, |session| change(&mut session.shared.world()))
@@ -65,12 +45,8 @@ fn nursery(world: &mut World) -> &mut Nursery {
     world.nursery.as_mut().expect("nodes are made here")
 }
 
-fn made(makes: Newcomer) -> impl FnOnce(&mut World) {
-    move |world| nursery(world).makes = makes
-}
-
-fn state(outcome: &Outcome) -> String {
-    outcome.summary.as_ref().map(|summary| summary.state.clone()).unwrap_or_default()
+fn made(scene: &Scene, newcomer: Newcomer) -> Scene {
+    Scene { newcomer, ..scene.clone() }
 }
 
 fn why(outcome: &Outcome) -> String {
@@ -186,7 +162,7 @@ const WAYS: [(Newcomer, &str); 8] = [
 #[test]
 fn a_bad_first_node_has_the_version_withdrawn_and_a_person_is_asked() {
     for (makes, words) in WAYS {
-        let (outcome, session) = run_in(&later(), made(makes));
+        let (outcome, session) = run(&made(&later(), makes), |_| {});
         let (what, why) = (format!("{makes:?}"), why(&outcome));
         good(&outcome, &what);
         assert_eq!(state(&outcome), "needs-person", "{what}: {why}\n{}", outcome.log.join("\n"));
@@ -264,20 +240,9 @@ fn a_node_that_an_autoscaler_makes_hours_later_is_watched_too() {
     }
 }
 
-/// The points of a whole run, each with its name.
-fn points(scene: &Scene, makes: Newcomer) -> Vec<String> {
-    simulated(async || {
-        let session = Session::new(scene.clone());
-        session.shared.crash.trace();
-        nursery(&mut session.shared.world()).makes = makes;
-        session.run(Stop::AtRest).await.expect("the update ends");
-        session.shared.crash.traced()
-    })
-}
-
 /// The point at which a step begins.
-fn begins(scene: &Scene, makes: Newcomer, step: &str) -> u64 {
-    let (_, session) = run_in(scene, made(makes));
+fn begins(scene: &Scene, step: &str) -> u64 {
+    let (_, session) = run(scene, |_| {});
     let lines = session.lines();
     let before = lines.iter().position(|line| line.step.as_deref() == Some(step)).expect("it was there");
     lines[before.saturating_sub(1)].point
@@ -288,18 +253,15 @@ fn a_crash_at_any_point_changes_nothing() {
     let scenes =
         [(Newcomer::Good, "done"), (Newcomer::NeverReady, "needs-person"), (Newcomer::SameMachineId, "needs-person")];
     for (makes, end) in scenes {
-        let scene = hasty();
-        let places = points(&scene, makes);
+        let scene = made(&hasty(), makes);
+        let places = points(&scene);
         // What comes before the growth is the same with and without: tests/update.rs.
-        let from = begins(&scene, makes, "PlanScaleOut");
+        let from = begins(&scene, "PlanScaleOut");
         let due: Vec<(u64, &String)> = (1_u64..).zip(&places).filter(|(number, _)| *number >= from).collect();
         println!("{} crash points with {makes:?}", due.len());
         assert!(due.len() >= 60, "only {} crash points", due.len());
         for (number, place) in due {
-            let (outcome, session) = run(&scene, |session| {
-                nursery(&mut session.shared.world()).makes = makes;
-                session.shared.crash.arm(number);
-            });
+            let (outcome, session) = run(&scene, |session| session.shared.crash.arm(number));
             let what = format!("{makes:?}, crash at point {number} ({place})");
             assert_eq!(outcome.crashes, 1, "{what} must be passed");
             good(&outcome, &what);
@@ -325,15 +287,12 @@ fn a_crash_after_every_single_event_changes_nothing() {
 #[test]
 fn a_cancel_at_any_point_stops_the_watch_and_never_the_withdrawal() {
     for makes in [Newcomer::Good, Newcomer::NeverReady] {
-        let scene = hasty();
-        let places = points(&scene, makes);
-        let from = begins(&scene, makes, "PlanScaleOut");
+        let scene = made(&hasty(), makes);
+        let places = points(&scene);
+        let from = begins(&scene, "PlanScaleOut");
         let mut ends: BTreeMap<String, u64> = BTreeMap::new();
         for number in from..=u64::try_from(places.len()).expect("few") {
-            let (outcome, session) = run(&scene, |session| {
-                nursery(&mut session.shared.world()).makes = makes;
-                session.cancel_at = Some(number);
-            });
+            let (outcome, session) = run(&scene, |session| session.cancel_at = Some(number));
             let what = format!("{makes:?}, cancel at point {number}");
             good(&outcome, &what);
             let bad = matches!(output(&outcome, "CanaryNode"), Some(Verdict::Failed { .. }));
@@ -367,12 +326,9 @@ fn a_cancel_while_it_is_watched_is_told_as_a_warning() {
 /// A pause would leave every new node a bad one for as long as it lasts.
 #[test]
 fn a_pause_comes_after_the_withdrawal() {
-    let makes = Newcomer::NeverReady;
-    let point = begins(&later(), makes, "CanaryNode") + 3;
-    let (outcome, session) = run(&later(), |session| {
-        nursery(&mut session.shared.world()).makes = makes;
-        session.said_at = Some((point, Word::Pause));
-    });
+    let scene = made(&later(), Newcomer::NeverReady);
+    let point = begins(&scene, "CanaryNode") + 3;
+    let (outcome, session) = run(&scene, |session| session.said_at = Some((point, Word::Pause)));
     assert_eq!((state(&outcome).as_str(), latest(&session).as_str()), ("paused", BEFORE));
     assert_eq!(outcome.summary.as_ref().and_then(|it| it.stage.clone()).as_deref(), Some("tidy"));
 }
@@ -400,23 +356,13 @@ fn whoever_approves_is_told_what_is_tried_and_sees_the_verdict_before_anything_o
 #[test]
 fn a_missing_right_to_withdraw_parks_the_run_and_granted_it_goes_on() {
     for verb in ["begin_withdraw", "begin_tag_version"] {
-        let makes = Newcomer::NeverReady;
-        let call = {
-            let (_, session) = run(&later(), |session| {
-                session.shared.crash.trace();
-                nursery(&mut session.shared.world()).makes = makes;
-            });
-            let traced = session.shared.crash.traced();
-            let calls = traced.iter().filter(|place| place.ends_with(": before"));
-            let at = calls.enumerate().find(|(_, place)| place.starts_with(verb)).expect("it was asked for");
-            u64::try_from(at.0).expect("few") + 1
-        };
+        let scene = made(&later(), Newcomer::NeverReady);
+        let places = points(&scene);
+        let mut calls = (1_u64..).zip(places.iter().filter(|place| place.ends_with(": before")));
+        let (call, _) = calls.find(|(_, place)| place.starts_with(verb)).expect("it was asked for");
         for resumes in [0, 1] {
-            let (outcome, session) = run(&later(), |session| {
-                let mut world = session.shared.world();
-                nursery(&mut world).makes = makes;
-                world.script.insert(call, Fault::Denied);
-                drop(world);
+            let (outcome, session) = run(&scene, |session| {
+                session.shared.world().script.insert(call, Fault::Denied);
                 session.resumes = resumes;
             });
             let (state, why) = (state(&outcome), why(&outcome));
@@ -436,8 +382,7 @@ fn a_missing_right_to_withdraw_parks_the_run_and_granted_it_goes_on() {
 fn a_version_that_somebody_deleted_or_took_over_is_left_to_them() {
     let bad = |change: fn(&mut World, &str)| {
         simulated(async || {
-            let session = Session::new(later());
-            nursery(&mut session.shared.world()).makes = Newcomer::NeverReady;
+            let session = Session::new(made(&later(), Newcomer::NeverReady));
             let shared = std::sync::Arc::clone(&session.shared);
             let session = session.watched(std::sync::Arc::new(move |run, line| {
                 if line.step.as_deref() == Some("CanaryNode") && matches!(line.event, Event::Confirmed { .. }) {
@@ -487,7 +432,7 @@ fn bad_days_break_nothing() {
 /// Of two that are at an end, only one went well; `auto` and scripts can tell.
 #[test]
 fn an_end_that_needs_a_person_is_no_success() {
-    let (outcome, _) = run_in(&later(), made(Newcomer::NeverReady));
+    let (outcome, _) = run(&made(&later(), Newcomer::NeverReady), |_| {});
     let ended = &outcome.run.expect("a run").state;
     assert!(matches!(ended, RunState::Ended(workflow::Outcome::NeedsPerson { .. })), "{ended:?}");
 }
