@@ -69,7 +69,7 @@ pub(super) const NOT_TRIED: &[(&[u32], &str)] = &[
     (&[5, 7], "custom data is never shown, so it could not be put back"),
     (&[11], "an operation that fails after its effect can't be ordered"),
     (&[17, 53, 58], "needs a node of the cluster"),
-    (&[20, 22, 41], "needs a new instance"),
+    (&[20, 22, 41, 60], "needs a new instance"),
     (&[24], "would take a version away from under the scale set"),
     (&[25, 34, 45], "needs a region without zones, or another version that fails"),
     (&[27, 28, 29, 30, 31, 49], "needs a ration that is used up, and others live on it"),
