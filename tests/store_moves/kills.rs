@@ -19,14 +19,19 @@ fn product(store: &Path, home: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Is killed within so long, or has ended before; says whether it was killed.
+/// Is killed when so many parts of the whole have passed, or has ended before: then the whole is that much, for the kills that
+/// follow. Says whether it was killed.
 #[expect(clippy::disallowed_methods, reason = "how long a process lives before it is killed is what is varied")]
-fn killed_within(mut command: Command, life: Duration) -> bool {
+fn killed_within(mut command: Command, kill: u32, whole: &mut Duration) -> bool {
+    let life = *whole * kill / KILLS;
     let mut child = command.spawn().expect("the binary starts");
     std::thread::sleep(life);
     let was_running = child.try_wait().expect("it is ours").is_none();
     let _ = child.kill();
     child.wait().expect("it is ours");
+    if !was_running {
+        *whole = life;
+    }
     was_running
 }
 
@@ -43,10 +48,10 @@ fn a_killed_compaction_leaves_one_sound_store() {
     filled(&desk.store(), 20, 10);
     let (sound, before) = (sum(&desk.store()), histories(&desk.store()));
     let compact = || product(&desk.store(), desk.folder.path(), &["store", "compact"]);
-    let whole = undisturbed(compact());
+    let mut whole = undisturbed(compact());
     let mut killed = 0;
     for kill in 0..KILLS {
-        killed += u32::from(killed_within(compact(), whole * kill / KILLS));
+        killed += u32::from(killed_within(compact(), kill, &mut whole));
         if kill % 4 == 3 {
             assert_eq!(sum(&desk.store()), sound, "kill {kill}");
         }
@@ -65,11 +70,11 @@ fn a_killed_import_leaves_no_store_or_all_of_it() {
     let name = export.to_str().expect("a plain name");
     undisturbed(product(&desk.at("source"), desk.folder.path(), &["store", "export", name]));
     let import = |store: &Path| product(store, desk.folder.path(), &["store", "import", name]);
-    let whole = undisturbed(import(&desk.at("rehearsal")));
+    let mut whole = undisturbed(import(&desk.at("rehearsal")));
     let (mut killed, mut none, mut all) = (0, 0, 0);
     for kill in 0..KILLS {
         let store = desk.at(&format!("store-{kill}"));
-        killed += u32::from(killed_within(import(&store), whole * kill / KILLS));
+        killed += u32::from(killed_within(import(&store), kill, &mut whole));
         // Whatever was left, the next one makes a whole store of it, or finds one.
         let again = import(&store).status().expect("the binary starts");
         match again.code() {
