@@ -3,7 +3,7 @@
 //!
 //! One entry is one verb on one resource, with the steps that cannot do without it. What is not here is not asked for: no
 //! secret, no exec; and for who does not use `capture: stop` no write to a Node, no eviction, no power action on any instance. A
-//! right that nobody uses is a bug, as is one that is missing: `tests/kubernetes.rs` takes each Kubernetes entry away in turn and
+//! right that nobody uses is a bug, as is one that is missing: `tests/kubernetes/` takes each Kubernetes entry away in turn and
 //! sees the call that it is for refused.
 
 mod contact;

@@ -75,7 +75,7 @@ impl Effect for DrainNode {
     const NAME: &'static str = "DrainNode";
     /// The longest that settings may ask for, and a bit: the drain's own deadline counts from the cordon.
     const DEADLINE: Duration = Duration::from_mins(65);
-    const TELLS: Option<(&'static str, &'static str)> = Some(("Drained", "its pods were evicted"));
+    const TELLS: Option<(&'static str, &'static str)> = Some(("Drained", "no pod is left on it that has to go"));
     type Input = Input;
     type Output = Drained;
 

@@ -1,7 +1,7 @@
 //! What is told on the node of a donor that is out of service, as Events of it: whoever wonders about a cordoned node asks
 //! `kubectl describe node`.
 //!
-//! Told when the journal has it, each reason once a run. Nothing waits for it and nothing fails by it: the journal is the
+//! Told when the journal has it, each reason once a run. It takes two seconds at most, and nothing fails by it: the journal is the
 //! record, and the claim on the node says all that is needed to put it right. What a crash leaves untold stays so.
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ use kamino_wf::{
 };
 use serde_json::json;
 
-use crate::harness::{done, points, run, state};
+use crate::harness::{done, points, run, state, trouble};
 
 fn scene() -> Scene {
     Scene { orchestration: Orchestration::Flexible, ..Scene::nominal() }
@@ -163,12 +163,7 @@ fn bad_days_break_nothing() {
         let scene =
             Scene { capture, orchestration: Orchestration::Flexible, ..Scene::of_seed(seed, Faults::bad_day()) };
         let (outcome, _) = run(&scene, |session| {
-            if seed % 3 == 1 {
-                session.shared.crash.arm_every(1 + seed % 7);
-            }
-            if seed % 5 == 2 {
-                session.cancel_at = Some(seed * 7 % 400);
-            }
+            trouble(session, seed);
         });
         assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
         *ends.entry(state(&outcome)).or_default() += 1;

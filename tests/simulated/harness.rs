@@ -35,3 +35,13 @@ pub(crate) fn points(scene: &Scene) -> Vec<String> {
     let (_, session) = run(scene, |session| session.shared.crash.trace());
     session.shared.crash.traced()
 }
+
+/// What befalls us on top of a bad day: killed again and again, or cancelled somewhere.
+pub(crate) fn trouble(session: &mut Session, seed: u64) {
+    if seed % 3 == 1 {
+        session.shared.crash.arm_every(1 + seed % 7);
+    }
+    if seed % 5 == 2 {
+        session.cancel_at = Some(seed * 7 % 400);
+    }
+}

@@ -16,7 +16,7 @@ use kamino_wf::{
     workflow::{self, Event, RunState},
 };
 
-use crate::harness::{done, points, run, simulated, state};
+use crate::harness::{done, points, run, simulated, state, trouble};
 
 fn scene() -> Scene {
     Scene { capture: Capture::Stop, ..Scene::nominal() }
@@ -230,12 +230,7 @@ fn bad_days_leave_no_node_out_of_service() {
     for seed in 0..200 {
         let scene = Scene { capture: Capture::Stop, ..Scene::of_seed(seed, Faults::bad_day()) };
         let (outcome, _) = run(&scene, |session| {
-            if seed % 3 == 1 {
-                session.shared.crash.arm_every(1 + seed % 7);
-            }
-            if seed % 5 == 2 {
-                session.cancel_at = Some(seed * 7 % 400);
-            }
+            trouble(session, seed);
         });
         assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
         *ends.entry(outcome.summary.map(|summary| summary.state).unwrap_or_default()).or_default() += 1;

@@ -7,7 +7,7 @@ use kamino_wf::{
     sim::{Faults, Scene, checkers},
 };
 
-use crate::harness::{done, points, run};
+use crate::harness::{done, points, run, trouble};
 
 #[test]
 fn a_nominal_update_ends_well_with_one_of_everything() {
@@ -86,12 +86,7 @@ fn bad_days_break_nothing() {
         let scene = Scene::of_seed(seed, Faults::bad_day());
         eprintln!("seed {seed}");
         let (outcome, session) = run(&scene, |session| {
-            if seed % 3 == 1 {
-                session.shared.crash.arm_every(1 + seed % 7);
-            }
-            if seed % 5 == 2 {
-                session.cancel_at = Some(seed * 7 % 400);
-            }
+            trouble(session, seed);
         });
         assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
         *ends.entry(outcome.summary.map(|summary| summary.state).unwrap_or_default()).or_default() += 1;
