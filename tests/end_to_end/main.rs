@@ -16,11 +16,15 @@ mod plant;
 mod strace;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/trial.rs"]
+mod trial;
 
 mod control;
+mod doctor;
 mod full_disk;
 mod images;
 mod kills;
+mod plan;
 mod refusals;
 mod rescue;
 mod serve;

@@ -250,12 +250,10 @@ fn begins(scene: &Scene, step: &str) -> u64 {
 
 #[test]
 fn a_crash_at_any_point_changes_nothing() {
-    let scenes =
-        [(Newcomer::Good, "done"), (Newcomer::NeverReady, "needs-person"), (Newcomer::SameMachineId, "needs-person")];
-    for (makes, end) in scenes {
+    for (makes, end) in [(Newcomer::Good, "done"), (Newcomer::NeverReady, "needs-person")] {
         let scene = made(&hasty(), makes);
         let places = points(&scene);
-        // What comes before the growth is the same with and without: tests/update.rs.
+        // What comes before the growth is the same with and without: update.rs.
         let from = begins(&scene, "PlanScaleOut");
         let due: Vec<(u64, &String)> = (1_u64..).zip(&places).filter(|(number, _)| *number >= from).collect();
         println!("{} crash points with {makes:?}", due.len());

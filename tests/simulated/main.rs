@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test says what should have held")]
 
 mod canary;
+mod determinism;
 mod drain;
 mod flexible;
 mod harness;
@@ -10,6 +11,7 @@ mod janitor;
 mod kamino;
 mod lease;
 mod persons;
+mod plan;
 mod planted;
 mod ranking;
 mod refusals;
