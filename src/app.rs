@@ -249,7 +249,7 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         scale_set: pool.scale_set.clone(),
         donor,
         capture: pool.capture,
-        profile: pool.profile,
+        profile: pool.profile.clone(),
         gallery: pool.gallery.clone(),
         definition: pool.definition.clone(),
         regions: pool.regions.clone(),

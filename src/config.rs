@@ -21,6 +21,7 @@ use jiff::{Span, SpanRelativeTo};
 use serde::Deserialize;
 
 use crate::{
+    clean::custom,
     cloud::azure::AzureSettings,
     cluster::kubernetes::Access,
     model::{Capture, GalleryId, Profile, Region, ScaleSetId},
@@ -311,6 +312,7 @@ impl Config {
         let Overrides { config, store, kubeconfig, context } = overrides;
         let named = config.is_some();
         let path = config.unwrap_or_else(|| DEFAULT_FILE.into());
+        let beside = path.parent().map(Path::to_owned).unwrap_or_default();
         let file = match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&path, &text)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Self::parse(&path, "{}")?,
@@ -351,7 +353,7 @@ impl Config {
             max_unavailable: checked_unavailable(max_unavailable)?,
             lease: lease.unwrap_or_else(|| "kamino-wf".into()),
             place: Place { namespace: said("KAMINO_NAMESPACE"), pod: said("KAMINO_POD"), node: said("KAMINO_NODE") },
-            pools: checked_pools(pools)?,
+            pools: checked_pools(pools, &beside)?,
         })
     }
 
@@ -446,7 +448,17 @@ fn checked_serve(file: ServeFile) -> Result<Serve, ConfigError> {
     })
 }
 
-fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
+/// A name, or a file of the operator's own: a relative path is beside the settings.
+fn checked_profile(at: &dyn Fn(&str) -> String, text: &str, beside: &Path) -> Result<Profile, ConfigError> {
+    let said = |error: &dyn std::fmt::Display| bad(at("profile"), text, error.to_string());
+    if custom::is_file(text) {
+        custom::read(&beside.join(text)).map_err(|error| said(&error))
+    } else {
+        text.parse().map_err(|error| said(&error))
+    }
+}
+
+fn checked_pools(files: Vec<PoolFile>, beside: &Path) -> Result<Vec<Pool>, ConfigError> {
     let mut pools: Vec<Pool> = Vec::new();
     for (index, file) in files.into_iter().enumerate() {
         let PoolFile {
@@ -499,7 +511,7 @@ fn checked_pools(files: Vec<PoolFile>) -> Result<Vec<Pool>, ConfigError> {
         }
         pools.push(Pool {
             capture: capture.unwrap_or(Capture::Live),
-            profile: profile.parse().map_err(|error| said("profile", &profile, &error))?,
+            profile: checked_profile(&at, &profile, beside)?,
             name,
             scale_set,
             gallery,
@@ -557,6 +569,16 @@ pools:
     }
 
     #[test]
+    fn a_profile_of_ones_own_is_a_file_beside_the_settings() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("config.yaml");
+        std::fs::write(&path, POOL.replace("kubeadm", "k3s.yaml")).expect("a file");
+        std::fs::write(dir.path().join("k3s.yaml"), include_str!("../docs/examples/profile-k3s.yaml")).expect("a file");
+        let config = Config::load(Overrides { config: Some(path), ..Overrides::default() }, &|_| None);
+        assert_eq!(config.expect("good settings").pool("pool1").expect("the pool").profile.name(), "k3s");
+    }
+
+    #[test]
     fn a_pool_whose_adoption_is_approved_may_be_adopted() {
         let config = load(&format!("{POOL}  approve: [switch, adopt]\n")).expect("good settings");
         let pool = config.pool("pool1").expect("the pool");
@@ -584,6 +606,7 @@ pools:
             ("azure: { credential: workload-identity }", "azure.tenant"),
             ("azure: { credential: password }", "password"),
             (&POOL.replace("kubeadm", "talos"), "pools[0].profile is \"talos\""),
+            (&POOL.replace("kubeadm", "none.yaml"), "pools[0].profile is \"none.yaml\": "),
             (&POOL.replace("profile: kubeadm", "profile: kubeadm\n  capture: both"), "unknown variant `both`"),
             (&POOL.replace("virtualMachineScaleSets", "disks"), "pools[0].scaleSet"),
             (&format!("{POOL}  keep: 1\n"), "pools[0].keep is 1: expected 2 to 1000"),

@@ -308,8 +308,10 @@ macro_rules! resource_id {
 }
 
 mod instance;
+mod profile;
 
 pub use instance::{InstanceId, MachineId, Members, UniformId};
+pub use profile::{Bootstrap, Containerd, CustomProfile, Line, Profile};
 
 resource_id!(
     /// A VM scale set: the pool whose image is kept fresh.
@@ -532,63 +534,6 @@ impl fmt::Display for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// Which manifest of a node's disk applies when its copy is cleaned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    /// AKS Engine nodes: credentials live on the disk, bootstrap data leaves the model.
-    AksEngine,
-    /// kubeadm nodes, Cluster API ones included: a new node is bootstrapped by the model's custom data, which stays.
-    Kubeadm,
-}
-
-impl Profile {
-    /// Every profile, for help texts and tables.
-    pub const ALL: [Self; 2] = [Self::AksEngine, Self::Kubeadm];
-
-    /// The name in settings and arguments.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AksEngine => "aks-engine",
-            Self::Kubeadm => "kubeadm",
-        }
-    }
-
-    /// Where a new node gets its bootstrap data from.
-    #[must_use]
-    pub fn bootstrap(self) -> Bootstrap {
-        match self {
-            Self::AksEngine => Bootstrap::Disk,
-            Self::Kubeadm => Bootstrap::Model,
-        }
-    }
-}
-impl FromStr for Profile {
-    type Err = BadName;
-    fn from_str(text: &str) -> Result<Self, BadName> {
-        Self::ALL
-            .into_iter()
-            .find(|profile| profile.as_str() == text)
-            .ok_or_else(|| BadName::new("profile", text, "expected aks-engine or kubeadm"))
-    }
-}
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Where a new node gets its bootstrap data from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Bootstrap {
-    /// From its disk: the scale set's custom data and bootstrap extensions go.
-    Disk,
-    /// From the scale set's model: custom data and extensions stay as they are.
-    Model,
 }
 
 /// How the donor's disk is captured.

@@ -5,6 +5,8 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test may, and so may what it is made of")]
 
+#[path = "cleaner/custom.rs"]
+mod custom;
 #[path = "cleaner/devices.rs"]
 mod devices;
 #[path = "cleaner/guest.rs"]
@@ -272,13 +274,13 @@ fn a_disk_in_use_is_refused_and_not_written_to() {
     let Some(lab) = Lab::new() else { return };
     let disk = node(&lab, "disk.img", "etc/some", "");
     let mount = disk.mount("ro,noload");
-    assert_refused_with(&disk, &disk.image, "attached to /dev/loop");
+    assert_refused_with(&disk, &disk.image, "kubeadm", "attached to /dev/loop");
     drop(mount);
     let device = Attached::new(&disk.image);
     let at = lab.path().join("at");
     fs::create_dir(&at).expect("a folder");
     run(Command::new("mount").args(["-o", "ro,noload"]).args([&device.node, &at]));
-    assert_refused_with(&disk, &device.node, "mounted");
+    assert_refused_with(&disk, &device.node, "kubeadm", "mounted");
     run(Command::new("umount").arg(&at));
 }
 
@@ -336,13 +338,17 @@ fn assert_clean(cleaned: &Cleaned, disk: &Disk) {
 }
 
 fn assert_refused(disk: &Disk, why: &str) {
-    assert_refused_with(disk, &disk.image, why);
+    assert_refused_by(disk, "kubeadm", why);
+}
+
+fn assert_refused_by(disk: &Disk, profile: &str, why: &str) {
+    assert_refused_with(disk, &disk.image, profile, why);
     assert_eq!(disk.loops(), "", "no loop device is left");
 }
 
-fn assert_refused_with(disk: &Disk, device: &Path, why: &str) {
+fn assert_refused_with(disk: &Disk, device: &Path, profile: &str, why: &str) {
     let before = disk.hash();
-    let cleaned = guest::clean(device, "kubeadm");
+    let cleaned = guest::clean(device, profile);
     assert_eq!((cleaned.code, &cleaned.report["verdict"]), (Some(3), &"refused".into()), "{cleaned:?}");
     assert!(cleaned.report["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{why}: {cleaned:?}");
     assert!(cleaned.stderr.contains(why), "{cleaned:?}");

@@ -189,7 +189,7 @@ fn matching(dir: &OwnedFd, wanted: &str) -> rustix::io::Result<Vec<CString>> {
 }
 
 /// `*` in our own patterns stands for any bytes; all other bytes, on either side, for themselves.
-fn matches_star(pattern: &[u8], name: &[u8]) -> bool {
+pub(super) fn matches_star(pattern: &[u8], name: &[u8]) -> bool {
     let mut parts = pattern.split(|&byte| byte == b'*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
     let mut parts: Vec<&[u8]> = parts.collect();

@@ -13,18 +13,16 @@ use super::manifest::{Manifest, Verb};
 use super::mounts::{Workbench, unshare, wait_until_free};
 use super::patience::Patience;
 use super::report::{ItemCount, Report, Verdict};
+use super::runtime::META_DB;
 use super::{bolt, node, packages, runtime, tree, trim, verify};
-use crate::model::Profile;
+use crate::model::{Containerd, Profile};
 
 /// Where the private tmpfs goes unless told otherwise.
 pub const DEFAULT_WORKDIR: &str = "/run/kamino-wf";
 /// The last unmount is done when all namespaces have let go, the runtime's included.
 const LET_GO_MAX: Duration = Duration::from_secs(30);
-/// Databases of containerd: its own, and one of each snapshotter.
-const DATABASES: [&str; 2] = [
-    "/var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db",
-    "/var/lib/containerd/io.containerd.snapshotter.v1.*/metadata.db",
-];
+/// Databases of containerd, below its root: its own, and one of each snapshotter.
+const DATABASES: [&str; 2] = [META_DB, "io.containerd.snapshotter.v1.*/metadata.db"];
 const KERNELS_MAX: usize = 5;
 
 /// What every cleaning is told, and its report says again.
@@ -75,14 +73,16 @@ pub(super) fn apart<T: Send>(work: impl FnOnce() -> Result<T, CleanError> + Send
 }
 
 fn cleaning(request: &CleanRequest) -> Result<Report, CleanError> {
-    let manifest = Manifest::for_copy(request.errand.profile);
+    let profile = &request.errand.profile;
+    let manifest = Manifest::for_copy(profile);
+    let containerd = profile.containerd();
     let mut report = Report::begin(&request.errand, &manifest);
     let disk = Disk::open(&request.device)?;
     unshare(UnshareFlags::NEWNS | UnshareFlags::FS).map_err(CleanError::unprepared("make a mount namespace"))?;
     let workdir =
         format!("mount a tmpfs at or above {}; give --workdir a folder that exists", request.workdir.display());
     let bench = Workbench::new(&request.workdir).map_err(CleanError::unprepared(workdir))?;
-    let root = disk.find_root(&bench)?;
+    let root = disk.find_root(&bench, profile)?;
     report.root = root.name();
 
     let mounting = || CleanError::unprepared(format!("mount {} of {}", root.name(), disk.path().display()));
@@ -90,16 +90,16 @@ fn cleaning(request: &CleanRequest) -> Result<Report, CleanError> {
     // The journal is replayed here. What it held may change what was seen before, so all is looked at again.
     let mounted = bench.mount_ext4(source.node(), false).map_err(mounting())?;
     let copy = Beneath::new(mounted.at()).map_err(mounting())?;
-    node::refuse_unknown(&copy, disk.path())?;
+    node::refuse_unknown(&copy, disk.path(), profile)?;
     packages::refuse_halfway(&copy)?;
     report.kernels = kernels(&copy).map_err(CleanError::Unreadable)?;
     for entry in manifest.entries() {
-        copy.expand(entry.pattern).map_err(CleanError::Unreadable)?;
+        copy.expand(&entry.pattern).map_err(CleanError::Unreadable)?;
     }
 
-    let removed = runtime::remove_containers(mounted.at())?;
+    let removed = runtime::remove_containers(mounted.at(), &containerd)?;
     (report.containers, report.images) = (removed.containers, removed.images);
-    report.pages_zeroed = scrub_databases(&copy).map_err(CleanError::Path)?;
+    report.pages_zeroed = scrub_databases(&copy, &containerd).map_err(CleanError::Path)?;
     apply(&copy, mounted.at(), &manifest, &mut report)?;
     verify::verify(&copy, &manifest)?;
     let trimmed = trim::trim(mounted.at(), &disk.raw(&root)).map_err(CleanError::part_way("trim the free blocks"))?;
@@ -129,14 +129,14 @@ pub(super) fn apply(
     let root = root.map_err(|errno| sync()(errno.into()))?;
     // All secrets are overwritten and on the disk before the first of them loses its name: one sync for all instead of one each.
     for entry in manifest.entries().iter().filter(|entry| entry.verb == Verb::Erase) {
-        for found in copy.expand(entry.pattern).map_err(CleanError::Path)? {
+        for found in copy.expand(&entry.pattern).map_err(CleanError::Path)? {
             report.erased_bytes += tree::overwrite(&found.dir, &found.name).map_err(failed("overwrite", &found))?;
         }
     }
     syncfs(&root).map_err(|errno| sync()(errno.into()))?;
     for entry in manifest.entries() {
         let mut files = 0;
-        for found in copy.expand(entry.pattern).map_err(CleanError::Path)? {
+        for found in copy.expand(&entry.pattern).map_err(CleanError::Path)? {
             files += match entry.verb {
                 Verb::Erase | Verb::Unlink => {
                     tree::remove(&found.dir, &found.name).map_err(failed("remove", &found))?
@@ -146,16 +146,16 @@ pub(super) fn apply(
         }
         if files > 0 {
             report.files += files;
-            report.items.push(ItemCount { path: entry.pattern.to_owned(), files });
+            report.items.push(ItemCount { path: entry.pattern.to_string(), files });
         }
     }
     syncfs(&root).map_err(|errno| sync()(errno.into()))
 }
 
-pub(super) fn scrub_databases(copy: &Beneath) -> Result<u64, PathError> {
+pub(super) fn scrub_databases(copy: &Beneath, containerd: &Containerd) -> Result<u64, PathError> {
     let mut pages = 0;
-    for pattern in DATABASES {
-        for found in copy.expand(pattern)? {
+    for database in DATABASES {
+        for found in copy.expand(&format!("{}/{database}", containerd.root))? {
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let opened = rustix::fs::openat(&*found.dir, &*found.name, flags, Mode::empty());
             let scrubbed = opened.map_err(std::io::Error::from).and_then(|fd| bolt::scrub(&fd.into()));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::custom::of_argument;
 use super::{
     CleanError, CleanRequest, DEFAULT_REPORT, DEFAULT_WORKDIR, DonorRequest, Errand, Manifest, Report, SendProof,
     clean, clean_as_unit, clean_donor, guard, write_report,
@@ -30,8 +31,9 @@ pub struct CleanArgs {
     /// Where the root of the node is mounted: never this program's own root.
     #[arg(long, value_name = "PATH", requires_all = ["errand", "node_uid", "product_uuid", "boot_id", "proof"])]
     host_root: Option<PathBuf>,
-    /// Which kind of node the disk is of; decides what is removed and what must stay.
-    #[arg(long, value_name = "aks-engine|kubeadm", group = "errand", requires_all = ["run", "nonce"])]
+    /// Which kind of node the disk is of; decides what is removed and what must stay. A file is a profile of your own
+    /// (docs/profiles.md), for --device only; its whole text will do as well.
+    #[arg(long, value_name = "aks-engine|kubeadm|FILE", value_parser = of_argument, group = "errand", requires_all = ["run", "nonce"])]
     profile: Option<Profile>,
     /// The run that this belongs to; comes back in the report.
     #[arg(long, value_name = "ID", value_parser = word)]
@@ -85,10 +87,10 @@ pub fn run(args: CleanArgs, send: SendProof<'_>) -> ExitCode {
         complain("--profile, --run and --nonce are needed");
         return ExitCode::from(2);
     };
-    let errand = Errand { profile, run, nonce };
+    let errand = Errand { profile: profile.clone(), run, nonce };
     if let Some(device) = args.device {
         let request = CleanRequest { device, errand: errand.clone(), workdir: args.workdir };
-        let manifest = Manifest::for_copy(profile);
+        let manifest = Manifest::for_copy(&profile);
         return tell(clean(&request), &errand, &manifest, &args.report);
     }
     let words = (args.host_root, args.node_uid, args.product_uuid, args.boot_id, args.proof);

@@ -17,6 +17,7 @@ use super::loops::{LoopDevice, make_node};
 use super::mounts::{Workbench, wait_until_free};
 use super::node;
 use super::patience::Patience;
+use crate::model::Profile;
 
 /// A predecessor that was killed a moment ago has its mounts undone by the kernel, which takes its time.
 const PREDECESSOR_GONE: Duration = Duration::from_secs(10);
@@ -101,14 +102,14 @@ impl Disk {
     }
 
     /// The one ext4 file system that is the root of a node. Nothing is written: each is looked at through a read-only device.
-    pub(super) fn find_root(&self, bench: &Workbench) -> Result<Candidate, CleanError> {
+    pub(super) fn find_root(&self, bench: &Workbench, profile: &Profile) -> Result<Candidate, CleanError> {
         let read = CleanError::unprepared(format!("read {}", self.path.display()));
         let unknown = |found: String| CleanError::UnknownLayout { device: self.path.clone(), found };
         let candidates = layout::candidates(&self.file, self.size).map_err(read)?.map_err(unknown)?;
         let mut roots = Vec::new();
         let mut missing = Vec::new();
         for candidate in candidates {
-            match self.missing_of_a_node(&candidate, bench)? {
+            match self.missing_of_a_node(&candidate, bench, profile)? {
                 None => roots.push(candidate),
                 Some(what) => missing.push(format!("{} has no {what}", candidate.name())),
             }
@@ -123,16 +124,21 @@ impl Disk {
         }
     }
 
-    fn missing_of_a_node(&self, candidate: &Candidate, bench: &Workbench) -> Result<Option<String>, CleanError> {
+    fn missing_of_a_node(
+        &self,
+        candidate: &Candidate,
+        bench: &Workbench,
+        profile: &Profile,
+    ) -> Result<Option<String>, CleanError> {
         let look = || CleanError::unprepared(format!("look at {} of {}", candidate.name(), self.path.display()));
         let device =
             LoopDevice::attach(&self.file, candidate.offset, candidate.size, true, bench.path()).map_err(look())?;
         let mounted = bench.mount_ext4(device.node(), true).map_err(look())?;
         let copy = Beneath::new(mounted.at()).map_err(look())?;
-        let missing = node::missing(&copy).map_err(CleanError::Unreadable)?;
+        let missing = node::missing(&copy, profile).map_err(CleanError::Unreadable)?;
         // While the journal holds part of the truth, only what changes rarely can be judged; the rest is looked at after the replay.
         if missing.is_none() && candidate.state == State::Settled {
-            node::refuse_unknown(&copy, &self.path)?;
+            node::refuse_unknown(&copy, &self.path, profile)?;
             super::packages::refuse_halfway(&copy)?;
         }
         drop(copy);

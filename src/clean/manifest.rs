@@ -4,9 +4,11 @@
 //! a copy may lose. A copy cleaned offline gets both. The hash of the table goes into the report, so that a controller knows which
 //! list an image was cleaned by.
 
+use std::borrow::Cow;
+
 use sha2::{Digest, Sha256};
 
-use crate::model::Profile;
+use crate::model::{Containerd, Line, Profile};
 
 /// What is done to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +31,14 @@ pub enum Column {
 }
 
 /// One line of the manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// On which disks.
     pub column: Column,
     /// What is done.
     pub verb: Verb,
     /// An absolute path of the copy; `*` stands for any part of one name, a leading dot included.
-    pub pattern: &'static str,
+    pub pattern: Cow<'static, str>,
 }
 
 /// The lines of one profile, in the order in which they are applied.
@@ -48,30 +50,22 @@ pub struct Manifest {
 impl Manifest {
     /// Both columns of a profile: what a copy loses that is cleaned before it boots.
     #[must_use]
-    pub fn for_copy(profile: Profile) -> Self {
-        let (donor, clone) = own(profile);
-        let parts = [(Column::Donor, DONOR), (Column::Donor, donor), (Column::Clone, CLONE), (Column::Clone, clone)];
-        Self::of(&[parts.as_slice(), &[(Column::Clone, GUARD)]].concat())
+    pub fn for_copy(profile: &Profile) -> Self {
+        let guard = GUARD.iter().map(|&(verb, pattern)| Entry { column: Column::Clone, verb, pattern: pattern.into() });
+        let halves = [Column::Donor, Column::Clone].into_iter().flat_map(|column| half(profile, column));
+        Self { entries: halves.chain(guard).collect() }
     }
 
     /// What a donor may lose, which is to come back as itself.
     #[must_use]
-    pub fn for_donor(profile: Profile) -> Self {
-        Self::of(&[(Column::Donor, DONOR), (Column::Donor, own(profile).0)])
+    pub fn for_donor(profile: &Profile) -> Self {
+        Self { entries: half(profile, Column::Donor) }
     }
 
     /// What the guard takes from a copy at its first boot: the rest.
     #[must_use]
-    pub fn for_clone(profile: Profile) -> Self {
-        Self::of(&[(Column::Clone, CLONE), (Column::Clone, own(profile).1)])
-    }
-
-    fn of(parts: &[(Column, &[Line])]) -> Self {
-        let entries = parts
-            .iter()
-            .flat_map(|&(column, lines)| lines.iter().map(move |&(verb, pattern)| Entry { column, verb, pattern }))
-            .collect();
-        Self { entries }
+    pub fn for_clone(profile: &Profile) -> Self {
+        Self { entries: half(profile, Column::Clone) }
     }
 
     /// The lines, in order.
@@ -92,18 +86,49 @@ impl Manifest {
     }
 }
 
-type Line = (Verb, &'static str);
+type Known = (Verb, &'static str);
 use Verb::{Empty, Erase, Unlink};
 
-/// The lines of one profile only: of the donor, and of a clone.
-const fn own(profile: Profile) -> (&'static [Line], &'static [Line]) {
-    match profile {
-        Profile::Kubeadm => (KUBEADM_DONOR, KUBEADM_CLONE),
-        Profile::AksEngine => (&[], AKS_ENGINE_CLONE),
-    }
+/// One column: what all nodes have, and what those of this profile have besides.
+fn half(profile: &Profile, column: Column) -> Vec<Entry> {
+    let of = |donor: &'static [Known], clone: &'static [Known]| match column {
+        Column::Donor => donor,
+        Column::Clone => clone,
+    };
+    let (own, custom) = match profile {
+        Profile::Kubeadm => (of(KUBEADM_DONOR, KUBEADM_CLONE), None),
+        Profile::AksEngine => (of(&[], AKS_ENGINE_CLONE), None),
+        Profile::Custom(custom) => (of(&[], &[]), Some(custom)),
+    };
+    let known = of(DONOR, CLONE).iter().chain(own).map(|&(verb, pattern)| {
+        let moved = custom.and_then(|it| rerooted(pattern, &it.containerd));
+        Entry { column, verb, pattern: moved.map_or(Cow::Borrowed(pattern), Cow::Owned) }
+    });
+    let lines = custom.map_or(&[][..], |it| match column {
+        Column::Donor => &it.donor,
+        Column::Clone => &it.clone,
+    });
+    let theirs = lines.iter().map(|line| {
+        let verb = match line {
+            Line::Erase(_) => Erase,
+            Line::Unlink(_) => Unlink,
+            Line::Empty(_) => Empty,
+        };
+        Entry { column, verb, pattern: Cow::Owned(line.pattern().to_owned()) }
+    });
+    known.chain(theirs).collect()
 }
 
-const DONOR: &[Line] = &[
+/// A path of containerd's, where another containerd has it.
+fn rerooted(pattern: &str, containerd: &Containerd) -> Option<String> {
+    let below = pattern.strip_prefix(CONTAINERD_ROOT)?;
+    Some(format!("{}{below}", containerd.root))
+}
+
+/// Where containerd keeps what it has unless told otherwise.
+pub(super) const CONTAINERD_ROOT: &str = "/var/lib/containerd";
+
+const DONOR: &[Known] = &[
     (Erase, "/var/lib/kubelet/pods/*"),
     (Erase, "/var/log/pods/*"),
     (Unlink, "/var/log/containers/*"),
@@ -144,9 +169,9 @@ const DONOR: &[Line] = &[
     (Unlink, "/var/tmp/*"),
 ];
 
-const KUBEADM_DONOR: &[Line] = &[(Erase, "/etc/kubernetes/bootstrap-kubelet.conf")];
+const KUBEADM_DONOR: &[Known] = &[(Erase, "/etc/kubernetes/bootstrap-kubelet.conf")];
 
-const CLONE: &[Line] = &[
+const CLONE: &[Known] = &[
     // Empty, not absent: systemd then makes a new one without taking the boot for the very first. The copy of D-Bus must go,
     // else systemd takes the old id back from there.
     (Empty, "/etc/machine-id"),
@@ -185,7 +210,7 @@ const CLONE: &[Line] = &[
     (Erase, "/var/lib/kubelet/pki"),
 ];
 
-const KUBEADM_CLONE: &[Line] = &[
+const KUBEADM_CLONE: &[Known] = &[
     // kubeadm's own checks refuse to join a machine that has these.
     (Unlink, "/var/lib/kubelet/config.yaml"),
     (Unlink, "/var/lib/kubelet/instance-config.yaml"),
@@ -194,14 +219,14 @@ const KUBEADM_CLONE: &[Line] = &[
     (Erase, "/etc/kubernetes/pki"),
 ];
 
-const AKS_ENGINE_CLONE: &[Line] = &[
+const AKS_ENGINE_CLONE: &[Known] = &[
     // Made again for the new name before the kubelet starts. All else in /etc/kubernetes must stay: nothing brings it back.
     (Erase, "/etc/kubernetes/certs/kubeletserver.key"),
     (Unlink, "/etc/kubernetes/certs/kubeletserver.crt"),
 ];
 
 /// A donor that was cleaned in place has a guard, which would do once more at the first boot what is done here. It looks for this.
-const GUARD: &[Line] = &[(Unlink, "/var/lib/kamino-wf/donor.json")];
+const GUARD: &[Known] = &[(Unlink, "/var/lib/kamino-wf/donor.json")];
 
 #[cfg(test)]
 mod tests {
@@ -209,9 +234,9 @@ mod tests {
 
     #[test]
     fn every_pattern_is_absolute_and_plain() {
-        for profile in Profile::ALL {
-            for entry in Manifest::for_copy(profile).entries() {
-                let pattern = entry.pattern;
+        for profile in Profile::SHIPPED {
+            for entry in Manifest::for_copy(&profile).entries() {
+                let pattern = &entry.pattern;
                 let rest = pattern.strip_prefix('/').expect("an absolute path");
                 assert!(
                     rest.split('/').all(|name| !matches!(name, "" | "." | ".." | "*"))
@@ -233,7 +258,7 @@ mod tests {
             "/opt/azure/containers/provision.complete",
             "/var/lib/waagent/provisioned",
         ];
-        for entry in Manifest::for_copy(Profile::AksEngine).entries() {
+        for entry in Manifest::for_copy(&Profile::AksEngine).entries() {
             for path in kept {
                 assert_ne!(entry.pattern, path);
                 assert!(!path.starts_with(&format!("{}/", entry.pattern)), "{} takes {path}", entry.pattern);
@@ -247,9 +272,9 @@ mod tests {
             ["/etc/machine-id", "/etc/hostname", "/etc/ssh/ssh_host_", "/var/lib/kubelet/pki", "/var/lib/cloud/sem"];
         let identity =
             [identity.as_slice(), &["/etc/kubernetes/kubelet.conf", "/var/lib/cloud/data", "/var/lib/waagent/*/mrseq"]];
-        for profile in Profile::ALL {
+        for profile in Profile::SHIPPED {
             let (donor, clone, copy) =
-                (Manifest::for_donor(profile), Manifest::for_clone(profile), Manifest::for_copy(profile));
+                (Manifest::for_donor(&profile), Manifest::for_clone(&profile), Manifest::for_copy(&profile));
             for kept in identity.concat() {
                 assert!(donor.entries().iter().all(|entry| !entry.pattern.starts_with(kept)), "{kept}");
             }
@@ -260,7 +285,7 @@ mod tests {
 
     #[test]
     fn profiles_have_hashes_of_their_own() {
-        let hash = |profile| Manifest::for_copy(profile).hash();
+        let hash = |profile: Profile| Manifest::for_copy(&profile).hash();
         assert_ne!(hash(Profile::AksEngine), hash(Profile::Kubeadm));
         assert_eq!(hash(Profile::Kubeadm), hash(Profile::Kubeadm));
     }

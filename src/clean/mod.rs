@@ -21,6 +21,7 @@ mod bolt;
 mod canary;
 mod cleaning;
 pub mod cli;
+pub mod custom;
 mod device;
 mod donor;
 mod error;

@@ -1,49 +1,59 @@
 //! Is this the disk of a node, and one that the manifests cover in full?
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::beneath::Beneath;
 use super::error::{CleanError, PathError};
-use super::programs::PROGRAM_FOLDERS;
+use super::manifest::{CONTAINERD_ROOT, Entry, Manifest};
+use super::programs::program_folders;
 use super::runtime::META_DB;
+use crate::model::Profile;
 
-/// Traces that every node of either profile has.
-const TRACES: [&str; 2] = ["/var/lib/kubelet", "/var/lib/containerd"];
-/// Places that the manifests reach into: on a disk of their own they would be missed.
-const ON_ROOT: [&str; 6] = ["/var", "/etc", "/root", "/home", "/tmp", "/usr"];
-/// Where containerd keeps what it has unless told otherwise.
-const CONTAINERD_ROOT: &str = "/var/lib/containerd";
+/// Every node has a kubelet.
+const KUBELET: &str = "/var/lib/kubelet";
 
-/// The first trace of a node that is missing.
-pub(super) fn missing(copy: &Beneath) -> Result<Option<String>, PathError> {
+/// The first trace of a node of this kind that is missing.
+pub(super) fn missing(copy: &Beneath, profile: &Profile) -> Result<Option<String>, PathError> {
     if !copy.exists("/etc/os-release")? && !copy.exists("/usr/lib/os-release")? {
         return Ok(Some("/etc/os-release".to_owned()));
     }
-    for trace in TRACES {
+    for trace in [KUBELET, &profile.containerd().root] {
         if !copy.is_dir(trace)? {
             return Ok(Some(trace.to_owned()));
+        }
+    }
+    for kept in profile.custom().map_or(&[][..], |custom| &custom.keep) {
+        if !copy.exists(kept)? {
+            return Ok(Some(format!("{kept}, which profile {profile} keeps")));
         }
     }
     Ok(None)
 }
 
 /// Refuses a node on which tenants' data may lie where no line of the manifest looks.
-pub(super) fn refuse_unknown(copy: &Beneath, device: &Path) -> Result<(), CleanError> {
+pub(super) fn refuse_unknown(copy: &Beneath, device: &Path, profile: &Profile) -> Result<(), CleanError> {
     let unknown = |found: String| Err(CleanError::UnknownLayout { device: device.to_path_buf(), found });
-    let fstab = copy.read_text("/etc/fstab").map_err(CleanError::Unreadable)?.unwrap_or_default();
-    if let Some(place) = elsewhere(&fstab) {
+    let read = |path| copy.read_text(path).map_err(CleanError::Unreadable);
+    let is_there = |path: &str| copy.exists(path).map_err(CleanError::Unreadable);
+    if let Some(place) = elsewhere(&read("/etc/fstab")?.unwrap_or_default(), &tops(profile)) {
         return unknown(format!("/etc/fstab mounts another disk at {place}"));
     }
-    let config = copy.read_text("/etc/containerd/config.toml").map_err(CleanError::Unreadable)?.unwrap_or_default();
-    if let Some(root) = containerd_root(&config).filter(|root| *root != CONTAINERD_ROOT) {
-        return unknown(format!("containerd keeps its data at {root}"));
+    let containerd = profile.containerd();
+    if containerd.root == CONTAINERD_ROOT {
+        let config = read("/etc/containerd/config.toml")?.unwrap_or_default();
+        if let Some(root) = containerd_root(&config).filter(|root| *root != CONTAINERD_ROOT) {
+            return unknown(format!("containerd keeps its data at {root}"));
+        }
+    } else if is_there(&format!("{CONTAINERD_ROOT}/{META_DB}"))? {
+        return unknown(format!("containers' data at {CONTAINERD_ROOT} besides {}", containerd.root));
     }
-    if copy.exists(&format!("/{META_DB}")).map_err(CleanError::Unreadable)? {
+    if is_there(&format!("{}/{META_DB}", containerd.root))? {
+        let folders: Vec<&str> = program_folders(&containerd.programs).collect();
         for program in ["containerd", "ctr"] {
-            let found = PROGRAM_FOLDERS.iter().map(|folder| copy.exists(&format!("{folder}/{program}")));
-            let found = found.collect::<Result<Vec<_>, _>>();
-            if !found.map_err(CleanError::Unreadable)?.contains(&true) {
-                return unknown(format!("containers' data, but no {program} in {}", PROGRAM_FOLDERS.join(", ")));
+            let found = folders.iter().map(|folder| is_there(&format!("{folder}/{program}")));
+            if !found.collect::<Result<Vec<_>, _>>()?.contains(&true) {
+                return unknown(format!("containers' data, but no {program} in {}", folders.join(", ")));
             }
         }
     }
@@ -54,14 +64,20 @@ pub(super) fn refuse_unknown(copy: &Beneath, device: &Path) -> Result<(), CleanE
     Ok(())
 }
 
+/// The top directories that a profile's lines reach into, and where its programs are: on a disk of their own they would be missed.
+fn tops(profile: &Profile) -> BTreeSet<String> {
+    let manifest = Manifest::for_copy(profile);
+    let top = |entry: &Entry| entry.pattern.split('/').nth(1).map(|name| format!("/{name}"));
+    manifest.entries().iter().filter_map(top).chain(["/usr".to_owned()]).collect()
+}
+
 /// A place of the manifests at which fstab mounts something that outlives a boot.
-fn elsewhere(fstab: &str) -> Option<&str> {
+fn elsewhere<'a>(fstab: &'a str, tops: &BTreeSet<String>) -> Option<&'a str> {
     fstab.lines().find_map(|line| {
         let mut fields = line.split_whitespace().take_while(|field| !field.starts_with('#'));
         let (_, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        let reached = ON_ROOT
-            .iter()
-            .any(|top| place == *top || place.strip_prefix(top).is_some_and(|rest| rest.starts_with('/')));
+        let reached =
+            tops.iter().any(|top| place == *top || place.strip_prefix(top).is_some_and(|rest| rest.starts_with('/')));
         (reached && kind != "tmpfs").then_some(place)
     })
 }
@@ -80,6 +96,9 @@ mod tests {
 
     #[test]
     fn fstab_may_mount_what_the_manifests_do_not_reach() {
+        let tops = tops(&Profile::Kubeadm);
+        assert_eq!(tops.iter().collect::<Vec<_>>(), ["/etc", "/home", "/root", "/tmp", "/usr", "/var"]);
+        let elsewhere = |fstab: &'static str| elsewhere(fstab, &tops);
         assert_eq!(
             elsewhere("UUID=1 / ext4 defaults 0 1\n/dev/sdb1 /mnt auto defaults 0 2\ntmpfs /tmp tmpfs x 0 0"),
             None

@@ -11,9 +11,14 @@ use super::patience::Patience;
 /// Of ours, on a file system in memory: in the copy while it is cleaned, and on a donor until its next boot.
 pub(super) const FOLDER: &str = "/run/kamino-wf";
 /// Where nodes have containerd and its client.
-pub(super) const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/bin", "/opt/containerd/bin"];
+const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/bin", "/opt/containerd/bin"];
 /// How much of a complaint goes into the report.
 const COMPLAINT_MAX: usize = 600;
+
+/// Where a kind of node has them: where its profile says first.
+pub(super) fn program_folders(besides: &[String]) -> impl Iterator<Item = &str> {
+    besides.iter().map(String::as_str).chain(PROGRAM_FOLDERS)
+}
 
 /// A program without anything of our surroundings.
 pub(super) fn plain(program: impl AsRef<OsStr>) -> Command {

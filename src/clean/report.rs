@@ -7,7 +7,6 @@ use std::path::Path;
 use super::cleaning::Errand;
 use super::error::CleanError;
 use super::manifest::Manifest;
-use crate::model::Profile;
 
 /// The kubelet cuts a termination message at 4096 bytes: a longer report would arrive as broken JSON.
 pub const REPORT_SIZE_MAX: usize = 4096;
@@ -68,7 +67,7 @@ pub struct Report {
     /// As given on the command line: tells this report from one of an earlier attempt.
     pub nonce: String,
     /// As given on the command line.
-    pub profile: Profile,
+    pub profile: String,
     /// Which list was applied.
     pub manifest: String,
     /// How it ended.
@@ -111,7 +110,7 @@ impl Report {
             version: 1,
             run: errand.run.clone(),
             nonce: errand.nonce.clone(),
-            profile: errand.profile,
+            profile: errand.profile.name().to_owned(),
             manifest: manifest.hash(),
             verdict: Verdict::Failed,
             reason: None,
@@ -181,6 +180,7 @@ pub fn write_report(path: &Path, report: &Report) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Profile;
 
     fn errand() -> Errand {
         Errand { profile: Profile::Kubeadm, run: "0123456789ab".into(), nonce: "n".into() }
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_long_list_is_cut_and_says_so() {
-        let mut report = Report::begin(&errand(), &Manifest::for_copy(Profile::Kubeadm));
+        let mut report = Report::begin(&errand(), &Manifest::for_copy(&Profile::Kubeadm));
         report.items = (0..200).map(|n| ItemCount { path: format!("/var/lib/some/long/path/{n}"), files: n }).collect();
         let text = report.to_json();
         assert!(text.len() <= REPORT_SIZE_MAX);
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_on_a_character() {
         let error = CleanError::Unfit { what: "ä\"".repeat(4000) };
-        let text = Report::of_failure(&errand(), &Manifest::for_copy(Profile::Kubeadm), &error).to_json();
+        let text = Report::of_failure(&errand(), &Manifest::for_copy(&Profile::Kubeadm), &error).to_json();
         assert!(text.len() <= REPORT_SIZE_MAX);
         let back: Report = serde_json::from_str(&text).expect("JSON of our own");
         assert_eq!(back.verdict, Verdict::Refused);

@@ -17,11 +17,13 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use rustix::thread::{CapabilitySet, UnshareFlags, remove_capability_from_bounding_set};
 
+use super::beneath::Beneath;
 use super::error::CleanError;
 use super::loops::make_node;
 use super::mounts::unshare;
 use super::patience::Patience;
-use super::programs::{FOLDER, PROGRAM_FOLDERS, bounded, complaint, plain};
+use super::programs::{FOLDER, bounded, complaint, plain, program_folders};
+use crate::model::Containerd;
 
 /// containerd opens its databases and starts within a second; a busy disk may take far longer.
 const START_MAX: Duration = Duration::from_mins(1);
@@ -35,13 +37,12 @@ const BATCH: usize = 50;
 /// The name of what we make in containerd to remove it again.
 const OURS: &str = "kamino-wf";
 const SOCKET: &str = "/run/kamino-wf/containerd.sock";
-/// containerd's own database, from the root of a node; there from its first start on.
-pub(super) const META_DB: &str = "var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db";
+/// containerd's own database, below its root; there from its first start on.
+pub(super) const META_DB: &str = "io.containerd.metadata.v1.bolt/meta.db";
 
 /// The copy's own configuration is left aside: it may name plugins, roots and imports that do not belong here. The CRI plugin would
 /// look for a network; nothing else is needed to remove containers.
 const CONFIG: &str = r#"version = 2
-root = "/var/lib/containerd"
 state = "/run/kamino-wf/state"
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
   "io.containerd.internal.v1.opt", "io.containerd.internal.v1.restart", "io.containerd.internal.v1.tracing",
@@ -59,23 +60,24 @@ pub(super) struct Removed {
 }
 
 /// Removes all containers and their writable layers from the copy mounted at `copy`; images stay.
-pub(super) fn remove_containers(copy: &Path) -> Result<Removed, CleanError> {
+pub(super) fn remove_containers(copy: &Path, containerd: &Containerd) -> Result<Removed, CleanError> {
     // A containerd that never ran has no containers, and starting it would only add files.
-    if fs::symlink_metadata(copy.join(META_DB)).is_err() {
+    let beneath = Beneath::new(copy).map_err(CleanError::part_way("open the copy"))?;
+    if !beneath.exists(&format!("{}/{META_DB}", containerd.root)).map_err(CleanError::Path)? {
         return Ok(Removed::default());
     }
-    let copy = copy.to_path_buf();
+    let (copy, containerd) = (copy.to_path_buf(), containerd.clone());
     // A thread of its own: a thread cannot leave the PID namespace and the chroot that its children are to be born into.
-    let thread = std::thread::Builder::new().name("runtime".into()).spawn(move || removal(&copy));
+    let thread = std::thread::Builder::new().name("runtime".into()).spawn(move || removal(&copy, &containerd));
     let thread = thread.map_err(CleanError::part_way("start the thread of the runtime"))?;
     thread.join().unwrap_or_else(|_| Err(failure("its thread panicked")))
 }
 
-fn removal(copy: &Path) -> Result<Removed, CleanError> {
-    enter(copy).map_err(CleanError::part_way("shut the copy's containerd into namespaces of its own"))?;
-    let containerd = program("containerd")?;
-    let mut daemon = Daemon::start(&containerd)?;
-    let client = Client::of(SOCKET)?;
+fn removal(copy: &Path, containerd: &Containerd) -> Result<Removed, CleanError> {
+    enter(copy, &containerd.root)
+        .map_err(CleanError::part_way("shut the copy's containerd into namespaces of its own"))?;
+    let mut daemon = Daemon::start(&program("containerd", &containerd.programs)?)?;
+    let client = Client::of(SOCKET, containerd)?;
     let mut removed = Removed::default();
     for space in client.spaces()? {
         removed.containers += client.remove_all(&space)?;
@@ -86,7 +88,7 @@ fn removal(copy: &Path) -> Result<Removed, CleanError> {
 }
 
 /// Namespaces, file systems, root and capabilities of this thread and all that it starts.
-fn enter(copy: &Path) -> io::Result<()> {
+fn enter(copy: &Path, containerd_root: &str) -> io::Result<()> {
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWNET | UnshareFlags::NEWIPC;
     unshare(flags | UnshareFlags::NEWUTS | UnshareFlags::FS)?;
     rustix::thread::set_no_new_privs(true)?;
@@ -100,7 +102,7 @@ fn enter(copy: &Path) -> io::Result<()> {
         make_node(&Path::new("/dev").join(name), FileType::CharacterDevice, 1, minor)?;
     }
     fs::create_dir(FOLDER)?;
-    fs::write(Path::new(FOLDER).join("config.toml"), CONFIG)?;
+    fs::write(Path::new(FOLDER).join("config.toml"), format!("root = \"{containerd_root}\"\n{CONFIG}"))?;
     for capability in CapabilitySet::all() - needed() {
         match remove_capability_from_bounding_set(capability) {
             // Kernels know fewer capabilities than the library, or more.
@@ -122,15 +124,15 @@ fn needed() -> CapabilitySet {
 }
 
 /// The snapshotters that have anything; containerd's default one always.
-fn snapshotters() -> Result<Vec<String>, CleanError> {
-    let look = || CleanError::part_way("look for snapshotters in /var/lib/containerd");
+fn snapshotters(root: &str) -> Result<Vec<String>, CleanError> {
+    let look = || CleanError::part_way(format!("look for snapshotters in {root}"));
     let mut found = vec!["overlayfs".to_owned()];
-    for entry in fs::read_dir("/var/lib/containerd").map_err(look())? {
+    for entry in fs::read_dir(root).map_err(look())? {
         let name = entry.map_err(look())?.file_name();
         let Some(name) = name.to_str().and_then(|name| name.strip_prefix("io.containerd.snapshotter.v1.")) else {
             continue;
         };
-        let snapshots = format!("/var/lib/containerd/io.containerd.snapshotter.v1.{name}/snapshots");
+        let snapshots = format!("{root}/io.containerd.snapshotter.v1.{name}/snapshots");
         if name != "overlayfs" && fs::read_dir(snapshots).is_ok_and(|mut snapshots| snapshots.next().is_some()) {
             found.push(name.to_owned());
         }
@@ -139,10 +141,12 @@ fn snapshotters() -> Result<Vec<String>, CleanError> {
 }
 
 /// A program of the copy; this thread is chrooted, so the path cannot lead out of it.
-fn program(name: &str) -> Result<PathBuf, CleanError> {
-    let found = PROGRAM_FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
+fn program(name: &str, besides: &[String]) -> Result<PathBuf, CleanError> {
+    let folders = || program_folders(besides);
+    let found = folders().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
     found.ok_or_else(|| {
-        failure(&format!("the copy has containers' data but no {name} in {}", PROGRAM_FOLDERS.join(", ")))
+        let folders = folders().collect::<Vec<_>>().join(", ");
+        failure(&format!("the copy has containers' data but no {name} in {folders}"))
     })
 }
 
@@ -199,13 +203,16 @@ pub(super) struct Client {
     program: PathBuf,
     /// Where its containerd listens.
     address: &'static str,
+    /// Where that has its data.
+    root: String,
     patience: Patience,
 }
 
 impl Client {
     /// Of the containerd that listens there, on the system that is this thread's root.
-    pub(super) fn of(address: &'static str) -> Result<Self, CleanError> {
-        Ok(Self { program: program("ctr")?, address, patience: Patience::for_at_most(REMOVE_MAX) })
+    pub(super) fn of(address: &'static str, containerd: &Containerd) -> Result<Self, CleanError> {
+        let program = program("ctr", &containerd.programs)?;
+        Ok(Self { program, address, root: containerd.root.clone(), patience: Patience::for_at_most(REMOVE_MAX) })
     }
 
     /// containerd's namespaces.
@@ -219,7 +226,7 @@ impl Client {
             let names = batch.iter().map(String::as_str);
             self.run(space, &["containers", "rm"].into_iter().chain(names).collect::<Vec<_>>())?;
         }
-        for snapshotter in snapshotters()? {
+        for snapshotter in snapshotters(&self.root)? {
             self.remove_layers(space, &snapshotter)?;
         }
         // A lease removed with `--sync` waits for the garbage collector: it is what removes the layers' files.

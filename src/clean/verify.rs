@@ -15,7 +15,7 @@ const NAMED_MAX: usize = 5;
 pub(super) fn verify(copy: &Beneath, manifest: &Manifest) -> Result<(), CleanError> {
     let mut left = Vec::new();
     for entry in manifest.entries() {
-        let found = copy.expand(entry.pattern).map_err(CleanError::Path)?;
+        let found = copy.expand(&entry.pattern).map_err(CleanError::Path)?;
         match entry.verb {
             Verb::Erase | Verb::Unlink => left.extend(found.into_iter().map(|found| found.path)),
             Verb::Empty => {

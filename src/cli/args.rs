@@ -149,7 +149,7 @@ pub(super) enum Command {
     /// Cancel a run: what it made is taken away again. Refused past the point of no return.
     Cancel(CancelArgs),
     /// Clean a copy of a node's disk; runs in the cleaning pod.
-    Clean(CleanArgs),
+    Clean(Box<CleanArgs>),
     /// Look for whatever would keep a run from going well: store, API server, Azure, rights, clocks, and each pool.
     ///
     /// Changes nothing. Ends with 0 when nothing is wrong, also with warnings, and with 1 when something is.

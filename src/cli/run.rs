@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     if let Command::Clean(args) = cli.command {
-        return clean(args);
+        return clean(*args);
     }
     let ended = prepare(&cli).and_then(|()| dispatch(cli));
     talk::over();
@@ -171,7 +171,7 @@ fn dispatch(cli: Cli) -> Result<Code> {
         }
         Command::Clean(args) => {
             // Handled before anything else is prepared.
-            let _ = clean(args);
+            let _ = clean(*args);
             Ok(Code::Ok)
         }
         Command::Doctor(args) => super::doctor::run(&config()?, &args),

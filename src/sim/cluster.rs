@@ -116,7 +116,7 @@ impl World {
         let phase = self.phase(pod);
         match (&phase, &self.cleaner) {
             (PodPhase::Succeeded, None) => {
-                let report = json!({ "run": pod.spec.run.short(), "nonce": pod.spec.nonce, "profile": pod.spec.profile,
+                let report = json!({ "run": pod.spec.run.short(), "nonce": pod.spec.nonce, "profile": pod.spec.profile.name(),
                                      "verdict": "clean", "erased": 1234, "trimmed": true });
                 (phase, Some(report.to_string()))
             }

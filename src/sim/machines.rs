@@ -187,7 +187,7 @@ impl World {
             if reason.is_none() {
                 self.cleaned.insert(disk, spec.nonce.clone());
             }
-            let proof = json!({ "version": 1, "run": spec.run.0, "nonce": spec.nonce, "profile": spec.profile,
+            let proof = json!({ "version": 1, "run": spec.run.0, "nonce": spec.nonce, "profile": spec.profile.name(),
                                 "nodeUid": spec.node_uid, "productUuid": spec.product_uuid, "bootId": spec.boot_id,
                                 "verdict": verdict, "reason": reason });
             self.proofs.insert(spec.run.short(), proof.to_string());

@@ -371,7 +371,7 @@ pub fn spec(scene: &Scene) -> RunSpec {
         scale_set: ScaleSetId::new(SUBSCRIPTION, GROUP, &[POOL]).expect("a constant that parses"),
         donor: DonorChoice::Pool,
         capture: scene.capture,
-        profile: scene.profile,
+        profile: scene.profile.clone(),
         gallery: GalleryId::new(SUBSCRIPTION, GROUP, &["prototypes"]).expect("a constant that parses"),
         definition: POOL.into(),
         regions: vec![Region("northeurope".into())],

@@ -50,7 +50,7 @@ impl Effect for CleanCopy {
             zone: donor.zone,
             size_gib: copy.size_gib,
             image: context.spec.clean_image.clone(),
-            profile: context.spec.profile,
+            profile: context.spec.profile.clone(),
             nonce: names.nonce,
         })
     }

@@ -53,7 +53,7 @@ impl Effect for CleanDisk {
             boot_id: before.boot_id,
             product_uuid: before.system_uuid,
             image: context.spec.clean_image.clone(),
-            profile: context.spec.profile,
+            profile: context.spec.profile.clone(),
             nonce: names.nonce,
         })
     }
@@ -129,7 +129,7 @@ fn foreign(proof: &Value, want: &DonorCleaning) -> Option<String> {
         ("nonce", want.nonce.as_str()),
         ("bootId", want.boot_id.as_str()),
         ("productUuid", want.product_uuid.as_str()),
-        ("profile", want.profile.as_str()),
+        ("profile", want.profile.name()),
     ];
     let wrong = expected
         .iter()

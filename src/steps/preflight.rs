@@ -10,7 +10,7 @@ use crate::{
     cluster::Node,
     model::{Capture, DefinitionId, Members, Region, ScaleSetId},
     policy::{
-        preflight::{CLAUSES, Refusal, bootstrapping, elsewhere, owned_by_aks, refusals, would_roll},
+        preflight::{CLAUSES, Refusal, bootstrapping, elsewhere, owned_by_aks, refusals, unseen, would_roll},
         ranking::Boots,
         takeover,
     },
@@ -121,7 +121,8 @@ pub(crate) async fn examine(ports: Ports<'_>, spec: &RunSpec) -> Result<Examined
         Capture::Live => false,
         Capture::Stop => true,
     };
-    let mut reasons = refusals(&set, &definition, spec.profile, spec.adopt, taken_out);
+    let mut reasons = refusals(&set, &definition, &spec.profile, spec.adopt, taken_out);
+    reasons.extend(unseen(&spec.profile, spec.capture, &spec.canary));
     let sets = ports.cloud.scale_sets(spec.scale_set.subscription()).await?;
     reasons.extend(followers(&sets, &definition));
     let gallery = ports.cloud.gallery(&spec.gallery).await?;
@@ -143,7 +144,7 @@ pub(crate) fn preflighted(ports: Ports<'_>, context: Context<'_>, seen: Examined
     Preflighted {
         boots: Boots::recalled(context.memory, &context.spec.scale_set).of(&members, &nodes, now),
         follows: set.image == ImageRef::Definition(definition.clone()),
-        remove_extensions: bootstrapping(&set, context.spec.profile),
+        remove_extensions: bootstrapping(&set, &context.spec.profile),
         definition,
         location: set.location,
         security_type: set.security_type,

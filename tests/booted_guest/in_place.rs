@@ -84,7 +84,7 @@ impl Place {
             boot_id: donor.info.boot_id.clone(),
             product_uuid: donor.info.system_uuid.clone(),
             image: format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION")),
-            profile: lab.profile,
+            profile: lab.profile.clone(),
             nonce: "8f14e45f".into(),
         }
     }

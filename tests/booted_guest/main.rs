@@ -87,7 +87,7 @@ async fn the_story(lab: &Lab, donor: Identity, clone: Identity) -> Joined {
     assert!(missing.is_empty(), "control: not readable before cleaning: {missing:?}");
     since(began, "its disk is copied");
 
-    let (ended, report) = lab.cluster.clean_by_pod(&copy.image, lab.profile).await;
+    let (ended, report) = lab.cluster.clean_by_pod(&copy.image, lab.profile.clone()).await;
     assert_eq!((&ended.phase, &report["verdict"]), (&PodPhase::Succeeded, &"clean".into()), "{ended:?}");
     assert_eq!(ended.node.as_deref(), Some(NODE), "in a container of the control plane's own node");
     assert_eq!(raw::readable(&copy, &planted), BTreeSet::new(), "readable in the raw disk after cleaning");

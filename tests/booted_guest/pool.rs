@@ -16,7 +16,7 @@ use k8s_openapi::{
         core::v1::{Node, NodeSystemInfo},
     },
 };
-use kamino_wf::model::Profile;
+use kamino_wf::model::{Bootstrap, Profile};
 use kube::{Api, Client, api::ListParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -82,9 +82,9 @@ impl Lab {
         static TURN: Mutex<()> = Mutex::const_new(());
         let turn = TURN.lock().await;
         let shared = SHARED.get_or_init(share).as_ref()?;
-        let for_new_machines = match profile {
-            Profile::Kubeadm => shared.kubeadm.user_data().to_owned(),
-            Profile::AksEngine => aks_engine::user_data(shared.cluster),
+        let for_new_machines = match profile.bootstrap() {
+            Bootstrap::Model => shared.kubeadm.user_data().to_owned(),
+            Bootstrap::Disk => aks_engine::user_data(shared.cluster),
         };
         let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
         Some(Self { cluster: shared.cluster, shared, profile, folder, for_new_machines, _turn: turn })
@@ -102,9 +102,9 @@ impl Lab {
 
     /// What machines of the image are told: how to join (kubeadm), or nothing, since the model's custom data are gone.
     pub(crate) fn for_clones(&self) -> &str {
-        match self.profile {
-            Profile::Kubeadm => &self.for_new_machines,
-            Profile::AksEngine => aks_engine::NOTHING,
+        match self.profile.bootstrap() {
+            Bootstrap::Model => &self.for_new_machines,
+            Bootstrap::Disk => aks_engine::NOTHING,
         }
     }
 
@@ -159,12 +159,12 @@ impl Lab {
     pub(crate) fn secrets(&self, donor: &Machine) -> Vec<String> {
         let ssh = donor.read("etc/ssh/ssh_host_ed25519_key");
         let mut secrets = vec![ssh.lines().nth(2).expect("a line of the key").to_owned()];
-        match self.profile {
-            Profile::Kubeadm => {
+        match self.profile.bootstrap() {
+            Bootstrap::Model => {
                 secrets.push(self.shared.kubeadm.secret.clone());
                 secrets.push(line_of_key(&donor.shell("cat /var/lib/kubelet/pki/kubelet-client-current.pem")));
             }
-            Profile::AksEngine => {
+            Bootstrap::Disk => {
                 secrets.push(line_of_key(&donor.read("etc/kubernetes/certs/kubeletserver.key")));
                 secrets.push("PLANT-custom-data".to_owned());
             }
@@ -183,8 +183,8 @@ impl Lab {
     }
 
     pub(crate) async fn has_credentials_of_its_own(&self, clone: &Machine, donor: &Machine) {
-        match self.profile {
-            Profile::Kubeadm => {
+        match self.profile.bootstrap() {
+            Bootstrap::Model => {
                 let script = "cat /var/lib/kubelet/pki/kubelet-client-current.pem";
                 let (pem, of_donor) = (clone.shell(script), donor.shell(script));
                 assert_ne!(pem, of_donor);
@@ -192,7 +192,7 @@ impl Lab {
                 assert_eq!(clone.shell(&format!("{script} | openssl x509 -noout -subject")), subject);
                 assert!(self.was_signed(&pem).await, "no request of its own was approved and signed");
             }
-            Profile::AksEngine => {
+            Bootstrap::Disk => {
                 let path = "etc/kubernetes/certs/kubeletserver.crt";
                 assert_ne!(clone.read(path), donor.read(path));
                 let subject = clone.shell(&format!("openssl x509 -noout -subject -in /{path}"));

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use kamino_wf::model::Profile;
+use kamino_wf::model::{Bootstrap, Profile};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -254,12 +254,12 @@ impl Kept {
         let paths =
             ["etc/machine-id", "etc/hostname", "etc/ssh/ssh_host_ed25519_key", "var/lib/cloud/data/instance-id"];
         let mut kept: Vec<String> = paths.iter().map(|path| machine.read(path)).collect();
-        kept.push(match lab.profile {
-            Profile::Kubeadm => {
+        kept.push(match lab.profile.bootstrap() {
+            Bootstrap::Model => {
                 machine.shell("cat /var/lib/kubelet/pki/kubelet-client-current.pem; cat /etc/kubernetes/kubelet.conf")
             }
             // Written by a script of the user's, once.
-            Profile::AksEngine => machine
+            Bootstrap::Disk => machine
                 .shell("stat --format %y /opt/azure/containers/provision.complete; cat /etc/kubernetes/azure.json"),
         });
         kept.push(machine.shell("ip -4 -oneline address show dev eth0 | tr --squeeze-repeats ' ' | cut -d ' ' -f 4"));

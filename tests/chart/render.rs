@@ -190,14 +190,18 @@ fn the_volume_is_for_one_pod_where_the_server_has_that() {
 fn a_changed_setting_is_a_new_pod() {
     let Some(tools) = tools() else { return };
     let good = values("default");
-    let sums = ["info", "debug"].map(|first| {
-        let set = format!("config.polling.first={first}");
+    let changes = [
+        "config.polling.first=5s",
+        "config.polling.first=6s",
+        "profiles.k3s.version=1,profiles.k3s.name=k3s,profiles.k3s.bootstrap=model",
+    ];
+    let sums = changes.map(|set| {
         let text =
-            Helm::Four.template(tools, &["--values", good.to_str().expect("a path"), "--set", &set]).expect("a chart");
+            Helm::Four.template(tools, &["--values", good.to_str().expect("a path"), "--set", set]).expect("a chart");
         let objects = objects(&text);
         of_kind(&objects, "Deployment")[0]["spec"]["template"]["metadata"]["annotations"]["checksum/config"].clone()
     });
-    assert!(sums[0].is_string() && sums[0] != sums[1], "{sums:?}");
+    assert!(sums[0].is_string() && sums[0] != sums[1] && sums[1] != sums[2] && sums[0] != sums[2], "{sums:?}");
 }
 
 /// The settings that the chart writes are ones that the binary takes.
@@ -231,13 +235,17 @@ fn the_binary_takes_settings_of_the_daemon() {
     let Some(text) = rendered(Helm::Four, "everything", "1.36") else { return };
     let objects = objects(&text);
     let maps = of_kind(&objects, "ConfigMap");
-    let settings = maps.iter().find_map(|map| map["data"]["config.yaml"].as_str()).expect("settings");
+    let map = maps.iter().find(|map| map["data"]["config.yaml"].is_string()).expect("settings");
     let folder = tempfile::tempdir().expect("a folder");
+    // As they are mounted: all beside each other.
+    for (name, text) in map["data"].as_object().expect("files") {
+        std::fs::write(folder.path().join(name), text.as_str().expect("text")).expect("a file");
+    }
     let path = folder.path().join("config.yaml");
-    std::fs::write(&path, settings).expect("a file");
     let overrides = kamino_wf::config::Overrides { config: Some(path), ..Default::default() };
     let config = kamino_wf::config::Config::load(overrides, &|_: &str| None).expect("settings that can be used");
     assert_eq!((config.serve.listen.port(), config.serve.runs_at_once), (9090, 1));
+    assert_eq!(config.pools[0].profile.name(), "k3s");
     assert!(config.pools[0].adopt && config.pools[0].schedule.as_ref().is_some_and(|it| it.windows.len() == 1));
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn plant_mounted(mount: &Mount, profile: &str) -> Vec<String> {
         put("kubelet-conf", "etc/kubernetes/kubelet.conf");
         put("bootstrap-conf", "etc/kubernetes/bootstrap-kubelet.conf");
         put("cluster-ca", "etc/kubernetes/pki/ca.crt");
-    } else {
+    } else if profile == "aks-engine" {
         put("serving-key", "etc/kubernetes/certs/kubeletserver.key");
         for path in KEPT_AKS_ENGINE {
             write(root, path, "kept\n");

@@ -27,10 +27,10 @@ async fn killed_in_every_stage_the_installed_daemon_finishes_one_update() {
     let base = lab.base(Form::Gpt, "donor.img");
     let words = plant(&base, "kubeadm");
     assert!(words.iter().all(|word| base.planted().contains_key(word)), "control: the donor's disk holds them all");
-    // Slow enough for a stage to be seen while it lasts.
+    // Slow enough for a stage to be seen while it lasts, the quickest above all.
     let plan = Plan {
         cleaner: Cleaner::Real(base.image.clone()),
-        scale: 0.01,
+        scale: 0.1,
         way: Duration::from_millis(250),
         ..Plan::default()
     };
@@ -48,6 +48,9 @@ async fn killed_in_every_stage_the_installed_daemon_finishes_one_update() {
             (Some("done"), _) => break described,
             (Some("running" | "waiting"), Some(stage)) if !killed.contains(stage) => {
                 release.cluster.kill_container("killed", &pod).await;
+                if stage == "prepare" {
+                    release.site.world.world().scale = 0.01;
+                }
                 killed.insert(stage.to_owned());
             }
             (Some("running" | "waiting"), _) => sleep(Duration::from_millis(100)).await,

@@ -29,7 +29,7 @@ fn a_whole_update_ends_well_whichever_way_the_disk_is_captured() {
         for profile in [Profile::Kubeadm, Profile::AksEngine] {
             for adopted in [false, true] {
                 let what = format!("{capture:?}, {profile}, adopted {adopted}");
-                let (outcome, session) = run(&Scene { capture, profile, adopted, ..scene() }, |_| {});
+                let (outcome, session) = run(&Scene { capture, profile: profile.clone(), adopted, ..scene() }, |_| {});
                 assert!(outcome.violations.is_empty(), "{what}: {:#?}", outcome.violations);
                 assert!(done(&outcome), "{what}: {:#?}\n{}", outcome.summary, outcome.log.join("\n"));
                 let donor = &outcome.run.as_ref().expect("a run").outputs["RankNodes"]["donor"];

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use kamino_wf::{
+    clean::custom,
     cloud::{Architecture, Cloud, Definition, DefinitionSpec, Limiter, ModelChange, Provisioning, Snapshot},
-    model::{Class, Profile, Region, RunId},
-    policy::preflight::{CLAUSES, document},
+    model::{Capture, Class, Profile, Region, RunId},
+    policy::{
+        canary::{Canary, Limits},
+        preflight::{CLAUSES, document},
+    },
     sim::{Crash, Line, Outcome, Resource, Scene, Session, SimCloud, SimCluster, Stop, World, spec},
     store::{Fence, Journal},
     workflow::{self, Authority, Driver, Engine, Pace, Parts, Rejected, RunState},
@@ -114,6 +118,27 @@ fn each_unfit_scale_set_is_refused_with_field_value_and_remedy_and_nothing_is_as
         assert!(asked.is_empty(), "{code}: {asked:?} was asked for");
         assert!(outcome.violations.is_empty(), "{code}: {:#?}", outcome.violations);
     }
+}
+
+#[test]
+fn a_profile_of_ones_own_needs_a_canary_and_a_copy() {
+    let profile = custom::parse(include_str!("../../docs/examples/profile-k3s.yaml")).expect("a good profile");
+    let watched = Canary::FirstNode(Limits::default());
+    // A scale set that follows the definition, and grows by one.
+    let scene = Scene { profile, adopted: true, ..Scene::nominal() };
+    for (capture, canary, words) in [
+        (Capture::Live, Canary::None, "profile is k3s, without a canary"),
+        (Capture::Stop, watched, "profile is k3s, with capture: stop"),
+        (Capture::Stop, Canary::None, "profile is k3s, with capture: stop"),
+    ] {
+        let (outcome, asked) = run(&Scene { capture, canary, ..scene.clone() }, |_| {});
+        let why = why(&outcome);
+        assert!(why.contains(words) && why.contains("KW0218"), "{why}");
+        assert_eq!((state(&outcome), asked.len()), ("undone".to_owned(), 0), "{asked:?}");
+    }
+    let (outcome, _) = run(&Scene { canary: watched, ..scene }, |_| {});
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+    assert_eq!(state(&outcome), "done", "{}", why(&outcome));
 }
 
 #[test]
@@ -278,7 +303,7 @@ fn without_adopt_a_first_run_is_refused_and_says_what_would_be_lost() {
             let model = session.shared.world().model(&wanted.scale_set).cloned().expect("the pool");
             let set = kamino_wf::sim::read_model(&model).expect("a model");
             let definition = wanted.gallery.definition(&wanted.definition).expect("an id");
-            kamino_wf::policy::preflight::refusals(&set, &definition, wanted.profile, adopt, false)
+            kamino_wf::policy::preflight::refusals(&set, &definition, &wanted.profile, adopt, false)
         })
     };
     assert!(refusals(true).is_empty());

@@ -26,7 +26,7 @@ fn scene() -> Scene {
 fn a_nominal_update_gives_the_donor_back_and_ends_well() {
     for profile in [Profile::Kubeadm, Profile::AksEngine] {
         for adopted in [false, true] {
-            let (outcome, session) = run(&Scene { profile, adopted, ..scene() }, |_| {});
+            let (outcome, session) = run(&Scene { profile: profile.clone(), adopted, ..scene() }, |_| {});
             assert!(outcome.violations.is_empty(), "{:#?}\n{}", outcome.violations, outcome.log.join("\n"));
             assert!(done(&outcome), "{:#?}\n{}", outcome.summary, outcome.log.join("\n"));
             for name in ["I1", "I2", "I6", "I8"] {

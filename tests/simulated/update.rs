@@ -13,7 +13,7 @@ use crate::harness::{done, points, run, trouble};
 fn a_nominal_update_ends_well_with_one_of_everything() {
     for profile in [Profile::Kubeadm, Profile::AksEngine] {
         for adopted in [false, true] {
-            let scene = Scene { profile, adopted, ..Scene::nominal() };
+            let scene = Scene { profile: profile.clone(), adopted, ..Scene::nominal() };
             let (outcome, _) = run(&scene, |_| {});
             assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
             assert!(done(&outcome), "{:#?}\n{}", outcome.summary, outcome.log.join("\n"));

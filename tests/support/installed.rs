@@ -93,7 +93,7 @@ impl TestCluster {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let at = Installation {
             namespace: format!("kamino-wf-{number}"),
-            clean_namespace: format!("kamino-wf-clean-{number}"),
+            clean_namespace: format!("kamino-wf-clean-{number:02}"),
             service_account: "kamino-wf".to_owned(),
         };
         let admin = self.admin().await;

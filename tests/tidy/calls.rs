@@ -43,7 +43,7 @@ const LAYERS: &[Layer] = &[
     ),
     layer(
         "config",
-        "workflow policy model cloud cloud::azure cluster cluster::kubernetes permissions",
+        "workflow policy model clean cloud cloud::azure cluster cluster::kubernetes permissions",
         "settings are read and checked here, and used in src/app.rs",
     ),
     layer(

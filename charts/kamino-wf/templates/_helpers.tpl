@@ -140,7 +140,7 @@ the image that it began with. */}}
 {{- define "kamino-wf.podMetadata" -}}
 {{- $ := .context -}}
 annotations:
-  checksum/config: {{ include "kamino-wf.config" $ | sha256sum }}
+  checksum/config: {{ printf "%s%s" (include "kamino-wf.config" $) (toYaml $.Values.profiles) | sha256sum }}
   cluster-autoscaler.kubernetes.io/safe-to-evict: "true"
   {{- with $.Values.podAnnotations }}
   {{- toYaml . | nindent 2 }}

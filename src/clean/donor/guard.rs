@@ -140,7 +140,7 @@ fn watch() -> Result<String, CleanError> {
 }
 
 fn become_somebody_new(at: &Path, record: &Record) -> Result<(), CleanError> {
-    let manifest = Manifest::for_clone(record.errand.profile);
+    let manifest = Manifest::for_clone(&record.errand.profile);
     let root = Beneath::new(at).map_err(CleanError::unprepared("open the root file system"))?;
     let mut report = Report::begin(&record.errand, &manifest);
     apply(&root, at, &manifest, &mut report)?;

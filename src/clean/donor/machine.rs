@@ -9,6 +9,7 @@ use rustix::fs::{FsWord, statfs};
 use super::DonorRequest;
 use super::services::property;
 use crate::clean::error::CleanError;
+use crate::clean::manifest::CONTAINERD_ROOT;
 use crate::clean::patience::Patience;
 use crate::clean::runtime::META_DB;
 use crate::model::Profile;
@@ -63,8 +64,14 @@ pub(super) fn refuse_another(request: &DonorRequest) -> Result<(), CleanError> {
 }
 
 /// Refuses a machine whose copy would not become somebody new by the guard, or whose disk can't be cleaned from inside.
-pub(super) fn refuse_unfit(profile: Profile) -> Result<(), CleanError> {
+pub(super) fn refuse_unfit(profile: &Profile) -> Result<(), CleanError> {
     let unfit = |what: String| Err(CleanError::UnfitMachine { what });
+    if let Some(custom) = profile.custom() {
+        return unfit(format!(
+            "profile {} is none of ours, and the guard was never seen at work on such a machine",
+            custom.name
+        ));
+    }
     if !Path::new(SYSTEMD).is_dir() {
         return unfit("its first process is not systemd, which has to start the guard on a copy".into());
     }
@@ -73,7 +80,7 @@ pub(super) fn refuse_unfit(profile: Profile) -> Result<(), CleanError> {
     if kind != EXT4 {
         return unfit(format!("its root file system is of type {kind:#x}, not ext4"));
     }
-    if Path::new("/").join(META_DB).exists() && !Path::new(RUNTIME).exists() {
+    if Path::new(CONTAINERD_ROOT).join(META_DB).exists() && !Path::new(RUNTIME).exists() {
         return unfit(format!("it has containers' data, but containerd does not listen on {RUNTIME}"));
     }
     let patience = Patience::for_at_most(super::services::ANSWERS);
@@ -88,7 +95,7 @@ pub(super) fn refuse_unfit(profile: Profile) -> Result<(), CleanError> {
         return unfit(format!("kubelet.service is not ordered after any of {}", NAMED_BEFORE.join(", ")));
     }
     // kubeadm writes this flag to a file that a copy loses; elsewhere it is in a file that must stay.
-    if profile == Profile::AksEngine {
+    if *profile == Profile::AksEngine {
         let pid = property("kubelet.service", "MainPID", &patience)?;
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         if let Some(flag) = line.split(|&byte| byte == 0).find(|word| word.starts_with(b"--hostname-override")) {

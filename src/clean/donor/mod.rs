@@ -76,6 +76,6 @@ impl DonorRequest {
     /// The lines that are applied to the donor itself.
     #[must_use]
     pub fn manifest(&self) -> Manifest {
-        Manifest::for_donor(self.errand.profile)
+        Manifest::for_donor(&self.errand.profile)
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn words(request: &DonorRequest, report: &Report) -> String {
         "version": 1,
         "run": request.errand.run,
         "nonce": request.errand.nonce,
-        "profile": request.errand.profile,
+        "profile": request.errand.profile.name(),
         "nodeUid": request.node_uid,
         "productUuid": request.product_uuid,
         "bootId": request.boot_id,

@@ -10,7 +10,7 @@ use crate::clean::error::CleanError;
 use crate::clean::patience::Patience;
 use crate::clean::programs::{bounded, complaint, plain};
 use crate::clean::runtime::Client;
-use crate::model::Profile;
+use crate::model::{Containerd, Profile};
 
 /// For a question to systemd.
 pub(super) const ANSWERS: Duration = Duration::from_secs(20);
@@ -44,8 +44,8 @@ pub(super) fn property(unit: &str, name: &str, patience: &Patience) -> Result<St
 }
 
 /// Stops the kubelet and whoever would start it again, then the containers, the runtime, and those that write to the disk.
-pub(super) fn stop_all(profile: Profile) -> Result<(), CleanError> {
-    if profile == Profile::AksEngine {
+pub(super) fn stop_all(profile: &Profile) -> Result<(), CleanError> {
+    if *profile == Profile::AksEngine {
         AKS_ENGINE_WATCHERS.into_iter().try_for_each(stop)?;
     }
     stop("kubelet.service")?;
@@ -84,7 +84,7 @@ fn stop(unit: &str) -> Result<(), CleanError> {
 /// Kills what runs in containers, by the runtime that runs them: it takes their mounts away as well. The pod that started all this
 /// is one of them.
 fn end_containers() -> Result<(), CleanError> {
-    let client = Client::of(RUNTIME)?;
+    let client = Client::of(RUNTIME, &Containerd::default())?;
     let patience = Patience::for_at_most(CONTAINERS_END);
     loop {
         let mut left = Vec::new();

@@ -21,6 +21,7 @@ use crate::clean::mounts::{Mounted, Workbench, unshare};
 use crate::clean::patience::Patience;
 use crate::clean::report::{Report, Verdict};
 use crate::clean::{node, packages, runtime, trim, verify};
+use crate::model::Containerd;
 
 pub(super) fn run(folder: &Path, send: SendProof<'_>) -> Result<Report, CleanError> {
     let order = read_order(folder).map_err(CleanError::unprepared(format!("read {}", folder.join(ORDER).display())))?;
@@ -66,7 +67,7 @@ fn write_report(folder: &Path, report: &Report) -> io::Result<()> {
 /// What may refuse, and then the guard.
 fn look(folder: &Path, request: &DonorRequest) -> Result<(), CleanError> {
     machine::refuse_another(request)?;
-    machine::refuse_unfit(request.errand.profile)?;
+    machine::refuse_unfit(&request.errand.profile)?;
     apart(|| prepare(folder, request))
 }
 
@@ -74,7 +75,7 @@ fn look(folder: &Path, request: &DonorRequest) -> Result<(), CleanError> {
 fn clean(folder: &Path, request: &DonorRequest) -> Result<Report, CleanError> {
     let began = Patience::for_at_most(Duration::MAX);
     // In the mounts of the host, where the volumes are.
-    stop_all(request.errand.profile)?;
+    stop_all(&request.errand.profile)?;
     unmount_volumes()?;
     let mut report = apart(|| take_away(folder, request))?;
     still_down()?;
@@ -117,10 +118,10 @@ impl Root {
 
 fn prepare(folder: &Path, request: &DonorRequest) -> Result<(), CleanError> {
     let root = Root::see(folder)?;
-    node::refuse_unknown(&root.beneath, Path::new("/"))?;
+    node::refuse_unknown(&root.beneath, Path::new("/"), &request.errand.profile)?;
     packages::refuse_halfway(&root.beneath)?;
     for entry in request.manifest().entries() {
-        root.beneath.expand(entry.pattern).map_err(CleanError::Unreadable)?;
+        root.beneath.expand(&entry.pattern).map_err(CleanError::Unreadable)?;
     }
     root.raw().map_err(CleanError::unprepared("open the disk under the root file system"))?;
     guard::place(root.mounted.at(), &folder.join("kamino-wf"), request).map_err(CleanError::part_way("place the guard"))
@@ -133,9 +134,9 @@ fn take_away(folder: &Path, request: &DonorRequest) -> Result<Report, CleanError
     let root = Root::see(folder)?;
     let (beneath, at) = (&root.beneath, root.mounted.at());
     report.kernels = kernels(beneath).map_err(CleanError::Path)?;
-    let removed = runtime::remove_containers(at)?;
+    let removed = runtime::remove_containers(at, &Containerd::default())?;
     (report.containers, report.images) = (removed.containers, removed.images);
-    report.pages_zeroed = scrub_databases(beneath).map_err(CleanError::Path)?;
+    report.pages_zeroed = scrub_databases(beneath, &Containerd::default()).map_err(CleanError::Path)?;
     apply(beneath, at, &manifest, &mut report)?;
     let raw = root.raw().map_err(CleanError::part_way("open the disk under the root file system"))?;
     let trimmed =

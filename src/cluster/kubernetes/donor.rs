@@ -94,7 +94,7 @@ pub(super) fn pod(want: &DonorCleaning) -> Pod {
         "--host-root",
         HOST,
         "--profile",
-        want.profile.as_str(),
+        want.profile.name(),
         "--run",
         &run,
         "--nonce",

@@ -118,19 +118,9 @@ fn cleaner(want: &CleaningSpec) -> Container {
     let quantities = |cpu: &str, memory: &str| -> BTreeMap<String, Quantity> {
         [("cpu".to_owned(), Quantity(cpu.to_owned())), ("memory".to_owned(), Quantity(memory.to_owned()))].into()
     };
-    let run = want.run.0.to_string();
-    let command = [
-        "kamino-wf",
-        "clean",
-        "--device",
-        DEVICE,
-        "--profile",
-        want.profile.as_str(),
-        "--run",
-        &run,
-        "--nonce",
-        &want.nonce,
-    ];
+    let (run, profile) = (want.run.0.to_string(), want.profile.as_argument());
+    let command =
+        ["kamino-wf", "clean", "--device", DEVICE, "--profile", &profile, "--run", &run, "--nonce", &want.nonce];
     Container {
         name: "clean".to_owned(),
         image: Some(want.image.clone()),
@@ -207,7 +197,7 @@ fn affinity(zone: &str) -> VolumeNodeAffinity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DiskId, Profile, Region};
+    use crate::model::{Bootstrap, Containerd, CustomProfile, DiskId, Line, Profile, Region};
 
     fn spec(zone: Option<&str>) -> CleaningSpec {
         let run = RunId("0199a1b2-c3d4-7e5f-8a9b-0123456789ab".parse().expect("a uuid"));
@@ -232,6 +222,23 @@ mod tests {
         insta::assert_json_snapshot!("volume", volume(&want));
         insta::assert_json_snapshot!("claim", claim(&want));
         insta::assert_json_snapshot!("pod", pod(&want));
+    }
+
+    #[test]
+    fn a_profile_of_ones_own_goes_along_as_a_whole() {
+        let custom = CustomProfile {
+            version: 1,
+            name: "mine".into(),
+            bootstrap: Bootstrap::Model,
+            containerd: Containerd::default(),
+            keep: vec![],
+            donor: vec![],
+            clone: vec![Line::Erase("/etc/mine".into())],
+        };
+        let pod = pod(&CleaningSpec { profile: Profile::Custom(Box::new(custom.clone())), ..spec(None) });
+        let words = pod.spec.expect("a spec").containers[0].command.clone().expect("words");
+        let said = words.iter().skip_while(|word| *word != "--profile").nth(1).expect("its profile");
+        assert_eq!(serde_json::from_str::<CustomProfile>(said).expect("JSON"), custom);
     }
 
     #[test]

@@ -226,6 +226,26 @@ pub(super) const UNSETTLED: Clause = Clause {
     )
 };
 
+pub(super) const UNSEEN: Clause = Clause {
+    test: ("tests/simulated/refusals.rs", "a_profile_of_ones_own_needs_a_canary_and_a_copy"),
+    ..model(
+        "KW0218",
+        "profile",
+        "one of your own, without a canary",
+        &[Choose],
+        "nobody has seen a copy of such a node come up as a new one; set canary.policy: first-node, so that the first one is \
+         looked at",
+    )
+};
+pub(super) const UNSEEN_IN_PLACE: Clause = Clause {
+    stop_only: true,
+    ..Clause {
+        value: "one of your own, with capture: stop",
+        remedy: "nobody has seen such a node come back after it was cleaned in place; use capture: live",
+        ..UNSEEN
+    }
+};
+
 const fn other(
     code: &'static str,
     field: &'static str,
@@ -270,6 +290,8 @@ pub const CLAUSES: &[Clause] = &[
     DEPENDENT,
     REGION,
     UNSETTLED,
+    UNSEEN,
+    UNSEEN_IN_PLACE,
     other(
         "KW0503",
         "CronJob or Job of the Python tool (kamino)",

@@ -6,9 +6,11 @@
 mod clauses;
 mod document;
 mod nodes;
+mod profile;
 mod scale_set;
 
 pub use clauses::{CLAUSES, Clause, Moment, Refusal};
 pub use document::document;
 pub use nodes::owned_by_aks;
+pub use profile::unseen;
 pub use scale_set::{bootstrapping, elsewhere, refusals, still_refused, would_roll};

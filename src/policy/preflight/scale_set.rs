@@ -36,7 +36,7 @@ pub fn would_roll(set: &ScaleSet) -> Vec<Refusal> {
 pub fn refusals(
     set: &ScaleSet,
     definition: &DefinitionId,
-    profile: Profile,
+    profile: &Profile,
     adopt: bool,
     taken_out: bool,
 ) -> Vec<Refusal> {
@@ -128,7 +128,7 @@ fn with_handler<'a>(set: &'a ScaleSet, handler: &str) -> Option<&'a Extension> {
 
 /// Extensions that would set a node up a second time, by exact publisher and type; billing and monitoring stay.
 #[must_use]
-pub fn bootstrapping(set: &ScaleSet, profile: Profile) -> Vec<String> {
+pub fn bootstrapping(set: &ScaleSet, profile: &Profile) -> Vec<String> {
     const HANDLERS: [&str; 2] =
         ["Microsoft.Azure.Extensions/CustomScript", "Microsoft.OSTCExtensions/CustomScriptForLinux"];
     let bootstraps = |it: &&Extension| HANDLERS.iter().any(|known| known.eq_ignore_ascii_case(&it.handler));
@@ -209,7 +209,7 @@ mod tests {
         let definition = DefinitionId::new("00000000-1111-2222-3333-444444444444", "g", &["protos", "pool1"]);
         let definition = definition.expect("an id");
         let changing = ScaleSet { provisioning: Provisioning::Running, ..set("g") };
-        let refused = |set: &ScaleSet, taken_out| refusals(set, &definition, Profile::Kubeadm, true, taken_out);
+        let refused = |set: &ScaleSet, taken_out| refusals(set, &definition, &Profile::Kubeadm, true, taken_out);
         assert!(refused(&changing, false).is_empty(), "a snapshot of a running disk is no business of the scale set's");
         let stop = refused(&changing, true);
         assert_eq!(stop.iter().map(|it| it.code.as_str()).collect::<Vec<_>>(), ["KW0217"]);
