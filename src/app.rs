@@ -10,6 +10,7 @@ mod proof;
 mod remains;
 mod remote;
 mod rescue;
+mod restore;
 mod serve;
 mod status;
 
@@ -50,6 +51,7 @@ pub use proof::leave_proof;
 pub use remains::remains;
 pub use remote::{Ran, Whereabouts, in_the_pod};
 pub use rescue::{Rescues, Wish, rescue, rescues};
+pub use restore::{NotNow, Restoring, restore};
 pub use serve::serve;
 pub use status::{ImageCount, PoolStatus, Status, status};
 

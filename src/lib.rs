@@ -19,6 +19,7 @@ pub mod model;
 pub mod permissions;
 pub mod policy;
 pub mod preview;
+pub mod restore;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod steps;

@@ -74,13 +74,13 @@ pub async fn plan(config: &Config, only: Option<&str>, adopt: bool) -> Result<Pl
 }
 
 #[derive(Default)]
-struct Stored {
-    runs: Vec<Summary>,
+pub(super) struct Stored {
+    pub(super) runs: Vec<Summary>,
     memory: BTreeMap<String, Value>,
 }
 
 /// From whoever holds the store, or from the store itself. One that is not there is not made.
-async fn stored(config: &Config) -> Result<Stored> {
+pub(super) async fn stored(config: &Config) -> Result<Stored> {
     if let Some(client) = Client::connect(&config.store).await? {
         return Ok(Stored { runs: client.list().await?, memory: client.memory().await? });
     }

@@ -13,6 +13,7 @@ use super::{
     images::ImagesCommand,
     list::ListArgs,
     rescue::RescueArgs,
+    restore::RestoreArgs,
     status::StatusArgs,
     view::{View, ViewArgs},
     words::CancelArgs,
@@ -77,6 +78,7 @@ impl Cli {
             | Command::Images(_)
             | Command::Status(_)
             | Command::Rescue(_)
+            | Command::Restore(_)
             | Command::Store(_)
             | Command::Config(_)
             | Command::Completion(_)
@@ -170,6 +172,12 @@ pub(super) enum Command {
     /// the run. Ends with 0 when the node is in service or nothing was wrong with it, with 4 when there is no such node, and
     /// with 1 when it could not be brought back: asked again it goes on from there.
     Rescue(RescueArgs),
+    /// Put back what the first update of a pool overwrote in its scale set's model: image, custom data, extensions.
+    ///
+    /// Custom data and protected settings can't be read back from Azure: they come from a file of yours, and are kept nowhere. Refused
+    /// while a run of the scale set is open, and while the settings would have the next run adopt it again (5). Ends with 0
+    /// when the model is as the file says, and with 1 otherwise; asked again it goes on from there.
+    Restore(RestoreArgs),
     /// Look at image versions, and decide which stay.
     #[command(subcommand)]
     Images(ImagesCommand),

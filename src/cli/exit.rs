@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use crate::{
+    app::NotNow,
     cluster::ClusterError,
     doctor::ContactError,
     http::CallError,
+    restore::RestoreError,
     store::StoreError,
     workflow::{EngineError, StepError, Summary, rescue::RescueError},
 };
@@ -112,13 +114,17 @@ pub(super) fn page(error: &anyhow::Error) -> String {
     let contact = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<ContactError>().and_then(ContactError::code).map(str::to_owned)
     };
+    let restore = |cause: &(dyn std::error::Error + 'static)| {
+        let code = cause.downcast_ref::<RestoreError>().and_then(RestoreError::code);
+        code.or_else(|| cause.is::<NotNow>().then_some("KW0702")).map(str::to_owned)
+    };
     let asked = |cause: &(dyn std::error::Error + 'static)| {
         let step = cause.downcast_ref::<StepError>().map(|it| it.code);
         step.or_else(|| cause.is::<ClusterError>().then_some("KW0400")).map(str::to_owned)
     };
     let code = error.chain().find_map(|cause| {
         let known = store(cause).or_else(|| told(cause)).or_else(|| rescue(cause));
-        known.or_else(|| contact(cause)).or_else(|| asked(cause))
+        known.or_else(|| contact(cause)).or_else(|| restore(cause)).or_else(|| asked(cause))
     });
     code.map_or_else(String::new, |code| format!(" ({code}: docs/errors/{code}.md)"))
 }

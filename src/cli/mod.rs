@@ -10,6 +10,7 @@ mod plan;
 mod plugin;
 mod render;
 mod rescue;
+mod restore;
 mod run;
 mod select;
 mod settings;

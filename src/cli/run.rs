@@ -23,13 +23,14 @@ use super::{
     words::{self, Word},
 };
 use crate::{
-    app::{self, Drove, NoCredential, NoSuchImage, NoSuchNode, UnusableAccess},
+    app::{self, Drove, NoCredential, NoSuchImage, NoSuchNode, NotNow, UnusableAccess},
     clean::{ProofPlace, cli::CleanArgs},
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, check_variables},
     doctor::ContactError,
     http::{Answer, CallError, Client, Mutations, ProblemKind, RunView, Terms, VERSION as API_VERSION, What},
     model::{BadName, RunId},
+    restore::{BadBundle, RestoreError},
     store::{Journal, Place, Revision, StoreError},
     workflow::{Engine, ImageError, Rejected, Summary, describe, find_run, rescue::RescueError, summaries},
 };
@@ -100,6 +101,22 @@ pub(super) fn code_of(error: &anyhow::Error) -> Code {
                 ContactError::NoSuchScaleSet(_) => Code::NotFound,
                 ContactError::Refused { .. } | ContactError::Name(_) => Code::Usage,
                 ContactError::Cloud(_) => Code::Failed,
+            };
+        }
+        if cause.is::<NotNow>() {
+            return Code::Conflict;
+        }
+        if cause.is::<BadBundle>() {
+            return Code::Usage;
+        }
+        if let Some(error) = cause.downcast_ref::<RestoreError>() {
+            return match error {
+                RestoreError::NoSuchScaleSet(_) => Code::NotFound,
+                RestoreError::Refused { .. } => Code::Conflict,
+                RestoreError::Cloud(_)
+                | RestoreError::NotShown { .. }
+                | RestoreError::TooLong { .. }
+                | RestoreError::More { .. } => Code::Failed,
             };
         }
         if cause.is::<NoSuchImage>() {
@@ -178,6 +195,7 @@ fn dispatch(cli: Cli) -> Result<Code> {
         Command::Plan(args) => super::plan::run(&config()?, &args),
         Command::Status(args) => wait(status::run(&config()?, &args)),
         Command::Rescue(args) => wait(rescue::run(&config()?, &args)),
+        Command::Restore(args) => wait(super::restore::run(&config()?, &args)),
         Command::Images(command) => wait(images::run(&config()?, &command, &by)),
         Command::Store(command) => super::store::run(&config()?, command),
         Command::Auto(AutoArgs { once: _ }) => wait(auto(&config()?)),

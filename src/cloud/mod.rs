@@ -12,6 +12,7 @@ mod meter;
 mod model_change;
 mod port;
 mod ration;
+mod restoration;
 
 pub use error::CloudError;
 pub use granted::Granted;
@@ -25,3 +26,4 @@ pub use port::{
     Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
 };
 pub use ration::Left;
+pub use restoration::Restoration;

@@ -32,9 +32,9 @@ pub struct ModelChange {
 /// `#cloud-config\n` in base64: custom data can't be removed, only replaced.
 const NOTHING_TO_DO: &str = "I2Nsb3VkLWNvbmZpZwo=";
 
-/// Fields of an image reference that name an image otherwise than by `id`.
-const OTHER_IMAGES: [&str; 6] =
-    ["publisher", "offer", "sku", "version", "sharedGalleryImageId", "communityGalleryImageId"];
+/// Fields of an image reference that name an image, in one way or another.
+const NAMES: [&str; 7] =
+    ["id", "publisher", "offer", "sku", "version", "sharedGalleryImageId", "communityGalleryImageId"];
 
 /// Parts of an OS disk that Azure shows and does not take back.
 const OS_DISK_READ_ONLY: [&str; 3] = ["osType", "createOption", "name"];
@@ -44,15 +44,9 @@ impl ModelChange {
     #[must_use]
     pub fn body(&self, live: &Value) -> Value {
         let profile = &live["properties"]["virtualMachineProfile"];
-        let mut storage = profile["storageProfile"].as_object().cloned().unwrap_or_default();
-        if let Some(disk) = storage.get_mut("osDisk").and_then(Value::as_object_mut) {
-            for field in OS_DISK_READ_ONLY {
-                disk.remove(field);
-            }
-        }
-        storage.insert("imageReference".into(), self.image_reference(&profile["storageProfile"]["imageReference"]));
-
-        let mut machine = Map::from_iter([("storageProfile".to_owned(), Value::Object(storage))]);
+        let id = Map::from_iter([("id".to_owned(), Value::from(self.image.as_str()))]);
+        let image = image_reference(&profile["storageProfile"]["imageReference"], id);
+        let mut machine = Map::from_iter([("storageProfile".to_owned(), storage(profile, image))]);
         if self.empty_custom_data {
             machine.insert("osProfile".into(), json!({ "customData": NOTHING_TO_DO }));
         }
@@ -78,18 +72,6 @@ impl ModelChange {
         self.under.as_deref().zip(live["etag"].as_str()).is_some_and(|(seen, now)| seen != now)
     }
 
-    /// The definition, and an explicit null for each field that names another image: whether Azure merges or replaces an
-    /// image reference in a PATCH, none of them stays (docs/ASSUMPTIONS.md).
-    fn image_reference(&self, live: &Value) -> Value {
-        let mut reference = Map::from_iter([("id".to_owned(), Value::from(self.image.as_str()))]);
-        for field in OTHER_IMAGES {
-            if live.get(field).is_some_and(|value| !value.is_null()) {
-                reference.insert(field.to_owned(), Value::Null);
-            }
-        }
-        Value::Object(reference)
-    }
-
     /// Whether `pointer`, a part of the model that differs from before, is one that this change was to touch.
     #[must_use]
     pub fn allows(&self, pointer: &str) -> bool {
@@ -99,12 +81,35 @@ impl ModelChange {
     }
 }
 
+/// The whole storage profile as it is, with another image reference.
+pub(super) fn storage(profile: &Value, image_reference: Value) -> Value {
+    let mut storage = profile["storageProfile"].as_object().cloned().unwrap_or_default();
+    if let Some(disk) = storage.get_mut("osDisk").and_then(Value::as_object_mut) {
+        for field in OS_DISK_READ_ONLY {
+            disk.remove(field);
+        }
+    }
+    storage.insert("imageReference".into(), image_reference);
+    Value::Object(storage)
+}
+
+/// An image reference, and an explicit null for each field that names another image: whether Azure merges or replaces an
+/// image reference in a PATCH, none of them stays (docs/ASSUMPTIONS.md).
+pub(super) fn image_reference(live: &Value, mut wanted: Map<String, Value>) -> Value {
+    for field in NAMES {
+        if live.get(field).is_some_and(|value| !value.is_null()) && !wanted.contains_key(field) {
+            wanted.insert(field.to_owned(), Value::Null);
+        }
+    }
+    Value::Object(wanted)
+}
+
 /// The upgrade policy as it is. A Flexible scale set may have none, and keeps having none.
 pub(super) fn upgrade_policy(live: &Value) -> Option<&Value> {
     live.pointer("/properties/upgradePolicy").filter(|policy| !policy.is_null())
 }
 
-fn extensions(live: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn extensions(live: &Value) -> impl Iterator<Item = &Value> {
     live["properties"]["virtualMachineProfile"]["extensionProfile"]["extensions"].as_array().into_iter().flatten()
 }
 

@@ -475,7 +475,13 @@ fn apply_patch(model: &mut Value, body: &Value, habits: Habits, otherwise: &BTre
         model["properties"]["virtualMachineProfile"]["storageProfile"] = after;
     }
     if let Some(extensions) = patch.get("extensionProfile") {
-        model["properties"]["virtualMachineProfile"]["extensionProfile"] = extensions.clone();
+        let mut shown = extensions.clone();
+        for extension in shown["extensions"].as_array_mut().into_iter().flatten() {
+            if let Some(properties) = extension.get_mut("properties").and_then(Value::as_object_mut) {
+                properties.remove("protectedSettings");
+            }
+        }
+        model["properties"]["virtualMachineProfile"]["extensionProfile"] = shown;
     }
     if otherwise.contains(&56) && !patch.is_null() && model["properties"].get("upgradePolicy").is_none() {
         model["properties"]["upgradePolicy"] = json!({ "mode": "Automatic" });

@@ -10,6 +10,7 @@ mod requests;
 mod credentials;
 mod first_contact;
 mod flexible;
+mod restore;
 mod secrets;
 mod stage;
 #[path = "../support/trial.rs"]

@@ -27,6 +27,7 @@ mod kills;
 mod plan;
 mod refusals;
 mod rescue;
+mod restore;
 mod serve;
 mod syncs;
 mod throttle;

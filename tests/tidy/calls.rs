@@ -56,6 +56,7 @@ const LAYERS: &[Layer] = &[
         "http workflow steps policy model clock cloud cloud::azure cluster cluster::kubernetes store permissions",
         "it looks at what src/app.rs hands to it, and reads no settings",
     ),
+    layer("restore", "policy model cloud cloud::azure", "what it puts back is stored nowhere, so it has no run"),
     layer(
         "preview",
         "workflow steps policy model clock cloud cluster",
@@ -63,12 +64,12 @@ const LAYERS: &[Layer] = &[
     ),
     layer(
         "app",
-        "preview doctor http config workflow steps policy model clock cloud cloud::azure cluster cluster::kubernetes store permissions",
+        "preview restore doctor http config workflow steps policy model clock cloud cloud::azure cluster cluster::kubernetes store permissions",
         "the wiring does not know who asked for it",
     ),
     layer(
         "cli",
-        "app preview doctor http config workflow policy model clock cloud cluster store permissions sim clean",
+        "app preview restore doctor http config workflow policy model clock cloud cluster store permissions sim clean",
         "commands go through src/app.rs, the only place that makes adapters",
     ),
     layer("main", "cli", "main only starts a command"),
