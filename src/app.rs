@@ -268,6 +268,7 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         keep_seconds: pool.keep_for.as_secs(),
         clean_namespace: config.clean_namespace.clone(),
         clean_image,
+        attach: config.attach.clone(),
         unavailable_max: match pool.capture {
             // Nothing of it is asked, and an older release can read the run.
             Capture::Live => 0,
@@ -280,16 +281,17 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
 }
 
 /// What a pool uses besides what every one does.
-fn uses(pool: &Pool) -> Uses {
-    Uses { stop: pool.capture == Capture::Stop, forced_drain: pool.drain.force.is_some() }
+fn uses(config: &Config, pool: &Pool) -> Uses {
+    let stop = pool.capture == Capture::Stop;
+    Uses { stop, forced_drain: pool.drain.force.is_some(), attach: !stop && !config.attach.is_csi() }
 }
 
 /// The resource groups of some pools, and what those in each use.
-fn groups<'a>(pools: impl Iterator<Item = &'a Pool>) -> Groups {
+fn groups<'a>(config: &Config, pools: impl Iterator<Item = &'a Pool>) -> Groups {
     let mut groups = Groups::new();
     for pool in pools {
         let of_group = groups.entry(pool.scale_set.group()).or_default();
-        *of_group = of_group.and(uses(pool));
+        *of_group = of_group.and(uses(config, pool));
     }
     groups
 }

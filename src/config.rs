@@ -24,7 +24,7 @@ use crate::{
     clean::custom,
     cloud::azure::AzureSettings,
     cluster::kubernetes::Access,
-    model::{Capture, GalleryId, Profile, Region, ScaleSetId},
+    model::{Attach, Capture, GalleryId, Profile, Region, ScaleSetId},
     policy::{canary::Canary, drain::DrainPolicy, gates::Gate, history::History, ranking::Rules, schedule::Schedule},
     workflow::Pace,
 };
@@ -141,6 +141,44 @@ struct PollingFile {
 struct CleaningFile {
     namespace: Option<String>,
     image: Option<String>,
+    #[serde(default)]
+    attach: AttachFile,
+    lun_path: Option<String>,
+}
+
+/// `cleaning.attach`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum AttachFile {
+    #[default]
+    Csi,
+    Instance,
+}
+
+/// Where the Azure agent's rules for udev put the links.
+const LUN_PATH: &str = "/dev/disk/azure/scsi1/lun{lun}";
+
+fn checked_attach(attach: AttachFile, path: Option<String>) -> Result<Attach, ConfigError> {
+    let said = |path: &str, remedy: &str| Err(bad("cleaning.lunPath", path, remedy));
+    match (attach, path) {
+        (AttachFile::Csi, None) => Ok(Attach::Csi),
+        (AttachFile::Csi, Some(path)) => said(&path, "it is for cleaning.attach: instance"),
+        (AttachFile::Instance, path) => {
+            let path = path.unwrap_or_else(|| LUN_PATH.into());
+            let plain = path
+                .replace("{lun}", "")
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.'));
+            let once = path.matches("{lun}").count() == 1;
+            if !path.starts_with("/dev/disk/") || !plain || !once || path.contains("..") {
+                return said(
+                    &path,
+                    "expected a path below /dev/disk/ with {lun} for the number, as in /dev/disk/azure/data/by-lun/{lun}",
+                );
+            }
+            Ok(Attach::Instance { path })
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -268,6 +306,8 @@ pub struct Config {
     pub clean_namespace: String,
     /// The image of cleaning pods.
     pub clean_image: Option<String>,
+    /// How a copy comes to its cleaning pod.
+    pub attach: Attach,
     /// How the daemon serves.
     pub serve: Serve,
     /// How long finished runs are kept.
@@ -330,7 +370,7 @@ impl Config {
             history,
             pools,
         } = file;
-        let CleaningFile { namespace, image } = cleaning;
+        let CleaningFile { namespace, image, attach, lun_path } = cleaning;
         let KubernetesFile { kubeconfig: file_kubeconfig, context: file_context, lease } = kubernetes;
         let path = kubeconfig.or(file_kubeconfig);
         let context = context.or(file_context);
@@ -348,6 +388,7 @@ impl Config {
             pace: pace(&polling)?,
             clean_namespace: namespace.unwrap_or_else(|| "kamino-wf-clean".into()),
             clean_image: image,
+            attach: checked_attach(attach, lun_path)?,
             serve: checked_serve(serve)?,
             history: history::checked(history)?,
             max_unavailable: checked_unavailable(max_unavailable)?,
@@ -601,6 +642,9 @@ pools:
     fn bad_settings_are_named_with_their_value_and_the_remedy() {
         let cases = [
             ("pols: []", "pols"),
+            ("cleaning: { attach: hand }", "hand"),
+            ("cleaning: { lunPath: /dev/disk/x }", "cleaning.lunPath is \"/dev/disk/x\": it is for"),
+            ("cleaning: { attach: instance, lunPath: /dev/sdc }", "expected a path below /dev/disk/"),
             ("polling: { first: soon }", "polling.first is \"soon\": expected a duration"),
             ("polling: { first: 2m, longest: 1m }", "at most polling.longest"),
             ("azure: { credential: workload-identity }", "azure.tenant"),

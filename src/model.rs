@@ -536,6 +536,28 @@ impl fmt::Display for Region {
     }
 }
 
+/// How the copy comes to the pod that cleans it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attach {
+    /// By the disk driver of the cluster, to whatever node the scheduler likes.
+    #[default]
+    Csi,
+    /// By a call to an instance of the pool that is not the donor's: for clusters without that driver.
+    Instance {
+        /// Where a node shows the disk behind a logical unit number, which stands for `{lun}`.
+        path: String,
+    },
+}
+
+impl Attach {
+    /// The disk driver does it.
+    #[must_use]
+    pub fn is_csi(&self) -> bool {
+        *self == Self::Csi
+    }
+}
+
 /// How the donor's disk is captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

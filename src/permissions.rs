@@ -6,11 +6,13 @@
 //! right that nobody uses is a bug, as is one that is missing: `tests/kubernetes/` takes each Kubernetes entry away in turn and
 //! sees the call that it is for refused.
 
+mod attach;
 mod contact;
 mod drain;
 mod render;
 mod stop;
 
+pub use attach::ATTACH_AZURE;
 pub use contact::FIRST_CONTACT;
 pub use drain::{DRAIN, FORCED_DRAIN};
 pub use render::{Installation, Places, azure_roles, document, kubernetes_roles};
@@ -25,6 +27,8 @@ pub enum Part {
     Stop,
     /// Those of them with `drain.force`.
     ForcedDrain,
+    /// Clusters with `cleaning.attach: instance`.
+    Attach,
 }
 
 /// What an installation, or some of its pools, uses besides what everybody does.
@@ -34,13 +38,19 @@ pub struct Uses {
     pub stop: bool,
     /// One of those says `drain.force`.
     pub forced_drain: bool,
+    /// The copy is attached to another node of the pool (`cleaning.attach: instance`).
+    pub attach: bool,
 }
 
 impl Uses {
     /// What either uses.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { stop: self.stop || other.stop, forced_drain: self.forced_drain || other.forced_drain }
+        Self {
+            stop: self.stop || other.stop,
+            forced_drain: self.forced_drain || other.forced_drain,
+            attach: self.attach || other.attach,
+        }
     }
 
     /// Whether rights of this part are needed.
@@ -50,6 +60,7 @@ impl Uses {
             Part::Every => true,
             Part::Stop => self.stop,
             Part::ForcedDrain => self.stop && self.forced_drain,
+            Part::Attach => self.attach,
         }
     }
 }
@@ -61,7 +72,7 @@ pub fn in_kubernetes() -> impl Iterator<Item = &'static ClusterRight> {
 
 /// All rights in Azure, whatever is used.
 pub fn in_azure() -> impl Iterator<Item = &'static AzureRight> {
-    AZURE.iter().chain(STOP_AZURE)
+    AZURE.iter().chain(STOP_AZURE).chain(ATTACH_AZURE)
 }
 
 /// Where a Kubernetes right is given.
@@ -500,7 +511,7 @@ mod tests {
     #[test]
     fn what_is_not_used_is_not_needed() {
         let uses = |stop, forced_drain| {
-            let uses = Uses { stop, forced_drain };
+            let uses = Uses { stop, forced_drain, attach: false };
             [Part::Every, Part::Stop, Part::ForcedDrain].map(|part| uses.needs(part))
         };
         assert_eq!(uses(false, false), [true, false, false]);

@@ -6,7 +6,7 @@ use std::{fmt::Write, fs, path::Path};
 
 use kamino_wf::{
     permissions::{ClusterRight, Installation, Part, Places, azure_roles, in_azure, in_kubernetes, kubernetes_roles},
-    workflow::{LIVE, LIVE_CANARY, STOP, STOP_CANARY, plan},
+    workflow::{ATTACHED, ATTACHED_CANARY, LIVE, LIVE_CANARY, STOP, STOP_CANARY, plan},
 };
 use serde_json::Value;
 
@@ -17,8 +17,13 @@ const NO_STEPS: [&str; 6] = ["the daemon", "the engine", "the janitor", "images"
 fn rights_are_for_steps_that_there_are() {
     let steps_of = |list| plan(list).into_iter().map(|step| step.name).collect::<Vec<String>>();
     let (live, stop) = ([LIVE, LIVE_CANARY].map(steps_of).concat(), [STOP, STOP_CANARY].map(steps_of).concat());
+    let attached = [ATTACHED, ATTACHED_CANARY].map(steps_of).concat();
     let known = |part: Part, step: &str| {
-        let planned = if part == Part::Every { &live } else { &stop };
+        let planned = match part {
+            Part::Every => &live,
+            Part::Stop | Part::ForcedDrain => &stop,
+            Part::Attach => &attached,
+        };
         planned.iter().any(|name| name == step) || NO_STEPS.contains(&step)
     };
     let in_cluster = in_kubernetes().map(|right| (right.part, right.steps));

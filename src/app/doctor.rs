@@ -19,7 +19,7 @@ pub async fn doctor(config: &Config) -> Report {
     let own = config.place.namespace.as_deref();
     let (cluster, id) = match cluster(config).await {
         Ok(cluster) => {
-            let uses = config.pools.iter().map(uses).fold(Uses::default(), Uses::and);
+            let uses = config.pools.iter().map(|pool| uses(config, pool)).fold(Uses::default(), Uses::and);
             let (seen, id) = kubernetes(&cluster, own, &config.clean_namespace, &config.lease, uses).await;
             checks.extend(seen);
             (Some(cluster), id)
@@ -36,7 +36,7 @@ pub async fn doctor(config: &Config) -> Report {
         config.clean_namespace
     );
     checks.push(Check::skipped("cleaning namespace", namespace));
-    let groups = groups(config.pools.iter());
+    let groups = groups(config, config.pools.iter());
     let mut galleries = Galleries::new();
     for pool in &config.pools {
         let definitions = galleries.entry(pool.gallery.clone()).or_default();

@@ -108,9 +108,9 @@ async fn missing_rights(
     cloud: &AzureCloud,
 ) -> Vec<String> {
     let own = config.place.namespace.as_deref();
-    let used = pools.iter().map(|pool| uses(pool)).fold(Uses::default(), Uses::and);
+    let used = pools.iter().map(|pool| uses(config, pool)).fold(Uses::default(), Uses::and);
     let (mut checks, _) = kubernetes(cluster, own, &config.clean_namespace, &config.lease, used).await;
-    let groups = groups(pools.iter().copied());
+    let groups = groups(config, pools.iter().copied());
     let mut galleries = Galleries::new();
     for pool in pools {
         galleries.entry(pool.gallery.clone()).or_default().extend(pool.gallery.definition(&pool.definition));

@@ -226,8 +226,9 @@ pub struct Instance {
     pub provisioning: Provisioning,
     /// Its OS disk, unless it is ephemeral.
     pub os_disk: Option<DiskId>,
-    /// How many data disks it has.
-    pub data_disks: usize,
+    /// The logical unit numbers of its data disks.
+    #[serde(default)]
+    pub luns: Vec<u32>,
     /// The exact version it was made from, where Azure says.
     pub image: ImageRef,
     /// When it was made, by Azure's clock, where Azure says.
@@ -289,6 +290,9 @@ pub struct Disk {
     pub state: DiskState,
     /// `managedBy` is set.
     pub managed: bool,
+    /// The instance that it is attached to, if it is to one.
+    #[serde(default)]
+    pub attached_to: Option<InstanceId>,
     /// Its size.
     pub size_gib: u32,
     /// `Premium_LRS` and the like.
@@ -561,6 +565,10 @@ pub trait Cloud: Send + Sync {
     async fn begin_tag_disk(&self, id: &DiskId, tags: &Tags) -> Result<Accepted, CloudError>;
     /// Asks for the deletion of a disk.
     async fn begin_delete_disk(&self, id: &DiskId) -> Result<Accepted, CloudError>;
+    /// Asks for a disk to be attached to a running instance, behind that logical unit number.
+    async fn begin_attach(&self, to: &InstanceId, disk: &DiskId, lun: u32) -> Result<Accepted, CloudError>;
+    /// Asks for a disk to be detached from an instance.
+    async fn begin_detach(&self, from: &InstanceId, disk: &DiskId) -> Result<Accepted, CloudError>;
     /// Asks for a gallery.
     async fn begin_gallery(&self, id: &GalleryId, location: &Region) -> Result<Accepted, CloudError>;
     /// Asks for a definition.

@@ -82,10 +82,22 @@ pub struct CleaningSpec {
     pub size_gib: u32,
     /// The image of the pod: our own.
     pub image: String,
+    /// Where the disk is attached; none where the cluster's driver does that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Attached>,
     /// Which manifest applies.
     pub profile: Profile,
     /// Chosen once by the run: a report that does not repeat it is not this run's.
     pub nonce: String,
+}
+
+/// A node that has a disk already, and where it shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// The node's name.
+    pub node: NodeName,
+    /// The device's path there.
+    pub path: String,
 }
 
 /// What a cleaning pod on a donor is made from (`capture: stop`).

@@ -23,6 +23,7 @@ impl Installation {
             Part::Every => name,
             Part::Stop => format!("{name}:stop"),
             Part::ForcedDrain => format!("{name}:forced-drain"),
+            Part::Attach => format!("{name}:attach"),
         }
     }
 
@@ -38,7 +39,7 @@ impl Installation {
     }
 }
 
-const PARTS: [Part; 3] = [Part::Every, Part::Stop, Part::ForcedDrain];
+const PARTS: [Part; 4] = [Part::Every, Part::Stop, Part::ForcedDrain, Part::Attach];
 const SCOPES: [ClusterScope; 5] =
     [ClusterScope::Cluster, ClusterScope::NodeLeases, ClusterScope::Cleaning, ClusterScope::Own, ClusterScope::Default];
 
@@ -131,6 +132,7 @@ pub fn azure_roles(at: &Places) -> Vec<Value> {
         let (name, title) = match part {
             Part::Every => (azure_name(scope).to_owned(), "kamino-wf"),
             Part::Stop | Part::ForcedDrain => (format!("{} stop", azure_name(scope)), "kamino-wf, capture: stop"),
+            Part::Attach => (format!("{} attach", azure_name(scope)), "kamino-wf, cleaning.attach: instance"),
         };
         let scopes: Vec<&String> = match scope {
             AzureScope::Subscription => vec![&at.subscription],
@@ -152,6 +154,7 @@ pub fn azure_roles(at: &Places) -> Vec<Value> {
     };
     let mut roles: Vec<Value> = AZURE_SCOPES.into_iter().map(|scope| role(Part::Every, scope)).collect();
     roles.push(role(Part::Stop, AzureScope::ScaleSets));
+    roles.push(role(Part::Attach, AzureScope::ScaleSets));
     roles
 }
 
@@ -179,7 +182,8 @@ const HEAD: &str = "\
 # Permissions
 
 Made from `src/permissions.rs`; `UPDATE_DOCS=1 cargo test --test permissions` writes it anew. These are all the rights that there are:
-first those that every installation needs, then those of [`capture: stop`](#capture-stop), which nobody else gives. With
+first those that every installation needs, then those of [`capture: stop`](#capture-stop) and of
+[`cleaning.attach: instance`](#cleaningattach-instance), which nobody else gives. With
 `capture: live` nothing can write to a Node, evict a pod, read a secret or stop an instance. Those of a [trial](#first-contact) are in
 no role.
 
@@ -235,6 +239,16 @@ chart's admission policies let through only a pod of exactly that shape, made by
 `karpenter.sh/do-not-disrupt`. Where the server has no such policies (before 1.30), nothing but the roles holds.
 ";
 
+const ATTACHING: &str = "
+## cleaning.attach: instance
+
+Only where the cluster has no disk driver, and the settings say so. Nothing in Kubernetes; in Azure a role of its own,
+[scale-sets-attach](azure-roles/scale-sets-attach.json).
+
+| where | action | steps | why |
+| --- | --- | --- | --- |
+";
+
 const TRIAL: &str = "
 ## First contact
 
@@ -258,6 +272,7 @@ pub fn document() -> String {
         (FORCED, in_cluster(Part::ForcedDrain)),
         (POWER, in_cloud(Part::Stop)),
         (LAST, String::new()),
+        (ATTACHING, in_cloud(Part::Attach)),
         (TRIAL, super::FIRST_CONTACT.iter().map(trial_row).collect()),
     ];
     parts.map(|(words, rows)| format!("{words}{rows}")).concat()

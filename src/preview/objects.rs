@@ -37,6 +37,9 @@ pub(super) fn creates(spec: &RunSpec, names: &Names, missing: Missing, donor: &N
         Capture::Live => {
             all.push(object("snapshot", names.snapshot.name(), "of the donor's OS disk"));
             all.push(object("disk", names.disk.name(), "the copy that is cleaned"));
+            if !spec.attach.is_csi() {
+                all.push(object("data disk", names.disk.name(), "of the machine of another node, until it is clean"));
+            }
             all.push(object("volume", &names.cleaning, "the copy, for the pod"));
             all.push(object("claim", &inside, "the same"));
             all.push(object("pod", &inside, "cleans the copy"));

@@ -804,6 +804,7 @@ impl Cloud for SimCloud {
                 provisioning: Provisioning::Running,
                 state: DiskState::Unattached,
                 managed: false,
+                attached_to: None,
                 size_gib: source.size_gib,
                 sku: want.sku.clone(),
                 generation: want.generation.clone(),
@@ -845,6 +846,16 @@ impl Cloud for SimCloud {
 
     async fn begin_delete_disk(&self, id: &DiskId) -> Result<Accepted, CloudError> {
         self.delete("begin_delete_disk", CallKind::DiskWrite, Kind::Disk, id.id()).await
+    }
+
+    async fn begin_attach(&self, to: &InstanceId, disk: &DiskId, lun: u32) -> Result<Accepted, CloudError> {
+        let call = Call::write("begin_attach", CallKind::InstanceWrite, to.id());
+        self.call(call, |world| world.attach(to, disk, lun).map(|()| Accepted::default())).await
+    }
+
+    async fn begin_detach(&self, from: &InstanceId, disk: &DiskId) -> Result<Accepted, CloudError> {
+        let call = Call::write("begin_detach", CallKind::InstanceWrite, from.id());
+        self.call(call, |world| world.detach(from, disk).map(|()| Accepted::default())).await
     }
 
     async fn begin_gallery(&self, id: &GalleryId, location: &Region) -> Result<Accepted, CloudError> {

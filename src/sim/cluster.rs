@@ -203,7 +203,7 @@ impl Cluster for SimCluster {
                     },
                     phase,
                     report,
-                    node: Some("pool1-vmss000002".into()),
+                    node: Some(pod.spec.at.as_ref().map_or("pool1-vmss000002".into(), |at| at.node.to_string())),
                 }
             });
             let pod = pod.or_else(|| world.donor_pods.get(&path).map(|pod| donor_view(world, pod)));
@@ -292,7 +292,9 @@ impl Cluster for SimCluster {
                 faults.strikes(chance, rng)
             };
             // While a pod is there its disk is not free, whatever was promised before.
-            world.detaching.remove(&want.disk.key());
+            if want.at.is_none() {
+                world.detaching.remove(&want.disk.key());
+            }
             let created = world.now();
             let pod = Pod { spec: want.clone(), uid: uid(world), created, runs_at, ends_at, killed, gone_at: None };
             world.pods.insert(path.clone(), pod);

@@ -4,6 +4,7 @@
 //! `world` is what survives a crash of ours; a `Process` is what doesn't. Nothing here is in the container image.
 
 pub mod arm;
+mod attachments;
 mod births;
 pub mod checkers;
 mod clock;
@@ -19,6 +20,7 @@ mod session;
 mod tenants;
 mod world;
 
+pub use attachments::Attachment;
 pub use births::{Newcomer, Nursery};
 pub use clock::SimClock;
 pub use cloud::SimCloud;

@@ -18,8 +18,8 @@ use crate::{
     },
     cluster::Node,
     model::{
-        BadName, Capture, DefinitionId, DiskId, DonorChoice, GalleryId, InstanceId, MachineId, NodeName, Profile,
-        Region, RunId, ScaleSetId, UniformId, VersionName,
+        Attach, BadName, Capture, DefinitionId, DiskId, DonorChoice, GalleryId, InstanceId, MachineId, NodeName,
+        Profile, Region, RunId, ScaleSetId, UniformId, VersionName,
     },
     policy::{canary::Canary, gates::Gate, obligations::DO_NOT_DISRUPT, ranking::Rules},
     workflow::RunSpec,
@@ -55,6 +55,8 @@ pub struct Scene {
     pub profile: Profile,
     /// How the donor's disk is captured.
     pub capture: Capture,
+    /// How the copy comes to its cleaning pod. By an instance only where more than one node is in a zone: all are, then.
+    pub attach: Attach,
     /// Versions are asked for in zone-redundant storage.
     pub zone_redundant: bool,
     /// There is such storage in the regions.
@@ -83,6 +85,7 @@ impl Scene {
             adopted: rng.bool(),
             profile: if rng.bool() { Profile::Kubeadm } else { Profile::AksEngine },
             capture: Capture::Live,
+            attach: Attach::Csi,
             zone_redundant: false,
             zones: true,
             approve: Vec::new(),
@@ -104,6 +107,7 @@ impl Scene {
             adopted: false,
             profile: Profile::Kubeadm,
             capture: Capture::Live,
+            attach: Attach::Csi,
             zone_redundant: false,
             zones: true,
             approve: Vec::new(),
@@ -135,6 +139,7 @@ impl Scene {
             forbidden: std::collections::BTreeSet::new(),
             rivals: Vec::new(),
             disks: BTreeMap::new(),
+            attachments: BTreeMap::new(),
             detaching: BTreeMap::new(),
             cleaned: BTreeMap::new(),
             snapshots: BTreeMap::new(),
@@ -283,7 +288,8 @@ impl Scene {
             NodeName::parse(&format!("{POOL}-vmss{number:06}")),
         );
         let (Ok(instance), Ok(disk), Ok(name)) = names else { return };
-        let zone = Some((number % 3 + 1).to_string());
+        let zone = if self.attach.is_csi() { number % 3 + 1 } else { 1 };
+        let zone = Some(zone.to_string());
         let image = match (self.adopted, VersionName::parse("2026.10.01000")) {
             (true, Ok(version)) => ImageRef::Version(definition.version(&version)),
             (true, Err(_)) | (false, _) => ImageRef::Other("Canonical:ubuntu-24_04-lts:server:latest".into()),
@@ -293,7 +299,7 @@ impl Scene {
             vm_id: uuid::Builder::from_random_bytes(world.rng.u128(..).to_be_bytes()).into_uuid().to_string(),
             provisioning: Provisioning::Succeeded,
             os_disk: Some(disk.clone()),
-            data_disks: 0,
+            luns: vec![],
             image,
             created: None,
             member_of: match self.orchestration {
@@ -313,6 +319,7 @@ impl Scene {
             provisioning: Provisioning::Succeeded,
             state: DiskState::Attached,
             managed: true,
+            attached_to: None,
             size_gib: 64,
             sku: "Premium_LRS".into(),
             generation: "V2".into(),
@@ -388,6 +395,7 @@ pub fn spec(scene: &Scene) -> RunSpec {
         keep_seconds: 86_400,
         clean_namespace: "kamino-wf-clean".into(),
         clean_image: "kamino-wf:simulated".into(),
+        attach: scene.attach.clone(),
         unavailable_max: 1,
         cluster: cluster_id(),
         drain: crate::policy::drain::DrainPolicy::default(),

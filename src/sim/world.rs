@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
-    Fault, Faults, Habits, Nursery, SimClock, Tenants,
+    Attachment, Fault, Faults, Habits, Nursery, SimClock, Tenants,
     crash::Crash,
     machines::{DonorPod, Machines},
 };
@@ -195,6 +195,8 @@ pub struct World {
     pub rivals: Vec<Rival>,
     /// Disks.
     pub disks: BTreeMap<String, Resource<Disk>>,
+    /// Data disks that were attached by an order to an instance, by the disk's key.
+    pub attachments: BTreeMap<String, Attachment>,
     /// When a disk stops saying that it is attached.
     pub detaching: BTreeMap<String, Timestamp>,
     /// Disks whose content was cleaned, with the nonce of the cleaning.
@@ -442,6 +444,7 @@ impl World {
         self.pass_tenants(now);
         self.pass_machines();
         self.pass_births();
+        self.pass_attachments();
         let ended: Vec<Pod> = self
             .pods
             .values()
@@ -459,7 +462,9 @@ impl World {
             .map(|(name, pod)| (name.clone(), pod.spec.disk.key()))
             .collect();
         for (pod, disk) in left {
-            self.pods.remove(&pod);
+            if self.pods.remove(&pod).is_some_and(|pod| pod.spec.at.is_some()) {
+                continue;
+            }
             // Azure goes on calling a disk attached for minutes after its pod has gone.
             let until = now + self.span(60..300);
             self.detaching.insert(disk, until);
@@ -475,8 +480,8 @@ impl World {
                 disk.value.managed = false;
             }
         }
-        let attached: Vec<String> =
-            self.pods.values().filter(|pod| pod.runs_at <= now).map(|pod| pod.spec.disk.key()).collect();
+        let by_driver = self.pods.values().filter(|pod| pod.runs_at <= now && pod.spec.at.is_none());
+        let attached: Vec<String> = by_driver.map(|pod| pod.spec.disk.key()).collect();
         for key in attached {
             if let Some(disk) = self.disks.get_mut(&key) {
                 disk.value.state = DiskState::Attached;

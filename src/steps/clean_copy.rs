@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ChooseNames, Copied, CopyDisk, Names, RankNodes, Ranked, take_away};
+use super::{ChooseNames, Copied, CopyDisk, Names, RankNodes, Ranked, choose_helper::helper, take_away};
 use crate::{
     cloud::Accepted,
     cluster::{CleaningSpec, ClusterError, PodPhase},
@@ -50,6 +50,7 @@ impl Effect for CleanCopy {
             zone: donor.zone,
             size_gib: copy.size_gib,
             image: context.spec.clean_image.clone(),
+            at: helper(context)?.map(|helper| helper.at),
             profile: context.spec.profile.clone(),
             nonce: names.nonce,
         })

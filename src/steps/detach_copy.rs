@@ -1,7 +1,8 @@
 //! Give the copy back: pod, claim and volume go, and the disk is nobody's.
 //!
 //! A step of its own, after the report is stored: the report dies with the pod. Effect: three objects less. A repeat is
-//! safe: deletions carry the object's uid. Undo: none is needed. Never touched: the disk itself.
+//! safe: deletions carry the object's uid. Undo: none is needed. Never touched: the disk itself. Where the run has attached the disk
+//! itself, it is still attached afterwards: `FreeCopy` comes next.
 
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub struct Input {
     pub name: String,
     /// The cleaned disk.
     pub disk: DiskId,
+    /// The run has attached it to another node, and no driver detaches it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub helped: bool,
 }
 
 #[async_trait]
@@ -47,6 +51,7 @@ impl Effect for DetachCopy {
             namespace: context.spec.clean_namespace.clone(),
             name: names.cleaning,
             disk: copy.disk,
+            helped: !context.spec.attach.is_csi(),
         })
     }
 
@@ -63,6 +68,9 @@ impl Effect for DetachCopy {
         {
             let text = format!("{kind} {} is still there", want.name);
             return Ok(if owned.deleting { Seen::Underway(text) } else { Seen::Partly(text) });
+        }
+        if want.helped {
+            return Ok(Seen::Present(()));
         }
         let Some(disk) = ports.cloud.disk(&want.disk).await? else {
             return Err(StepError::gone("KW0234", format!("the copy {} was deleted by somebody", want.disk)));

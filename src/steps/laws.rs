@@ -10,10 +10,12 @@ use serde_json::Value;
 
 use crate::{
     cloud::{Limiter, Orchestration},
-    model::{Capture, Profile},
+    model::{Attach, Capture, Profile},
     policy::canary::{Canary, Limits},
     sim::{Fault, Line, Newcomer, Outcome, Scene, Session, SimCloud, SimCluster, Stop, World, spec},
-    workflow::{self, Event, LIVE, LIVE_CANARY, OnFailure, Ports, RunState, STOP, Undone, find, plan, stages},
+    workflow::{
+        self, ATTACHED, Event, LIVE, LIVE_CANARY, OnFailure, Ports, RunState, STOP, Undone, find, plan, stages,
+    },
 };
 
 /// A step's calls in an undisturbed run: number and crash point of each.
@@ -94,13 +96,14 @@ const ALL: &[&str] = &["choose", "prepare", "capture", "publish", "switch", "tid
 
 /// Scenes in which, together, every step has something to do, and makes every call that it ever makes; and the stages that are
 /// looked at in each: the others are as in a scene before.
-fn scenes() -> [(Scene, &'static [&'static str]); 6] {
+fn scenes() -> [(Scene, &'static [&'static str]); 7] {
     let limits = Limits { ready_within_seconds: 300, stays_seconds: 60, ..Limits::default() };
     let watched = Scene { canary: Canary::FirstNode(limits), adopted: true, seed: 5, ..Scene::nominal() };
     [
         (Scene { profile: Profile::AksEngine, ..Scene::nominal() }, ALL),
         (Scene { adopted: true, seed: 3, ..Scene::nominal() }, &["switch", "tidy"]),
         (Scene { capture: Capture::Stop, ..Scene::nominal() }, &["capture", "publish"]),
+        (Scene { attach: Attach::Instance { path: "/dev/disk/lun{lun}".into() }, ..Scene::nominal() }, &["capture"]),
         (Scene { orchestration: Orchestration::Flexible, seed: 4, ..Scene::nominal() }, &["choose", "tidy"]),
         (Scene { newcomer: Newcomer::NeverReady, ..watched.clone() }, &["canary", "withdraw"]),
         (watched, &["canary", "withdraw"]),
@@ -146,7 +149,7 @@ fn whatever_goes_wrong_with_one_call_the_run_is_done_with_the_same_outputs() {
 
 /// No step of either list was forgotten.
 fn every_step_is_in(checked: &BTreeMap<String, u32>) {
-    for planned in [LIVE, STOP, LIVE_CANARY].into_iter().flat_map(plan) {
+    for planned in [LIVE, STOP, LIVE_CANARY, ATTACHED].into_iter().flat_map(plan) {
         let times = checked.get(&planned.name).copied().unwrap_or_default();
         assert!(times > 0, "{} was not checked: {checked:?}", planned.name);
     }
@@ -243,7 +246,7 @@ fn a_look_changes_nothing_and_what_is_taken_back_can_be_taken_back_again() {
         let decided = [&choose[..], capture, &rest[..]].concat();
         assert_eq!(decisions, decided, "decisions have nothing to look for; these effects were checked: {effects:?}");
     }
-    for step in ["AwaitNode", "CanaryNode", "WithdrawVersion"] {
+    for step in ["AwaitNode", "CanaryNode", "WithdrawVersion", "AttachCopy", "FreeCopy"] {
         assert!(checked.contains_key(step), "{step} is an effect and was not checked");
     }
 }

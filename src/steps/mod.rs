@@ -1,8 +1,10 @@
 //! The steps, one file each. A step looks, asks once, and says how to take it back; waiting, retrying, undoing and
 //! journaling are the engine's. The order is in `workflow/plan.rs`.
 
+mod attach_copy;
 mod await_node;
 mod canary_node;
+mod choose_helper;
 mod choose_names;
 mod clean_copy;
 mod clean_disk;
@@ -13,6 +15,7 @@ mod detach_copy;
 mod drain_node;
 mod ensure_definition;
 mod ensure_gallery;
+mod free_copy;
 mod hold_node;
 pub(crate) mod image_use;
 mod patch_model;
@@ -43,8 +46,10 @@ mod starts;
 #[cfg(test)]
 mod zones;
 
+pub use attach_copy::AttachCopy;
 pub use await_node::{AwaitNode, Born};
 pub use canary_node::{CanaryNode, Verdict};
+pub use choose_helper::{ChooseHelper, Helper};
 pub use choose_names::{ChooseNames, Names};
 pub use clean_copy::{CleanCopy, Cleaned};
 pub use clean_disk::{CleanDisk, Proved};
@@ -55,6 +60,7 @@ pub use detach_copy::DetachCopy;
 pub use drain_node::{DrainNode, Drained, Input as DrainInput, Left as DrainLeft};
 pub use ensure_definition::EnsureDefinition;
 pub use ensure_gallery::EnsureGallery;
+pub use free_copy::FreeCopy;
 pub use hold_node::HoldNode;
 pub use patch_model::PatchModel;
 pub use plan_prune::{PlanPrune, PrunePlan};

@@ -2,6 +2,8 @@
 //! its own, and what others do between its look and the plan. Every effect of the list has a row of each kind.
 
 #[cfg(test)]
+mod attach_rows;
+#[cfg(test)]
 mod canary_rows;
 #[cfg(test)]
 mod rows;
@@ -20,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use self::Start::{Broken, Foreign};
+use self::attach_rows::{ATTACH_ROWS, attached};
 use self::canary_rows::{CANARY_ROWS, tried};
 use self::rows::{ROWS, first, later};
 use self::stop_rows::{STOP_ROWS, stopping};
@@ -29,7 +32,7 @@ use crate::{
     cluster::CleaningSpec,
     model::{Capture, RunId, VersionId},
     sim::{Kind, Object, Outcome, Pod, Resource, Says, Scene, Session, Stop, World},
-    workflow::{Event, LIVE, LIVE_CANARY, Run, STOP, plan},
+    workflow::{ATTACHED, Event, LIVE, LIVE_CANARY, Run, STOP, plan},
 };
 
 /// A run under paused time in a world that is changed at one moment: before it, or as soon as a step is done.
@@ -131,6 +134,7 @@ fn disk(world: &mut World, known: &Known, run: RunId, change: impl FnOnce(&mut D
         id: known.names().disk,
         unique_id: "planted".into(),
         managed: false,
+        attached_to: None,
         state: DiskState::Unattached,
         source: Some(known.names().snapshot.to_string()),
         run: Some(run),
@@ -206,13 +210,15 @@ fn check(outcome: &Outcome, end: &str, says: &[&str], what: &str) {
 #[test]
 fn what_is_anothers_is_left_alone_and_an_own_failed_attempt_is_replaced() {
     let (nominal, adopted, stopped) = (Known::of(&first()), Known::of(&later()), Known::of(&stopping()));
+    let helped = Known::of(&attached());
     let mut checked = BTreeSet::new();
-    for row in ROWS.iter().chain(STOP_ROWS).chain(CANARY_ROWS) {
+    for row in ROWS.iter().chain(STOP_ROWS).chain(CANARY_ROWS).chain(ATTACH_ROWS) {
         let scene = (row.scene)();
         let known = match (scene.capture, scene.adopted) {
             (Capture::Stop, _) => stopped.clone(),
             (Capture::Live, true) => adopted.clone(),
-            (Capture::Live, false) => nominal.clone(),
+            (Capture::Live, false) if scene.attach.is_csi() => nominal.clone(),
+            (Capture::Live, false) => helped.clone(),
         };
         let (inner, change) = (known.clone(), row.change);
         let (outcome, session) = run(&scene, row.at, move |world| change(world, &inner));
@@ -222,7 +228,7 @@ fn what_is_anothers_is_left_alone_and_an_own_failed_attempt_is_replaced() {
         checked.insert((row.step, row.start));
     }
     let watched = Known::of(&tried());
-    let lists = [(LIVE, &nominal), (STOP, &stopped), (LIVE_CANARY, &watched)];
+    let lists = [(LIVE, &nominal), (STOP, &stopped), (LIVE_CANARY, &watched), (ATTACHED, &helped)];
     for (step, known) in lists.into_iter().flat_map(|(list, known)| plan(list).into_iter().map(move |it| (it, known))) {
         let effect = known.0.inputs.contains_key(&step.name);
         let name = step.name.as_str();

@@ -3,8 +3,8 @@
 //! Used by undo, by `DeleteTemporaries` and by the janitor, which so asks for nothing that undo would not. A repeat is safe: what is gone stays gone, and another's is left alone.
 
 use crate::{
-    cloud::Provisioning,
-    model::{Class, DiskId, RunId, SnapshotId},
+    cloud::{Accepted, Provisioning},
+    model::{Class, DiskId, InstanceId, RunId, SnapshotId},
     workflow::{Ports, StepError, Undone},
 };
 
@@ -35,6 +35,38 @@ pub(crate) async fn disk(ports: Ports<'_>, id: &DiskId, run: RunId) -> Result<Un
     }
     ports.cloud.begin_delete_disk(id).await?;
     Ok(Undone::Going(format!("disk {} is being deleted", id.name())))
+}
+
+/// Asks for a disk to be detached. Azure refuses for one that has just been: whoever hears that looks once more.
+pub(crate) async fn detached(ports: Ports<'_>, id: &DiskId, instance: &InstanceId) -> Result<Accepted, StepError> {
+    match ports.cloud.begin_detach(instance, id).await {
+        Err(error) if error.class() == Class::Refused => {
+            let still = ports.cloud.disk(id).await?.is_some_and(|disk| disk.attached_to.as_ref() == Some(instance));
+            if still { Err(error.into()) } else { Ok(Accepted::default()) }
+        }
+        asked => Ok(asked?),
+    }
+}
+
+/// The attachment of a run's disk to an instance. The pod has to be gone: it would lose its disk.
+pub(crate) async fn attachment(
+    ports: Ports<'_>,
+    id: &DiskId,
+    instance: &InstanceId,
+    run: RunId,
+) -> Result<Undone, StepError> {
+    let Some(found) = ports.cloud.disk(id).await?.filter(|found| found.run == Some(run)) else {
+        return Ok(Undone::Gone);
+    };
+    match found.attached_to {
+        Some(has) if has == *instance => {
+            detached(ports, id, instance).await?;
+            Ok(Undone::Going(format!("disk {} is being detached from {}", id.name(), instance.name())))
+        }
+        None if found.managed => Ok(Undone::Going(format!("disk {} says {:?}", id.name(), found.state))),
+        // Nobody has it, or somebody else by now.
+        None | Some(_) => Ok(Undone::Gone),
+    }
 }
 
 /// Pod, claim and volume of a run's cleaning, in this order. The run is in its short form, as labels have it.

@@ -166,11 +166,11 @@ impl Turn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workflow::{LIVE, LIVE_CANARY, STOP, STOP_CANARY};
+    use crate::workflow::{ATTACHED, ATTACHED_CANARY, LIVE, LIVE_CANARY, STOP, STOP_CANARY};
 
     #[test]
     fn every_gate_is_before_a_stage_of_each_list_that_is_not_the_first() {
-        for stages in [LIVE, STOP, LIVE_CANARY, STOP_CANARY] {
+        for stages in [LIVE, STOP, LIVE_CANARY, STOP_CANARY, ATTACHED, ATTACHED_CANARY] {
             for gate in Gate::ALL {
                 let at = stages.iter().position(|stage| stage.name == gate.stage());
                 assert!(at.is_some_and(|at| at > 0), "{} is before no stage", gate.as_str());

@@ -49,7 +49,7 @@ pub use janitor_versions::{Place, failed_runs, sweep_versions};
 pub use leadership::{Leadership, LostLease};
 pub use left::left;
 pub use memory::{memory_of, memory_prefix};
-pub use plan::{LIVE, LIVE_CANARY, OnFailure, STOP, STOP_CANARY, Stage, find, plan, stages};
+pub use plan::{ATTACHED, ATTACHED_CANARY, LIVE, LIVE_CANARY, OnFailure, STOP, STOP_CANARY, Stage, find, plan, stages};
 pub use reads::{News, describe, events, find_run, load, summaries};
 pub use requests::{Change, Note, Rejected};
 pub use run::{Approval, Event, IllegalEvent, Outcome, Paying, Phase, PlannedStep, Position, Run, RunState};

@@ -5,13 +5,13 @@ use super::{
     spec::RunSpec,
     step::{Affects, AnyStep, Decides},
 };
-use crate::model::Capture;
+use crate::model::{Attach, Capture};
 use crate::policy::canary::Canary;
 use crate::steps::{
-    AwaitNode, CanaryNode, ChooseNames, CleanCopy, CleanDisk, CopyDisk, CreateVersion, DeleteTemporaries, DetachCopy,
-    DrainNode, EnsureDefinition, EnsureGallery, HoldNode, PatchModel, PlanPrune, PlanScaleOut, Preflight,
-    PruneVersions, PublishVersion, RankNodes, ReadModel, ReadNode, ReleaseNode, ScaleOut, SnapshotDisk, StartVm,
-    StopVm, VerifyVersion, WithdrawVersion,
+    AttachCopy, AwaitNode, CanaryNode, ChooseHelper, ChooseNames, CleanCopy, CleanDisk, CopyDisk, CreateVersion,
+    DeleteTemporaries, DetachCopy, DrainNode, EnsureDefinition, EnsureGallery, FreeCopy, HoldNode, PatchModel,
+    PlanPrune, PlanScaleOut, Preflight, PruneVersions, PublishVersion, RankNodes, ReadModel, ReadNode, ReleaseNode,
+    ScaleOut, SnapshotDisk, StartVm, StopVm, VerifyVersion, WithdrawVersion,
 };
 
 /// What a failure in a stage does.
@@ -104,6 +104,20 @@ const CAPTURE_LIVE: Stage = Stage {
     on_failure: OnFailure::Undo,
     steps: &[&Affects(SnapshotDisk), &Affects(CopyDisk), &Affects(CleanCopy), &Affects(DetachCopy)],
 };
+/// The same without a disk driver in the cluster: the copy is attached to another node of the pool.
+const CAPTURE_ATTACHED: Stage = Stage {
+    name: "capture",
+    on_failure: OnFailure::Undo,
+    steps: &[
+        &Affects(SnapshotDisk),
+        &Affects(CopyDisk),
+        &Decides(ChooseHelper),
+        &Affects(AttachCopy),
+        &Affects(CleanCopy),
+        &Affects(DetachCopy),
+        &Affects(FreeCopy),
+    ],
+};
 /// The donor is out of service from `HoldNode` to `ReleaseNode`.
 const CAPTURE_STOP: Stage = Stage {
     name: "capture",
@@ -131,6 +145,13 @@ pub static STOP: &[Stage] = &[CHOOSE, PREPARE, CAPTURE_STOP, PUBLISH, SWITCH, TI
 pub static LIVE_CANARY: &[Stage] =
     &[CHOOSE, PREPARE, CAPTURE_LIVE, PUBLISH, SWITCH, CANARY, WITHDRAW, TIDY_AFTER_CANARY];
 
+/// `LIVE`, in a cluster without a disk driver.
+pub static ATTACHED: &[Stage] = &[CHOOSE, PREPARE, CAPTURE_ATTACHED, PUBLISH, SWITCH, TIDY];
+
+/// `ATTACHED`, and the version's first node is watched.
+pub static ATTACHED_CANARY: &[Stage] =
+    &[CHOOSE, PREPARE, CAPTURE_ATTACHED, PUBLISH, SWITCH, CANARY, WITHDRAW, TIDY_AFTER_CANARY];
+
 /// `STOP`, and the version's first node is watched.
 pub static STOP_CANARY: &[Stage] =
     &[CHOOSE, PREPARE, CAPTURE_STOP, PUBLISH, SWITCH, CANARY, WITHDRAW, TIDY_AFTER_CANARY];
@@ -138,11 +159,13 @@ pub static STOP_CANARY: &[Stage] =
 /// The list of a run: what it was asked to do says which.
 #[must_use]
 pub fn stages(spec: &RunSpec) -> &'static [Stage] {
-    match (spec.capture, spec.canary) {
-        (Capture::Live, Canary::None) => LIVE,
-        (Capture::Stop, Canary::None) => STOP,
-        (Capture::Live, Canary::FirstNode(_)) => LIVE_CANARY,
-        (Capture::Stop, Canary::FirstNode(_)) => STOP_CANARY,
+    match (spec.capture, &spec.attach, spec.canary) {
+        (Capture::Live, Attach::Csi, Canary::None) => LIVE,
+        (Capture::Live, Attach::Csi, Canary::FirstNode(_)) => LIVE_CANARY,
+        (Capture::Live, Attach::Instance { .. }, Canary::None) => ATTACHED,
+        (Capture::Live, Attach::Instance { .. }, Canary::FirstNode(_)) => ATTACHED_CANARY,
+        (Capture::Stop, _, Canary::None) => STOP,
+        (Capture::Stop, _, Canary::FirstNode(_)) => STOP_CANARY,
     }
 }
 
@@ -171,7 +194,14 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_the_list_is_as_documented() {
-        let lists = [("live", LIVE), ("stop", STOP), ("live_canary", LIVE_CANARY), ("stop_canary", STOP_CANARY)];
+        let lists = [
+            ("live", LIVE),
+            ("stop", STOP),
+            ("live_canary", LIVE_CANARY),
+            ("stop_canary", STOP_CANARY),
+            ("attached", ATTACHED),
+            ("attached_canary", ATTACHED_CANARY),
+        ];
         for (capture, stages) in lists {
             let names: Vec<String> = plan(stages).into_iter().map(|step| step.name).collect();
             let mut unique = names.clone();
@@ -191,7 +221,7 @@ mod tests {
 
     #[test]
     fn all_that_a_list_owes_its_later_steps_pay_and_nothing_else_owes() {
-        for stages in [LIVE, STOP, LIVE_CANARY, STOP_CANARY] {
+        for stages in [LIVE, STOP, LIVE_CANARY, STOP_CANARY, ATTACHED, ATTACHED_CANARY] {
             let steps: Vec<&dyn AnyStep> = stages.iter().flat_map(|stage| stage.steps).copied().collect();
             for (at, step) in steps.iter().enumerate().filter(|(_, step)| !step.owes().is_empty()) {
                 let mut paid: Vec<_> = steps[at + 1..].iter().flat_map(|later| later.pays()).collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId},
+    model::{Attach, Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId},
     policy::{canary::Canary, drain::DrainPolicy, gates::Gate, ranking::Rules},
 };
 
@@ -58,6 +58,9 @@ pub struct RunSpec {
     pub clean_namespace: String,
     /// The image of cleaning pods: our own.
     pub clean_image: String,
+    /// How the copy comes to the cleaning pod.
+    #[serde(default, skip_serializing_if = "Attach::is_csi")]
+    pub attach: Attach,
     /// How many nodes may be out of service at a time, in the whole cluster; only with `capture: stop`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unavailable_max: usize,

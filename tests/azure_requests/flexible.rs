@@ -40,6 +40,19 @@ async fn what_each_call_to_a_flexible_scale_set_sends() {
     golden!(stage, "flexible_begin_scale_out", azure.begin_scale_out(&set, run(), 5));
 }
 
+/// As to an instance of a Uniform one, under the path that the machine has. What is not there is refused.
+#[tokio::test]
+async fn what_a_data_disk_of_its_machine_sends() {
+    let stage = Stage::on(scene(), |_| {}, |_| {}).await;
+    let id: InstanceId = stage.named("virtualMachines", "pool1_3f2a0000");
+    let copy = stage.copy().id;
+    let error = stage.azure.begin_attach(&id, &copy, 63).await.expect_err("there is no such disk");
+    assert_eq!(error.class(), kamino_wf::model::Class::Gone, "{error}");
+    let sent = stage.face.requests().into_iter().rfind(|it| it.method == "POST").expect("it was asked");
+    assert!(sent.path.ends_with("/virtualMachines/pool1_3f2a0000/attachDetachDataDisks"), "{}", sent.path);
+    assert_eq!(sent.body.expect("a body")["dataDisksToAttach"][0]["lun"], 63);
+}
+
 /// Orders go to the machine, never to the scale set, with an orderly end for who is on it.
 #[tokio::test]
 async fn what_the_power_of_its_machine_sends() {

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use jiff::SignedDuration;
 use kamino_wf::{
     cloud::{
-        Cloud as _, Granted, ImageRef, Leftovers, Machine, OperationState, Orchestration, Power, Powered, Provisioning,
+        Cloud as _, DiskCopy, DiskState, Granted, ImageRef, Leftovers, Machine, OperationState, Orchestration, Power,
+        Powered, Provisioning,
     },
     doctor::{self, Check, Galleries, Groups, State},
     model::{Class, DiskId, InstanceId, Region, ResourceId, VersionName},
@@ -139,6 +140,29 @@ async fn what_each_call_sends() {
     golden!(stage, "begin_delete_version", azure.begin_delete_version(&oldest));
 }
 
+/// What a run sends where the cluster has no disk driver: to one instance, and of one disk.
+#[tokio::test]
+async fn what_a_data_disk_sends() {
+    let stage = Stage::new().await;
+    let (azure, id, copy) = (&stage.azure, stage.instance(), stage.copy());
+    azure.begin_snapshot(&stage.snapshot()).await.expect("accepted");
+    let snapshot = async || azure.snapshot(&stage.snapshot().id).await.expect("a look");
+    let settled = async || snapshot().await.filter(|it| it.provisioning == Provisioning::Succeeded);
+    stage.until("the snapshot", settled).await;
+    let copy = DiskCopy { zone: Some("1".into()), ..copy };
+    azure.begin_copy_disk(&copy).await.expect("accepted");
+    let disk = async || azure.disk(&copy.id).await.expect("a look");
+    stage.until("the copy", async || disk().await.filter(|it| it.provisioning == Provisioning::Succeeded)).await;
+    golden!(stage, "begin_attach", azure.begin_attach(&id, &copy.id, 63));
+    let attached = async || disk().await.filter(|it| it.attached_to.as_ref() == Some(&id));
+    let there = stage.until("the attachment", attached).await;
+    assert!(there.managed && there.state == DiskState::Attached, "{there:?}");
+    let instance = azure.instance(&id).await.expect("a look").expect("the instance");
+    assert_eq!(instance.luns, [63]);
+    golden!(stage, "begin_detach", azure.begin_detach(&id, &copy.id));
+    stage.until("the end of it", async || disk().await.filter(|it| it.attached_to.is_none() && !it.managed)).await;
+}
+
 /// What `capture: stop` and `rescue` send: to the instance and never to the scale set, with an orderly end for who is on it.
 #[tokio::test]
 async fn what_the_power_of_an_instance_sends() {
@@ -175,7 +199,7 @@ async fn a_right_that_only_stopping_needs_is_missed_only_there() {
         assert_eq!(rest.len(), all.len() - 1, "{missing:?}");
         stage.face.grant(rest);
         for (stop, expected) in [(false, 0), (true, 1)] {
-            let uses = Uses { stop, forced_drain: false };
+            let uses = Uses { stop, ..Uses::default() };
             let groups = Groups::from([(stage.scale_set().group(), uses)]);
             let (checks, _) = doctor::azure(&stage.azure, &groups, &Galleries::new()).await;
             // The world's clock is not ours, which is said as well.

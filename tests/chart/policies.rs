@@ -141,6 +141,7 @@ impl Scene {
             zone: Some("1".into()),
             size_gib: 1,
             image: "registry.example/kamino-wf:0.1.0".into(),
+            at: None,
             profile: Profile::Kubeadm,
             nonce: "8f14e45f".into(),
         }

@@ -46,6 +46,7 @@ fn spec(installed: &Installed) -> CleaningSpec {
         zone: Some("1".into()),
         size_gib: 1,
         image: "registry.example/kamino-wf:test".into(),
+        at: None,
         profile: Profile::Kubeadm,
         nonce: "8f14e45f".into(),
     }

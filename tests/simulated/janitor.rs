@@ -68,6 +68,7 @@ fn leave(world: &mut World, number: u128, age: SignedDuration, cluster: Option<&
     let value = Disk {
         id: disk.clone(),
         managed: false,
+        attached_to: None,
         state: DiskState::Unattached,
         created: Some(created),
         run: Some(id),
@@ -101,6 +102,7 @@ fn leave(world: &mut World, number: u128, age: SignedDuration, cluster: Option<&
         zone: None,
         size_gib: 64,
         image: "i".into(),
+        at: None,
         profile: Profile::Kubeadm,
         nonce: "n".into(),
     };

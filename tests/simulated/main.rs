@@ -2,6 +2,7 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a test says what should have held")]
 
+mod attached;
 mod canary;
 mod determinism;
 mod drain;

@@ -126,6 +126,12 @@ the image that it began with. */}}
 {{- end -}}
 {{- $azure := include "kamino-wf.azure" . | fromYaml -}}
 {{- $known := dict "cleaning" (dict "namespace" .Values.cleaning.namespace "image" (include "kamino-wf.cleaningImage" .)) -}}
+{{- if eq .Values.cleaning.attach "instance" -}}
+{{- $_ := set $known.cleaning "attach" "instance" -}}
+{{- with .Values.cleaning.lunPath -}}{{- $_ := set $known.cleaning "lunPath" . -}}{{- end -}}
+{{- else if .Values.cleaning.lunPath -}}
+{{- fail "cleaning.lunPath is set, and cleaning.attach is csi, which looks for no path: leave it out, or set cleaning.attach to instance" -}}
+{{- end -}}
 {{- if $azure -}}{{- $_ := set $known "azure" $azure -}}{{- end -}}
 {{- toYaml (mergeOverwrite $known (deepCopy .Values.config)) -}}
 {{- end -}}

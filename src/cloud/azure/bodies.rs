@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     cloud::{Architecture, DefinitionSpec, DiskCopy, NewVersion, SnapshotSpec, Tags, model_change::upgrade_policy},
-    model::Region,
+    model::{DiskId, Region},
 };
 
 /// A full copy in cheap storage: it lives for an hour, and becomes a disk.
@@ -151,6 +151,17 @@ pub(super) fn publish(live: &Value, published: bool) -> Value {
     }
     profile.insert("excludeFromLatest".into(), json!(!published));
     json!({ "properties": { "publishingProfile": profile } })
+}
+
+/// A disk behind a logical unit number. It is ours, and stays when the machine goes; none of it is kept in the machine's memory.
+pub(super) fn attach(disk: &DiskId, lun: u32) -> Value {
+    json!({ "dataDisksToAttach": [
+        { "diskId": disk.as_str(), "lun": lun, "caching": "None", "deleteOption": "Detach" },
+    ] })
+}
+
+pub(super) fn detach(disk: &DiskId) -> Value {
+    json!({ "dataDisksToDetach": [{ "diskId": disk.as_str() }] })
 }
 
 #[cfg(test)]

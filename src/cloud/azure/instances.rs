@@ -1,7 +1,8 @@
 //! Instances: children of a Uniform scale set, or the machines of a Flexible one, each under the path that it has.
 
-use azure_mgmt_compute::package_2024_07_01::Client;
+use azure_mgmt_compute::package_2024_07_01::{Client, models};
 use futures_util::{FutureExt as _, TryFutureExt as _};
+use serde_json::Value;
 
 use super::{
     arm::Generated,
@@ -87,6 +88,32 @@ impl AzureCloud {
         let all = self.list(call, &path, |json| Ok((project::member_of(json)?, machines::powered(json)?))).await?;
         let ours = all.into_iter().filter(|(member_of, _)| belongs(member_of.as_ref(), id, orchestration));
         Ok(ours.map(|(_, powered)| powered).collect())
+    }
+
+    /// Data disks come and go while the machine runs, and nothing else of it changes.
+    pub(super) async fn send_disks(
+        &self,
+        id: &InstanceId,
+        noun: &'static str,
+        body: &Value,
+    ) -> Result<Accepted, CloudError> {
+        let (subscription, group, name) = plain(id);
+        let [set, _] = parents(id);
+        let call = Call::new("POST", noun, id, CallKind::InstanceWrite);
+        let none = models::AttachDetachDataDisksRequest::new;
+        let send: Generated<'_> = match id {
+            InstanceId::Uniform(_) => sent!(|it| it.virtual_machine_scale_set_v_ms_client().attach_detach_data_disks(
+                &group,
+                &set,
+                &name,
+                none(),
+                &subscription
+            )),
+            InstanceId::Flexible(_) => {
+                sent!(|it| it.virtual_machines_client().attach_detach_data_disks(&group, &name, none(), &subscription))
+            }
+        };
+        self.begin(call.with(body), send).await
     }
 
     /// The machine is asked to end in an orderly way.

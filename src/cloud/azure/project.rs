@@ -11,7 +11,7 @@ use crate::{
         ImageRef, Instance, Orchestration, Plan, Provisioning, Replication, ScaleSet, Snapshot, Tags, UpgradeMode,
         Version,
     },
-    model::{BadName, DefinitionId, DiskId, GalleryId, Region, RunId, ScaleSetId, VersionId, VersionName},
+    model::{BadName, DefinitionId, DiskId, GalleryId, InstanceId, Region, RunId, ScaleSetId, VersionId, VersionName},
 };
 
 /// The tag that holds a run's whole uuid.
@@ -80,7 +80,7 @@ pub(super) fn instance(json: &Value) -> Result<Instance, Unreadable> {
         vm_id: needed(json, "/properties/vmId")?.to_owned(),
         provisioning: provisioning(json),
         os_disk: storage.pointer("/osDisk/managedDisk/id").and_then(Value::as_str).map(DiskId::parse).transpose()?,
-        data_disks: storage["dataDisks"].as_array().map_or(0, Vec::len),
+        luns: storage["dataDisks"].as_array().into_iter().flatten().filter_map(|disk| number(disk, "/lun")).collect(),
         image: exact(&storage["imageReference"]),
         created: time(json, "/properties/timeCreated"),
         member_of: member_of(json)?,
@@ -102,6 +102,7 @@ pub(super) fn disk(json: &Value) -> Result<Disk, Unreadable> {
         provisioning: provisioning(json),
         state: disk_state(properties["diskState"].as_str().unwrap_or_default()),
         managed: json["managedBy"].as_str().is_some_and(|owner| !owner.is_empty()),
+        attached_to: json["managedBy"].as_str().and_then(|owner| InstanceId::parse(owner).ok()),
         size_gib: number(properties, "/diskSizeGB").unwrap_or(0),
         sku: needed(json, "/sku/name")?.to_owned(),
         generation: text(properties, "/hyperVGeneration").unwrap_or_else(|| "V1".into()),

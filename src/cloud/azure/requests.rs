@@ -138,6 +138,14 @@ impl Cloud for AzureCloud {
         self.read_power(id).await
     }
 
+    async fn begin_attach(&self, to: &InstanceId, disk: &DiskId, lun: u32) -> Result<Accepted, CloudError> {
+        self.send_disks(to, "attachment of disk to instance", &bodies::attach(disk, lun)).await
+    }
+
+    async fn begin_detach(&self, from: &InstanceId, disk: &DiskId) -> Result<Accepted, CloudError> {
+        self.send_disks(from, "detachment of disk from instance", &bodies::detach(disk)).await
+    }
+
     async fn begin_power_off(&self, id: &InstanceId) -> Result<Accepted, CloudError> {
         self.send_power_off(id).await
     }

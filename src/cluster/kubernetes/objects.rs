@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        CSIPersistentVolumeSource, Container, EmptyDirVolumeSource, NodeSelector, NodeSelectorRequirement,
-        NodeSelectorTerm, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-        PersistentVolumeClaimVolumeSource, PersistentVolumeSpec, Pod, PodSpec, ResourceRequirements, SecurityContext,
-        Volume, VolumeDevice, VolumeMount, VolumeNodeAffinity, VolumeResourceRequirements,
+        CSIPersistentVolumeSource, Container, EmptyDirVolumeSource, LocalVolumeSource, NodeSelector,
+        NodeSelectorRequirement, NodeSelectorTerm, ObjectReference, PersistentVolume, PersistentVolumeClaim,
+        PersistentVolumeClaimSpec, PersistentVolumeClaimVolumeSource, PersistentVolumeSpec, Pod, PodSpec,
+        ResourceRequirements, SecurityContext, Volume, VolumeDevice, VolumeMount, VolumeNodeAffinity,
+        VolumeResourceRequirements,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
@@ -22,6 +23,7 @@ pub(super) const RUN_LABEL: &str = "kamino-wf.io/run";
 
 const DRIVER: &str = "disk.csi.azure.com";
 const ZONE_KEY: &str = "topology.disk.csi.azure.com/zone";
+const HOST_KEY: &str = "kubernetes.io/hostname";
 const DEVICE: &str = "/dev/kwf";
 /// Where the cleaner mounts things when it isn't told otherwise.
 const WORK: &str = "/run/kamino-wf";
@@ -44,12 +46,17 @@ pub(super) fn volume(want: &CleaningSpec) -> PersistentVolume {
                 name: Some(want.name.clone()),
                 ..ObjectReference::default()
             }),
-            csi: Some(CSIPersistentVolumeSource {
+            csi: want.at.is_none().then(|| CSIPersistentVolumeSource {
                 driver: DRIVER.to_owned(),
                 volume_handle: want.disk.to_string(),
                 ..CSIPersistentVolumeSource::default()
             }),
-            node_affinity: want.zone.as_ref().map(|zone| affinity(&format!("{}-{zone}", want.region.key()))),
+            local: want.at.as_ref().map(|at| LocalVolumeSource { path: at.path.clone(), fs_type: None }),
+            node_affinity: match (&want.at, &want.zone) {
+                (Some(at), _) => Some(affinity(HOST_KEY, at.node.as_str())),
+                (None, Some(zone)) => Some(affinity(ZONE_KEY, &format!("{}-{zone}", want.region.key()))),
+                (None, None) => None,
+            },
             persistent_volume_reclaim_policy: Some("Retain".to_owned()),
             storage_class_name: Some(String::new()),
             volume_mode: Some("Block".to_owned()),
@@ -178,11 +185,11 @@ fn storage(want: &CleaningSpec) -> BTreeMap<String, Quantity> {
     [("storage".to_owned(), Quantity(format!("{}Gi", want.size_gib)))].into()
 }
 
-fn affinity(zone: &str) -> VolumeNodeAffinity {
+fn affinity(key: &str, value: &str) -> VolumeNodeAffinity {
     let requirement = NodeSelectorRequirement {
-        key: ZONE_KEY.to_owned(),
+        key: key.to_owned(),
         operator: "In".to_owned(),
-        values: Some(vec![zone.to_owned()]),
+        values: Some(vec![value.to_owned()]),
     };
     VolumeNodeAffinity {
         required: Some(NodeSelector {
@@ -197,7 +204,10 @@ fn affinity(zone: &str) -> VolumeNodeAffinity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Bootstrap, Containerd, CustomProfile, DiskId, Line, Profile, Region};
+    use crate::{
+        cluster::Attached,
+        model::{Bootstrap, Containerd, CustomProfile, DiskId, Line, NodeName, Profile, Region},
+    };
 
     fn spec(zone: Option<&str>) -> CleaningSpec {
         let run = RunId("0199a1b2-c3d4-7e5f-8a9b-0123456789ab".parse().expect("a uuid"));
@@ -211,6 +221,7 @@ mod tests {
             zone: zone.map(str::to_owned),
             size_gib: 30,
             image: "registry.example/kamino-wf@sha256:0123".into(),
+            at: None,
             profile: Profile::AksEngine,
             nonce: "8f14e45f".into(),
         }
@@ -244,5 +255,12 @@ mod tests {
     #[test]
     fn a_disk_in_no_zone_may_go_anywhere_in_its_region() {
         assert_eq!(volume(&spec(None)).spec.expect("a spec").node_affinity, None);
+    }
+
+    #[test]
+    fn a_disk_that_a_node_has_already_is_a_local_volume_of_that_node() {
+        let node = NodeName::parse("pool1-vmss000001").expect("a name");
+        let at = Attached { node, path: "/dev/disk/azure/scsi1/lun63".into() };
+        insta::assert_json_snapshot!("local_volume", volume(&CleaningSpec { at: Some(at), ..spec(Some("2")) }));
     }
 }

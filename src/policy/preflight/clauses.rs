@@ -318,6 +318,14 @@ pub const CLAUSES: &[Clause] = &[
         ("tests/simulated/refusals.rs", "a_pool_without_a_fit_node_is_refused_with_each_nodes_reason"),
     ),
     other(
+        "KW0237",
+        "nodes of the pool, with cleaning.attach: instance",
+        "none but the donor can take the copy",
+        "each node's reason is said; let the pool have two fit nodes in the donor's zone, or install the disk driver",
+        &[Moment::Prepare],
+        ("tests/simulated/attached.rs", "where_no_other_node_can_help_the_run_is_undone_and_says_why_of_each"),
+    ),
+    other(
         "KW0236",
         "ranking.minCandidates",
         "more than there are fit nodes",

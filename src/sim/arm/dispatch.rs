@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cloud::{Accepted, Cloud as _, CloudError, OperationState, Orchestration},
-    model::{GalleryId, ScaleSetId},
+    model::{DiskId, GalleryId, ScaleSetId},
 };
 
 type Answered = Result<Answer, CloudError>;
@@ -286,6 +286,20 @@ impl State {
             Order::PowerOff => self.port().begin_power_off(id).await?,
             Order::Start => self.port().begin_start(id).await?,
             Order::Restart => self.port().begin_restart(id).await?,
+            Order::Disks => {
+                let first = |list: &str| asked.body[list].as_array().and_then(|list| list.first()).cloned();
+                let named = |disk: &Value| disk["diskId"].as_str().and_then(|id| DiskId::parse(id).ok());
+                let unnamed = || invalid(&BadField("diskId"));
+                if let Some(disk) = first("dataDisksToAttach") {
+                    let (Some(id_of_disk), Some(lun)) = (named(&disk), disk["lun"].as_u64()) else {
+                        return Ok(unnamed());
+                    };
+                    self.port().begin_attach(id, &id_of_disk, u32::try_from(lun).unwrap_or(u32::MAX)).await?
+                } else {
+                    let Some(disk) = first("dataDisksToDetach").as_ref().and_then(named) else { return Ok(unnamed()) };
+                    self.port().begin_detach(id, &disk).await?
+                }
+            }
         };
         let mut answer = self.begun(asked, target, StatusCode::ACCEPTED, Value::Null, accepted);
         answer.status = StatusCode::ACCEPTED;

@@ -112,7 +112,7 @@ pub(super) fn instance(it: &Instance) -> Value {
             "storageProfile": {
                 "imageReference": image(&it.image),
                 "osDisk": { "osType": "Linux", "managedDisk": disk },
-                "dataDisks": (0..it.data_disks).map(|lun| json!({ "lun": lun })).collect::<Vec<_>>(),
+                "dataDisks": it.luns.iter().map(|lun| json!({ "lun": lun })).collect::<Vec<_>>(),
             },
         },
     })))
@@ -167,6 +167,9 @@ pub(super) fn disk(it: &Disk) -> Value {
         DiskState::Other(word) => (it.managed, word.as_str()),
     };
     let owner = attached.then(|| {
+        if let Some(instance) = &it.attached_to {
+            return shouted(instance);
+        }
         let group = it.id.resource_group();
         format!("/subscriptions/{}/resourceGroups/{group}/providers/Microsoft.Compute/o/owner", it.id.subscription())
     });

@@ -43,11 +43,18 @@ pub(super) enum Order {
     PowerOff,
     Start,
     Restart,
+    /// Data disks come or go, as the body says.
+    Disks,
 }
 
 impl Order {
     fn parse(word: &str) -> Option<Self> {
-        let orders = [("poweroff", Self::PowerOff), ("start", Self::Start), ("restart", Self::Restart)];
+        let orders = [
+            ("poweroff", Self::PowerOff),
+            ("start", Self::Start),
+            ("restart", Self::Restart),
+            ("attachdetachdatadisks", Self::Disks),
+        ];
         orders.into_iter().find(|(known, _)| word.eq_ignore_ascii_case(known)).map(|(_, order)| order)
     }
 }
@@ -146,6 +153,7 @@ mod tests {
             (format!("{group}/virtualMachines/v"), "Instance(Flexible("),
             (format!("{group}/virtualMachines"), "MachinesOf("),
             (format!("{group}/virtualMachineScaleSets/p/virtualMachines/0/powerOff"), "Order("),
+            (format!("{group}/virtualMachines/v/attachDetachDataDisks"), "Order("),
             (format!("{sub}/virtualMachines"), "Machines("),
             (
                 format!("{group}/galleries/g/images/d/versions/1.2.3/providers/Microsoft.Resources/tags/default"),

@@ -277,6 +277,14 @@ impl Cloud for BentCloud {
         self.inner.begin_delete_disk(id).await
     }
 
+    async fn begin_attach(&self, to: &InstanceId, disk: &DiskId, lun: u32) -> Result<Accepted, CloudError> {
+        self.inner.begin_attach(to, disk, lun).await
+    }
+
+    async fn begin_detach(&self, from: &InstanceId, disk: &DiskId) -> Result<Accepted, CloudError> {
+        self.inner.begin_detach(from, disk).await
+    }
+
     async fn begin_gallery(&self, id: &GalleryId, location: &Region) -> Result<Accepted, CloudError> {
         self.inner.begin_gallery(id, location).await
     }

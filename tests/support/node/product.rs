@@ -52,6 +52,7 @@ impl RealCluster {
             zone: Some("2".into()),
             size_gib: 4,
             image: format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION")),
+            at: None,
             profile,
             nonce: "8f14e45f".into(),
         };
