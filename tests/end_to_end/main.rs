@@ -19,6 +19,7 @@ mod support;
 #[path = "../support/trial.rs"]
 mod trial;
 
+mod attached;
 mod control;
 mod doctor;
 mod full_disk;

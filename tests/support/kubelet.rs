@@ -58,10 +58,15 @@ pub struct Started {
 /// Attaches a disk by its id: the file with its content, or why it can't be attached.
 pub type Attach = Box<dyn FnMut(&str) -> Result<PathBuf, String> + Send>;
 
+/// The id of the disk at a path of the node, if there is one.
+pub type Behind = Box<dyn FnMut(&str) -> Option<String> + Send>;
+
 /// What the cloud does when a disk is attached to the node, and when it no longer is. Ids are in lower case.
 pub struct CloudDisks {
     /// The file with the disk's content, or why it can't be attached.
     pub attach: Attach,
+    /// Which disk a node shows at that path, where an order to its machine has attached one.
+    pub behind: Behind,
     /// Nothing on the node uses the disk any more.
     pub detached: Box<dyn FnMut(&str) + Send>,
 }
@@ -351,8 +356,15 @@ impl Turns {
     /// As the disk's driver does; one disk is one device, however many pods of the node use it.
     async fn attach(&mut self, claim: &str) -> Result<Rc<LoopDevice>, String> {
         let volume = self.place.volume_of(claim).await?.spec.unwrap_or_default();
-        let csi = volume.csi.filter(|csi| csi.driver == "disk.csi.azure.com");
-        let handle = csi.ok_or("the stand-in kubelet has the driver disk.csi.azure.com only")?.volume_handle;
+        let handle = match (volume.csi, volume.local) {
+            (Some(csi), None) if csi.driver == "disk.csi.azure.com" => csi.volume_handle,
+            (None, Some(local)) => {
+                let mut shared = self.shared.lock().expect("no panic");
+                let behind = shared.cloud.as_mut().and_then(|cloud| (cloud.behind)(&local.path));
+                behind.ok_or_else(|| format!("MapVolume.SetUpDevice failed: {} does not exist", local.path))?
+            }
+            _ => return Err("the stand-in kubelet has local disks and the driver disk.csi.azure.com only".to_owned()),
+        };
         if volume.volume_mode.as_deref() != Some("Block") {
             return Err("the stand-in kubelet mounts no file systems".to_owned());
         }
