@@ -12,8 +12,11 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use kamino_wf::{
     clock::{Clock, SystemClock},
+    cloud::Orchestration,
+    model::{Attach, Capture},
+    policy::canary::{Canary, Limits},
     sim::{
-        Faults, Outcome, Scene, Session, Shared, Stop,
+        Faults, Newcomer, Outcome, Scene, Session, Shared, Stop,
         arm::{self, ArmOptions},
     },
 };
@@ -112,8 +115,23 @@ fn simulate(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> Result<Outcome
     })
 }
 
+/// The day of a seed, on one of the kinds of pools that there are.
+fn scene(seed: u64) -> Scene {
+    let scene = Scene::of_seed(seed, Faults::bad_day());
+    let watched = Canary::FirstNode(Limits::default());
+    match seed % 8 {
+        1 => Scene { capture: Capture::Stop, ..scene },
+        2 => Scene { orchestration: Orchestration::Flexible, ..scene },
+        3 => Scene { canary: watched, ..scene },
+        4 => Scene { canary: watched, adopted: true, newcomer: Newcomer::NeverReady, ..scene },
+        5 => Scene { attach: Attach::Instance { path: "/dev/disk/azure/scsi1/lun{lun}".into() }, ..scene },
+        6 => Scene { capture: Capture::Stop, canary: watched, adopted: true, ..scene },
+        _ => scene,
+    }
+}
+
 fn of_seed(seed: u64) -> Result<Outcome> {
-    simulate(&Scene::of_seed(seed, Faults::bad_day()), |session| {
+    simulate(&scene(seed), |session| {
         if seed % 3 == 1 {
             session.shared.crash.arm_every(1 + seed % 7);
         }

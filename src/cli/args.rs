@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "sim")]
-use super::simulate::Trouble;
+use super::simulate::{CaptureWay, FirstNode, Trouble};
 use super::{
     completion::{CompletionArgs, ManArgs},
     doctor::DoctorArgs,
@@ -355,6 +355,12 @@ pub(super) struct SimulateArgs {
     /// operations take minutes, and reads lag behind.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME", default_value = "all")]
     pub(super) faults: Vec<Trouble>,
+    /// How the donor's disk is captured.
+    #[arg(long, value_enum, value_name = "HOW", default_value = "live")]
+    pub(super) capture: CaptureWay,
+    /// Have the first node that is made from the version watched, and say what comes of it.
+    #[arg(long, value_enum, value_name = "FIRST_NODE")]
+    pub(super) canary: Option<FirstNode>,
     /// Let kamino-wf crash after every K-th thing it records, and start it again.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) crash_every: Option<u64>,

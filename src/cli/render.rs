@@ -318,6 +318,7 @@ fn found(step: &str, output: &serde_json::Value) -> String {
             (None, Some(_)) => "the scale set is not to grow".into(),
             (None, None) => "nobody asked for more instances".into(),
         },
+        "ChooseHelper" => format!("node {} takes the copy, behind lun {}", text("/at/node"), output["lun"]),
         "AwaitNode" => format!("the first instance that was made from it is {}", last("/instance")),
         "CanaryNode" => match (output.pointer("/passed/node"), output.pointer("/failed/reasons")) {
             (Some(_), _) => format!("its first node {} is good", text("/passed/node")),

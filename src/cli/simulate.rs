@@ -17,7 +17,9 @@ use super::{
 };
 use crate::{
     config::ConfigError,
-    sim::{Faults, Line, Outcome, Scene, Session, Stop, Watcher},
+    model::Capture,
+    policy::canary::{Canary, Limits},
+    sim::{Faults, Line, Newcomer, Outcome, Scene, Session, Stop, Watcher},
     workflow::{Event, Run, find, stages},
 };
 
@@ -55,6 +57,61 @@ impl Trouble {
         let help = value.and_then(|value| value.get_help().map(ToString::to_string));
         (name, help.unwrap_or_default())
     }
+}
+
+/// How the donor's disk is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CaptureWay {
+    /// While it goes on working: a copy of its disk is cleaned.
+    Live,
+    /// Drained, cleaned and off for its snapshot, and given back.
+    Stop,
+}
+
+/// What comes of the first node that is made from a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum FirstNode {
+    /// It is as good as its donor.
+    Good,
+    /// Its machine never becomes a node.
+    NeverJoins,
+    /// The same, and an autoscaler gives up on it.
+    GivenUp,
+    /// It is never Ready.
+    NeverReady,
+    /// It is Ready, and soon silent.
+    FallsSilent,
+    /// It is short of disk.
+    UnderPressure,
+    /// It has the donor's machine id.
+    SameMachineId,
+    /// It has the donor's system UUID.
+    SameSystemUuid,
+    /// It has another kubelet.
+    OtherKubelet,
+}
+
+/// The day of a seed, as far as it was not said otherwise.
+fn scene(args: &SimulateArgs, troubles: &[Trouble]) -> Scene {
+    let scene = Scene::of_seed(args.seed, day(troubles));
+    let capture = match args.capture {
+        CaptureWay::Live => Capture::Live,
+        CaptureWay::Stop => Capture::Stop,
+    };
+    let Some(first) = args.canary else { return Scene { capture, ..scene } };
+    let newcomer = match first {
+        FirstNode::Good => Newcomer::Good,
+        FirstNode::NeverJoins => Newcomer::NeverJoins,
+        FirstNode::GivenUp => Newcomer::GivenUp,
+        FirstNode::NeverReady => Newcomer::NeverReady,
+        FirstNode::FallsSilent => Newcomer::FallsSilent,
+        FirstNode::UnderPressure => Newcomer::UnderPressure,
+        FirstNode::SameMachineId => Newcomer::SameMachineId,
+        FirstNode::SameSystemUuid => Newcomer::SameSystemUuid,
+        FirstNode::OtherKubelet => Newcomer::OtherKubelet,
+    };
+    // Of a pool that follows the definition already: there is a version to go back to, and it grows by one.
+    Scene { capture, canary: Canary::FirstNode(Limits::default()), newcomer, adopted: true, ..scene }
 }
 
 /// Those that were chosen, each once.
@@ -106,7 +163,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Code> {
         return list(args.output);
     }
     let troubles = chosen(&args.faults)?;
-    let scene = Scene::of_seed(args.seed, day(&troubles));
+    let scene = scene(args, &troubles);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -130,7 +187,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Code> {
         session.run(Stop::AtRest).await
     })?;
     match args.output {
-        Output::Table => println!("\n{}", conclusion(&outcome)),
+        Output::Table => println!("\n{}", conclusion(&outcome, scene.capture)),
         Output::Json => super::run::print_json(&json!({
             "apiVersion": "kamino-wf/v1",
             "kind": "Simulation",
@@ -178,7 +235,7 @@ fn ordinal(number: u64) -> String {
     }
 }
 
-fn conclusion(outcome: &Outcome) -> String {
+fn conclusion(outcome: &Outcome, capture: Capture) -> String {
     let mut lines = Vec::new();
     if let Some(summary) = &outcome.summary {
         let took = render::span(summary.moved.duration_since(summary.started));
@@ -188,7 +245,9 @@ fn conclusion(outcome: &Outcome) -> String {
                 summary.version.as_deref().unwrap_or("?"),
                 summary.donor.as_deref().unwrap_or("?")
             ),
-            other => format!("The run is {other}: {}", summary.why.as_deref().unwrap_or("no reason")),
+            other => {
+                format!("The run is {other}: {}.", summary.why.as_deref().unwrap_or("no reason").trim_end_matches('.'))
+            }
         };
         let crashes = match outcome.crashes {
             0 => String::new(),
@@ -198,10 +257,13 @@ fn conclusion(outcome: &Outcome) -> String {
         lines.push(format!("{end} It took {took} of simulated time{crashes}."));
     }
     if outcome.violations.is_empty() {
-        lines.push(
-            "Checked: one of everything, nothing left behind, nothing unproven published, the donor never written to."
-                .into(),
-        );
+        let donor = match capture {
+            Capture::Live => "never written to",
+            Capture::Stop => "given back as it was found",
+        };
+        lines.push(format!(
+            "Checked: one of everything, nothing left behind, nothing unproven published, the donor {donor}."
+        ));
     } else {
         lines.push("These invariants were violated, which is a bug; please report the seed:".into());
         lines.extend(outcome.violations.iter().map(|violation| format!("  {violation}")));

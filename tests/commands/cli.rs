@@ -201,6 +201,23 @@ async fn whoever_holds_the_store_is_named() {
     desk.binary.run(&["list"]).await.assert(0, &[&run]);
 }
 
+/// A good end is 0; a version that was bad and is taken back is 8.
+#[tokio::test]
+async fn simulations_end_as_the_run_in_them_does() {
+    let desk = Desk::new();
+    let simulate = ["simulate", "--speed", "0", "--faults", "none"];
+    let rows: [(&[&str], i32, &[&str]); 4] = [
+        (&[], 0, &["CleanCopy", "the donor never written to"]),
+        (&["--capture", "stop"], 0, &["DrainNode", "the donor given back as it was found"]),
+        (&["--canary", "good"], 0, &["pool1-vmss000003 is good", "Done: new nodes start from"]),
+        (&["--canary", "same-machine-id"], 8, &["is NOT good", "its machine id is that of the donor", "is withdrawn"]),
+    ];
+    for (more, code, words) in rows {
+        desk.binary.run(&[&simulate, more].concat()).await.assert(code, words);
+    }
+    desk.binary.run(&["simulate", "--canary", "sometimes"]).await.assert(2, &["never-joins", "same-machine-id"]);
+}
+
 #[tokio::test]
 async fn a_damaged_record_stops_every_command_and_stays_as_it_is() {
     let desk = Desk::new();

@@ -73,7 +73,7 @@ const LAYERS: &[Layer] = &[
         "commands go through src/app.rs, the only place that makes adapters",
     ),
     layer("main", "cli", "main only starts a command"),
-    layer("chaos", "sim workflow model clock", "a thin command over the simulated world"),
+    layer("chaos", "sim workflow policy model clock cloud", "a thin command over the simulated world"),
 ];
 
 /// Names that a layer may not take from another that it may name, and what stands in for them.
