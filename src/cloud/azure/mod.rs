@@ -43,7 +43,6 @@ mod trial;
 
 pub use client::{AzureCloud, Heard};
 pub use clouds::{Endpoints, KnownCloud};
-#[cfg(feature = "sim")]
 pub(crate) use project::scale_set as scale_set_from_json;
 pub use settings::{AzureSettings, AzureSetupError, Credential, MachineIdentity, Timeouts};
 
