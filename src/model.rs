@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -40,6 +41,15 @@ impl RunId {
     pub fn short(&self) -> String {
         let text = self.0.simple().to_string();
         text[text.len() - 12..].to_owned()
+    }
+}
+
+impl RunId {
+    /// When the run began, to a millisecond: its id says so.
+    #[must_use]
+    pub fn began(&self) -> Option<Timestamp> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
     }
 }
 

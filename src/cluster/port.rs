@@ -230,6 +230,9 @@ pub struct Remains {
     pub claims: Vec<Leftover>,
     /// Volumes for claims of the namespace; others are another installation's.
     pub volumes: Vec<Leftover>,
+    /// Runs whose proof is still there; none where that may not be read, as nobody cleans donors there.
+    #[serde(default)]
+    pub proofs: Vec<RunId>,
 }
 
 /// The Lease, as it is.

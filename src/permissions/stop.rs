@@ -36,7 +36,7 @@ pub const STOP: &[ClusterRight] = &[
         ..stop(
             ("configmaps", "get"),
             ClusterScope::Cleaning,
-            &["CleanDisk", "DeleteTemporaries"],
+            &["CleanDisk", "DeleteTemporaries", "the janitor"],
             "read the proof that a donor's cleaner has left when its kubelet was down",
         )
     },
@@ -45,8 +45,8 @@ pub const STOP: &[ClusterRight] = &[
         ..stop(
             ("configmaps", "patch"),
             ClusterScope::Cleaning,
-            &["CleanDisk", "DeleteTemporaries"],
-            "take the proof away when it has been read, or the run went back",
+            &["CleanDisk", "DeleteTemporaries", "the janitor"],
+            "take the proof away when it has been read, or the run went back; and those that no run takes away",
         )
     },
     stop(

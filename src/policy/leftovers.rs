@@ -60,6 +60,8 @@ pub enum Thing {
     Disk(DiskId),
     /// A snapshot.
     Snapshot(SnapshotId),
+    /// What a donor's cleaner has left as proof.
+    Proof(RunId),
 }
 
 impl std::fmt::Display for Thing {
@@ -68,6 +70,7 @@ impl std::fmt::Display for Thing {
             Self::Cleaning(name) => write!(f, "cleaning {name}"),
             Self::Disk(id) => write!(f, "disk {}", id.name()),
             Self::Snapshot(id) => write!(f, "snapshot {}", id.name()),
+            Self::Proof(run) => write!(f, "proof of {run}"),
         }
     }
 }
@@ -146,7 +149,8 @@ pub fn judge(
     patience: Patience,
     now: Timestamp,
 ) -> Vec<Judged> {
-    let mut found: Vec<Found> = cleanings(cluster, remains).into_iter().chain(resources(cloud)).collect();
+    let mut found: Vec<Found> =
+        cleanings(cluster, remains).into_iter().chain(resources(cloud)).chain(proofs(cluster, remains)).collect();
     found.sort_by(|a, b| (a.owner.short(), &a.thing).cmp(&(b.owner.short(), &b.thing)));
     let mut judged: Vec<Judged> = Vec::new();
     for found in found {
@@ -251,6 +255,18 @@ fn resources(cloud: &Leftovers) -> impl Iterator<Item = Found> {
     disks.chain(snapshots)
 }
 
+/// A proof says nothing of its age, but which run it is of.
+fn proofs<'a>(cluster: &'a str, remains: &'a Remains) -> impl Iterator<Item = Found> + 'a {
+    remains.proofs.iter().map(|run| Found {
+        thing: Thing::Proof(*run),
+        owner: Owner::Run(*run),
+        cluster: Some(cluster.to_owned()),
+        created: run.began(),
+        busy: None,
+        lively: None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,6 +315,27 @@ mod tests {
 
     fn ended(hours_ago: i64) -> Vec<KnownRun> {
         known(Standing::Ended(now() - hours(hours_ago)))
+    }
+
+    #[test]
+    fn a_proof_is_as_old_as_its_run() {
+        let began = |hours_ago: i64| {
+            let at = now() - hours(hours_ago);
+            let since = uuid::Timestamp::from_unix(uuid::NoContext, u64::try_from(at.as_second()).expect("later"), 0);
+            RunId(uuid::Uuid::new_v7(since))
+        };
+        let of = |run, known: &[KnownRun]| {
+            let remains = Remains { proofs: vec![run], ..Remains::default() };
+            let judged = judge(HERE, &Leftovers::default(), &remains, known, Patience::default(), now());
+            (judged[0].fate, judged[0].reason.clone())
+        };
+        let (old, young) = (began(24 * 8), began(24 * 6));
+        assert_eq!(of(old, &[]).0, Fate::Delete);
+        let (fate, why) = of(young, &[]);
+        assert!(fate == Fate::Keep && why.contains("goes when it is older"), "{why}");
+        assert_eq!(of(old, &[KnownRun { id: old, standing: Standing::Open }]).0, Fate::Keep);
+        let ended = KnownRun { id: young, standing: Standing::Ended(now() - hours(2)) };
+        assert_eq!(of(young, &[ended]).0, Fate::Delete);
     }
 
     #[test]

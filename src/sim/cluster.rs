@@ -245,7 +245,16 @@ impl Cluster for SimCluster {
             };
             let claims = world.claims.iter().filter_map(|(path, claim)| Some(of(path.strip_prefix(&inside)?, claim)));
             let volumes = world.volumes.iter().map(|(name, volume)| of(name, volume));
-            Ok(Remains { pods: pods.chain(donors).collect(), claims: claims.collect(), volumes: volumes.collect() })
+            let run = |words: &String| {
+                let words: serde_json::Value = serde_json::from_str(words).ok()?;
+                serde_json::from_value(words["run"].clone()).ok()
+            };
+            Ok(Remains {
+                pods: pods.chain(donors).collect(),
+                claims: claims.collect(),
+                volumes: volumes.collect(),
+                proofs: world.proofs.values().filter_map(run).collect(),
+            })
         })
         .await
     }

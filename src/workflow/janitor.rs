@@ -183,6 +183,7 @@ async fn carry_out(
             (Thing::Cleaning(name), owner) => take_away::cleaning(ports, namespace, name, &owner.short()).await,
             (Thing::Disk(id), Owner::Run(run)) => take_away::disk(ports, id, *run).await,
             (Thing::Snapshot(id), Owner::Run(run)) => take_away::snapshot(ports, id, *run).await,
+            (Thing::Proof(run), _) => take_away::proof(ports, namespace, *run).await,
             // Azure's tags hold the whole id.
             (Thing::Disk(_) | Thing::Snapshot(_), Owner::Short(_)) => continue,
         };

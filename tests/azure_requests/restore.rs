@@ -96,8 +96,8 @@ async fn all_of_it_goes_back_in_one_request_under_the_etag_that_was_seen() {
     let asked = patches(&stage);
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].if_match.as_deref(), before["etag"].as_str());
-    insta::with_settings!({ snapshot_path => "../golden/azure", prepend_module_to_snapshot => false }, {
-        insta::assert_json_snapshot!("restore", json!({ "path": asked[0].path, "version": asked[0].api_version, "body": asked[0].body }));
+    insta::with_settings!({ snapshot_path => "../golden/restore", prepend_module_to_snapshot => false }, {
+        insta::assert_json_snapshot!("request", json!({ "path": asked[0].path, "version": asked[0].api_version, "body": asked[0].body }));
     });
 
     // It is there: asked again nothing is sent, unless custom data are to go once more.

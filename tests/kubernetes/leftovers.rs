@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kamino_wf::{
     clock::{Clock, SystemClock},
     cluster::{CleaningSpec, Cluster, Leftover, kubernetes::KubernetesCluster},
-    permissions::KUBERNETES,
+    permissions::{KUBERNETES, PROOFS, STOP},
     policy::leftovers::{KnownRun, Patience, Standing},
     sim::{Scene, Shared, SimCloud},
     workflow::{Ports, sweep},
@@ -33,6 +33,24 @@ fn names(found: &[Leftover]) -> BTreeSet<&str> {
     found.iter().map(|it| it.name.as_str()).collect()
 }
 
+/// They are read where the right to it was given, and passed over where it was not.
+#[tokio::test]
+async fn proofs_are_found_by_the_run_that_they_are_of() {
+    let Some(cluster) = shared() else { return };
+    let rights: Vec<_> = KUBERNETES.iter().chain(STOP).copied().collect();
+    let installed = cluster.service_account_kubeconfig(&rights).await;
+    let namespace = installed.at.clean_namespace.as_str();
+    let run = SystemClock.new_run();
+    let data =
+        json!({ run.short(): json!({ "run": run, "verdict": "clean" }).to_string(), "somebodys": "none of ours" });
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.admin().await, namespace);
+    create(&maps, json!({ "metadata": { "name": PROOFS }, "data": data })).await;
+    let port = installed.connect().await;
+    assert_eq!(port.leftovers(namespace).await.expect("a look").proofs, [run]);
+    port.forget_proof(namespace, run).await.expect("it goes");
+    assert_eq!(port.leftovers(namespace).await.expect("a look").proofs, []);
+}
+
 #[tokio::test]
 async fn what_ended_runs_left_goes_and_what_is_anybody_elses_stays() {
     let Some(cluster) = shared() else { return };
@@ -50,6 +68,7 @@ async fn what_ended_runs_left_goes_and_what_is_anybody_elses_stays() {
     create(&admin, unlabelled).await;
 
     let found = port.leftovers(namespace).await.expect("a look");
+    assert!(found.proofs.is_empty(), "nobody cleans donors here, and it was not asked for more");
     let expected = BTreeSet::from([ended.name.as_str(), open.name.as_str()]);
     for found in [&found.pods, &found.claims, &found.volumes] {
         assert_eq!(names(found), expected, "{found:#?}");

@@ -224,6 +224,26 @@ fn what_ended_runs_left_goes_and_the_rest_stays_with_a_reason() {
 }
 
 #[test]
+fn proofs_that_no_run_takes_away_go_when_they_are_old() {
+    simulated(async || {
+        let shared = Shared::new(Scene::nominal().world());
+        let now = shared.world().now();
+        let yesterday = u64::try_from((now - hours(24)).as_second()).expect("after 1970");
+        let young = RunId(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, yesterday, 0)));
+        for run in [run(ENDED), run(OPEN), run(OLD_STRANGER), young] {
+            let words = serde_json::json!({ "run": run, "verdict": "clean" });
+            shared.world().proofs.insert(run.short(), words.to_string());
+        }
+        shared.world().proofs.insert("somebodys".into(), "no proof of ours".into());
+        let reports = sweeps(&shared, &known(now)).await;
+        let left: BTreeSet<String> = shared.world().proofs.keys().cloned().collect();
+        assert_eq!(left, BTreeSet::from([run(OPEN).short(), young.short(), "somebodys".into()]));
+        let taken = reports.iter().flat_map(|report| &report.swept).map(|it| it.thing.as_str());
+        assert!(taken.into_iter().any(|thing| thing == format!("proof of {}", run(ENDED))), "{reports:#?}");
+    });
+}
+
+#[test]
 fn a_crash_at_any_point_of_any_sweep_changes_nothing() {
     let points = simulated(async || {
         let shared = yard(Faults::none(), 0);

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     cluster::{ClusterError, DonorCleaning, NodeChange, NodeNote},
+    model::RunId,
     permissions::{CLEANER, EVENTS, PROOFS},
 };
 
@@ -33,6 +34,24 @@ const HOST: &str = "/host";
 const DEADLINE_SECONDS: i64 = 1200;
 
 impl KubernetesCluster {
+    /// The runs whose proofs are there. What is no proof of ours is passed over.
+    pub(super) async fn proofs(&self, namespace: &str) -> Result<Vec<RunId>, ClusterError> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let what = format!("get config map {namespace}/{PROOFS}");
+        let found = match self.call(what, maps.get_opt(PROOFS)).await {
+            // Without `capture: stop` nobody has the right, and nobody leaves one.
+            Err(ClusterError::Denied { .. }) => None,
+            other => other?,
+        };
+        let all = found.and_then(|map| map.data).unwrap_or_default();
+        let of = |(key, words): (&String, &String)| {
+            let words: serde_json::Value = serde_json::from_str(words).ok()?;
+            let run: RunId = serde_json::from_value(words["run"].clone()).ok()?;
+            (run.short() == *key).then_some(run)
+        };
+        Ok(all.iter().filter_map(of).collect())
+    }
+
     /// Leaves a proof; writes over the one of an attempt whose answer was lost. Not of the port: only the cleaner on a donor
     /// does this, with the token of its own pod.
     ///
@@ -160,7 +179,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{NodeName, Profile, RunId};
+    use crate::model::{NodeName, Profile};
 
     #[test]
     fn the_requests_are_these() {

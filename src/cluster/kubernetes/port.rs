@@ -124,6 +124,7 @@ impl Cluster for KubernetesCluster {
                 .filter(for_us)
                 .filter_map(|volume| view::leftover(&volume.metadata, false))
                 .collect(),
+            proofs: self.proofs(namespace).await?,
         })
     }
 
