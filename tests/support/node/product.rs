@@ -8,7 +8,7 @@ use std::{
 
 use kamino_wf::{
     clock::{Clock, SystemClock},
-    cluster::{CleaningPod, CleaningSpec, Cluster, PodPhase},
+    cluster::{Attached, CleaningPod, CleaningSpec, Cluster, PodPhase},
     model::{DiskId, Profile, Region},
     permissions::KUBERNETES,
 };
@@ -37,6 +37,11 @@ impl RealCluster {
     /// Cleans a copied disk as the product does: with its rights, by its volume, claim and pod, in its image. Says how the pod
     /// ended, and its report. The disk is detached again when this returns.
     pub async fn clean_by_pod(&self, image: &Path, profile: Profile) -> (CleaningPod, Value) {
+        self.clean_by_pod_at(image, profile, None).await
+    }
+
+    /// The same of a disk that the node has at a path already, if there is one: by a local volume instead of the driver.
+    pub async fn clean_by_pod_at(&self, image: &Path, profile: Profile, at: Option<Attached>) -> (CleaningPod, Value) {
         self.import_product();
         let port = self.service_account_kubeconfig(KUBERNETES).await;
         let namespace = port.at.clean_namespace.clone();
@@ -52,11 +57,13 @@ impl RealCluster {
             zone: Some("2".into()),
             size_gib: 4,
             image: format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION")),
-            at: None,
+            at: at.clone(),
             profile,
             nonce: "8f14e45f".into(),
         };
-        self.place_disk(want.disk.as_str(), image);
+        if at.is_none() {
+            self.place_disk(want.disk.as_str(), image);
+        }
         port.create_volume(&want).await.expect("a volume");
         port.create_claim(&want).await.expect("a claim");
         port.create_pod(&want).await.expect("a pod");
@@ -70,8 +77,10 @@ impl RealCluster {
         port.delete_pod(&namespace, &name, &ended.owned.uid).await.expect("deleted");
         port.delete_claim(&namespace, &name, &seen.claim.expect("the claim").uid).await.expect("deleted");
         port.delete_volume(&name, &seen.volume.expect("the volume").uid).await.expect("deleted");
+        // The driver's device of the image, or the kubelet's own on top of that at the path.
+        let below = at.map_or_else(|| image.to_owned(), |at| std::fs::canonicalize(at.path).expect("the device"));
         until("the disk to be detached", async || {
-            let loops = Command::new("losetup").arg("-j").arg(image).output().expect("losetup runs");
+            let loops = Command::new("losetup").arg("-j").arg(&below).output().expect("losetup runs");
             loops.stdout.is_empty()
         })
         .await;
