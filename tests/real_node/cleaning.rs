@@ -12,14 +12,20 @@ use kamino_wf::{
     model::{NodeName, Profile},
 };
 
+use tokio::sync::Mutex;
+
 use crate::{
     guest::{Form, Lab, run, text},
     plant::plant,
     support::node::{real_cluster::shared, servers::NODE},
 };
 
+/// One after the other: each has the node mount, trim and let go of a whole disk.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cleaning_pod_cleans_a_raw_block_volume_and_its_report_arrives() {
+    let _turn = TURN.lock().await;
     let Some(lab) = Lab::new() else { return };
     let Some(cluster) = shared() else { return };
     let disk = lab.base(Form::Gpt, "copied.img");
@@ -61,6 +67,7 @@ impl Drop for Lun {
 /// `cleaning.attach: instance`: no driver is asked, and the kubelet takes the device that the node has at the path.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_the_node_has_already_is_cleaned_by_a_local_volume() {
+    let _turn = TURN.lock().await;
     let Some(lab) = Lab::new() else { return };
     let Some(cluster) = shared() else { return };
     let disk = lab.base(Form::Gpt, "attached.img");

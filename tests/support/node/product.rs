@@ -13,6 +13,7 @@ use kamino_wf::{
     permissions::KUBERNETES,
 };
 use serde_json::Value;
+use tokio::time::{Duration, Instant, sleep};
 
 use super::{super::installed::until, real_cluster::RealCluster};
 
@@ -79,11 +80,16 @@ impl RealCluster {
         port.delete_volume(&name, &seen.volume.expect("the volume").uid).await.expect("deleted");
         // The driver's device of the image, or the kubelet's own on top of that at the path.
         let below = at.map_or_else(|| image.to_owned(), |at| std::fs::canonicalize(at.path).expect("the device"));
-        until("the disk to be detached", async || {
+        let detached = || {
             let loops = Command::new("losetup").arg("-j").arg(&below).output().expect("losetup runs");
             loops.stdout.is_empty()
-        })
-        .await;
+        };
+        // A kubelet that is busy with other pods comes to it late.
+        let patience = Instant::now() + Duration::from_mins(3);
+        while !detached() {
+            assert!(Instant::now() < patience, "{} is still attached", below.display());
+            sleep(Duration::from_millis(250)).await;
+        }
         (ended, report)
     }
 }
