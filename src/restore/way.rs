@@ -184,8 +184,8 @@ pub async fn restore(
                 return Err(RestoreError::TooLong { set: name(), state, within: pace.within });
             }
             _ if settling => tell(&format!("scale set {}: {state}", set.name())),
-            None if want.is_shown(&live) && !again => return Ok(Restored::Already),
-            Some(asked) if want.is_shown(&live) && state == "Succeeded" => {
+            None if want.is_shown(&live) && state == "Succeeded" && !again => return Ok(Restored::Already),
+            Some(asked) if want.is_shown(&live) && state == "Succeeded" && asked.tells(&live) => {
                 let changed = asked.before.diff(&Fingerprint::of(&live));
                 let (changed, more): (Vec<_>, Vec<_>) = changed.into_iter().partition(|part| want.allows(part));
                 return if more.is_empty() {
@@ -201,13 +201,14 @@ pub async fn restore(
                 refuse(set, &live)?;
                 tell(&format!("asking scale set {} for its former model", set.name()));
                 let answer = azure.begin_patch(set, run, &want.body(&live), live["etag"].as_str()).await;
-                let before = Fingerprint::of(&live);
+                let (before, etag, shown) = (Fingerprint::of(&live), live["etag"].clone(), want.is_shown(&live));
+                let of = |accepted| Asked { before, etag, shown, since: Instant::now(), accepted };
                 match answer {
-                    Ok(_) => asked = Some(Asked { before, since: Instant::now(), accepted: true }),
+                    Ok(_) => asked = Some(of(true)),
                     Err(error) => {
                         // It may have been done. A preempted one was not: whoever changed the model is in the next look.
                         if error.class() == Class::Uncertain {
-                            asked = Some(Asked { before, since: Instant::now(), accepted: false });
+                            asked = Some(of(false));
                         }
                         sleep(bearable(error, pace, until)?).await;
                         continue;
@@ -222,8 +223,19 @@ pub async fn restore(
 /// The model before it was asked for a change, and how that was answered.
 struct Asked {
     before: Fingerprint,
+    etag: Value,
+    /// The model showed all of it before, as it may when it is asked again.
+    shown: bool,
     since: Instant,
     accepted: bool,
+}
+
+impl Asked {
+    /// Whether a model that shows all of it says that the request arrived. Where it showed it before, and the answer was lost, only another
+    /// etag does.
+    fn tells(&self, live: &Value) -> bool {
+        self.accepted || !self.shown || self.etag != live["etag"]
+    }
 }
 
 /// How long to wait after an error that passes.

@@ -109,9 +109,9 @@ const CAPTURE_ATTACHED: Stage = Stage {
     name: "capture",
     on_failure: OnFailure::Undo,
     steps: &[
+        &Decides(ChooseHelper),
         &Affects(SnapshotDisk),
         &Affects(CopyDisk),
-        &Decides(ChooseHelper),
         &Affects(AttachCopy),
         &Affects(CleanCopy),
         &Affects(DetachCopy),

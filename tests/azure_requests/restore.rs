@@ -130,6 +130,22 @@ async fn whatever_happens_to_the_answer_it_is_there_in_the_end() {
     }
 }
 
+/// The model shows it all before and after: what was lost is told from what arrived by the etag.
+#[tokio::test]
+async fn asked_again_a_lost_request_is_no_success() {
+    for (what, fault, requests) in [("before", Fault::CutBefore, 2), ("after", Fault::CutAfter, 1)] {
+        let stage = adopted().await;
+        put_back(&stage, false).await.expect("it is done");
+        let earlier = patches(&stage).len();
+        stage.shared.world().custom_data.clear();
+        stage.face.plant(Injection { method: "PATCH", path_part: "/virtualMachineScaleSets/".into(), times: 1, fault });
+        let done = put_back(&stage, true).await;
+        assert!(matches!(done, Ok(Restored::Done(_))), "{what}: {done:?}");
+        assert_eq!(stage.shared.world().custom_data.len(), 1, "{what}: custom data arrived");
+        assert_eq!(patches(&stage).len() - earlier, requests, "{what}");
+    }
+}
+
 #[tokio::test]
 async fn a_model_that_somebody_changes_in_between_is_looked_at_again() {
     let stage = adopted().await;

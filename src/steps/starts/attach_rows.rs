@@ -30,7 +30,7 @@ pub(super) const ATTACH_ROWS: &[Row] = &[
         step: "AttachCopy",
         start: Foreign,
         scene: attached,
-        at: Some("ChooseHelper"),
+        at: Some("CopyDisk"),
         change: |world, known| {
             let Helper { instance, .. } = known.output("ChooseHelper");
             let other = world.instances.values().map(|it| it.id.clone()).find(|id| *id != instance).expect("another");
@@ -45,7 +45,7 @@ pub(super) const ATTACH_ROWS: &[Row] = &[
         step: "AttachCopy",
         start: Broken,
         scene: attached,
-        at: Some("ChooseHelper"),
+        at: Some("CopyDisk"),
         // By somebody's hand, or by an attempt that nobody remembers: it is where it should be.
         change: |world, known| {
             let Helper { instance, .. } = known.output("ChooseHelper");
