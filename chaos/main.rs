@@ -13,7 +13,7 @@ use clap::Parser;
 use kamino_wf::{
     clock::{Clock, SystemClock},
     cloud::Orchestration,
-    model::{Attach, Capture},
+    model::{Attach, Capture, Credential, Profile},
     policy::canary::{Canary, Limits},
     sim::{
         Faults, Newcomer, Outcome, Scene, Session, Shared, Stop,
@@ -119,13 +119,14 @@ fn simulate(scene: &Scene, prepare: impl FnOnce(&mut Session)) -> Result<Outcome
 fn scene(seed: u64) -> Scene {
     let scene = Scene::of_seed(seed, Faults::bad_day());
     let watched = Canary::FirstNode(Limits::default());
-    match seed % 8 {
+    match seed % 9 {
         1 => Scene { capture: Capture::Stop, ..scene },
         2 => Scene { orchestration: Orchestration::Flexible, ..scene },
         3 => Scene { canary: watched, ..scene },
         4 => Scene { canary: watched, adopted: true, newcomer: Newcomer::NeverReady, ..scene },
         5 => Scene { attach: Attach::Instance { path: "/dev/disk/azure/scsi1/lun{lun}".into() }, ..scene },
         6 => Scene { capture: Capture::Stop, canary: watched, adopted: true, ..scene },
+        7 => Scene { capture: Capture::Stop, profile: Profile::Kubeadm, credential: Credential::Rebootstrap, ..scene },
         _ => scene,
     }
 }

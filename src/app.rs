@@ -3,10 +3,10 @@
 mod auto;
 mod contact;
 mod doctor;
+mod donor;
 mod images;
 mod plan;
 mod pool_of;
-mod proof;
 mod remains;
 mod remote;
 mod rescue;
@@ -45,9 +45,9 @@ use crate::{
 pub use auto::auto;
 pub use contact::{Contact, first_contact};
 pub use doctor::doctor;
+pub use donor::{bound_token, leave_proof, may_bootstrap};
 pub use images::{ImageView, Images, NoSuchImage, images, pin, prune};
 pub use plan::{Plan, plan};
-pub use proof::leave_proof;
 pub use remains::remains;
 pub use remote::{Ran, Whereabouts, in_the_pod};
 pub use rescue::{Rescues, Wish, rescue, rescues};
@@ -269,6 +269,7 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
         clean_namespace: config.clean_namespace.clone(),
         clean_image,
         attach: config.attach.clone(),
+        credential: pool.credential,
         unavailable_max: match pool.capture {
             // Nothing of it is asked, and an older release can read the run.
             Capture::Live => 0,
@@ -283,7 +284,12 @@ fn pool_spec(config: &Config, pool: &Pool, donor: DonorChoice, adopt: bool, clus
 /// What a pool uses besides what every one does.
 fn uses(config: &Config, pool: &Pool) -> Uses {
     let stop = pool.capture == Capture::Stop;
-    Uses { stop, forced_drain: pool.drain.force.is_some(), attach: !stop && !config.attach.is_csi() }
+    Uses {
+        stop,
+        forced_drain: pool.drain.force.is_some(),
+        rebootstrap: !pool.credential.is_keep(),
+        attach: !stop && !config.attach.is_csi(),
+    }
 }
 
 /// The resource groups of some pools, and what those in each use.
@@ -429,5 +435,21 @@ pools:
                 assert_eq!(spec.unavailable_max, expected, "{capture:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_can_be_read_in_an_image_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pool = |pool: &str| {
+            let path = folder.path().join("config.yaml");
+            std::fs::write(&path, SETTINGS.replace("  profile: kubeadm\n", pool)).expect("a file");
+            let config = Config::load(Overrides { config: Some(path), ..Overrides::default() }, &|_| None);
+            status::holds(&config.expect("good settings").pools[0]).unwrap_or_default()
+        };
+        assert_eq!(pool("  profile: kubeadm\n"), "");
+        assert!(pool("  profile: kubeadm\n  capture: stop\n").contains("its kubelet's credential, until a copy boots"));
+        let renewed = pool("  profile: kubeadm\n  capture: stop\n  credential: rebootstrap\n");
+        assert_eq!(renewed, "the donor's ssh host keys, until a copy boots");
+        assert!(pool("  profile: aks-engine\n").contains("azure.json"));
     }
 }

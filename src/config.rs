@@ -24,7 +24,7 @@ use crate::{
     clean::custom,
     cloud::azure::AzureSettings,
     cluster::kubernetes::Access,
-    model::{Attach, Capture, GalleryId, Profile, Region, ScaleSetId},
+    model::{Attach, Capture, Credential, GalleryId, Profile, Region, ScaleSetId},
     policy::{canary::Canary, drain::DrainPolicy, gates::Gate, history::History, ranking::Rules, schedule::Schedule},
     workflow::Pace,
 };
@@ -188,6 +188,8 @@ struct PoolFile {
     scale_set: String,
     profile: String,
     capture: Option<Capture>,
+    #[serde(default)]
+    credential: Credential,
     gallery: String,
     definition: Option<String>,
     #[serde(default)]
@@ -229,6 +231,8 @@ pub struct Pool {
     pub profile: Profile,
     /// How the donor's disk is captured; `live` by default.
     pub capture: Capture,
+    /// What becomes of the kubelet's own credential with `capture: stop`; it is kept by default.
+    pub credential: Credential,
     /// Where its versions go.
     pub gallery: GalleryId,
     /// The image definition's name; the pool's own by default.
@@ -507,6 +511,7 @@ fn checked_pools(files: Vec<PoolFile>, beside: &Path) -> Result<Vec<Pool>, Confi
             scale_set,
             profile,
             capture,
+            credential,
             gallery,
             definition,
             regions,
@@ -550,9 +555,16 @@ fn checked_pools(files: Vec<PoolFile>, beside: &Path) -> Result<Vec<Pool>, Confi
         if !(2..=1000).contains(&keep) {
             return Err(bad(at("keep"), keep, "expected 2 to 1000: the newest, and one to go back to"));
         }
+        let profile = checked_profile(&at, &profile, beside)?;
+        let capture = capture.unwrap_or(Capture::Live);
+        if credential == Credential::Rebootstrap && (capture, &profile) != (Capture::Stop, &Profile::Kubeadm) {
+            let remedy = "it is for capture: stop with profile: kubeadm, whose nodes have a credential of their own";
+            return Err(bad(at("credential"), "rebootstrap", remedy));
+        }
         pools.push(Pool {
-            capture: capture.unwrap_or(Capture::Live),
-            profile: checked_profile(&at, &profile, beside)?,
+            capture,
+            credential,
+            profile,
             name,
             scale_set,
             gallery,
@@ -652,6 +664,14 @@ pools:
             (&POOL.replace("kubeadm", "talos"), "pools[0].profile is \"talos\""),
             (&POOL.replace("kubeadm", "none.yaml"), "pools[0].profile is \"none.yaml\": "),
             (&POOL.replace("profile: kubeadm", "profile: kubeadm\n  capture: both"), "unknown variant `both`"),
+            (
+                &POOL.replace("profile: kubeadm", "profile: kubeadm\n  credential: rebootstrap"),
+                "it is for capture: stop with",
+            ),
+            (
+                &POOL.replace("profile: kubeadm", "profile: aks-engine\n  capture: stop\n  credential: rebootstrap"),
+                "pools[0].credential",
+            ),
             (&POOL.replace("virtualMachineScaleSets", "disks"), "pools[0].scaleSet"),
             (&format!("{POOL}  keep: 1\n"), "pools[0].keep is 1: expected 2 to 1000"),
             (&format!("{POOL}  storage: Fast\n"), "pools[0].storage is \"Fast\""),

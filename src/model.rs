@@ -578,6 +578,25 @@ pub enum Capture {
     Stop,
 }
 
+/// What becomes of the kubelet's own credential on a donor that is cleaned in place (`capture: stop`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Credential {
+    /// It stays on the disk, and so in the image, until a copy boots and its guard takes it away.
+    #[default]
+    Keep,
+    /// It goes; the donor asks for a new one at its next boot, with a token that is dead before the image is published.
+    Rebootstrap,
+}
+
+impl Credential {
+    /// It stays.
+    #[must_use]
+    pub fn is_keep(&self) -> bool {
+        *self == Self::Keep
+    }
+}
+
 /// Which node to take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

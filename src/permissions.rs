@@ -2,19 +2,21 @@
 //! `docs/permissions.md` are made.
 //!
 //! One entry is one verb on one resource, with the steps that cannot do without it. What is not here is not asked for: no
-//! secret, no exec; and for who does not use `capture: stop` no write to a Node, no eviction, no power action on any instance. A
+//! secret to read, no exec; and for who does not use `capture: stop` no write to a Node, no eviction, no power action on any instance. A
 //! right that nobody uses is a bug, as is one that is missing: `tests/kubernetes/` takes each Kubernetes entry away in turn and
 //! sees the call that it is for refused.
 
 mod attach;
 mod contact;
 mod drain;
+mod rebootstrap;
 mod render;
 mod stop;
 
 pub use attach::ATTACH_AZURE;
 pub use contact::FIRST_CONTACT;
 pub use drain::{DRAIN, FORCED_DRAIN};
+pub use rebootstrap::{BOOTSTRAP, REBOOTSTRAP};
 pub use render::{Installation, Places, azure_roles, document, kubernetes_roles};
 pub use stop::{CLEANER, EVENTS, PROOFS, STOP, STOP_AZURE};
 
@@ -27,17 +29,22 @@ pub enum Part {
     Stop,
     /// Those of them with `drain.force`.
     ForcedDrain,
+    /// Those of them with `credential: rebootstrap`.
+    Rebootstrap,
     /// Clusters with `cleaning.attach: instance`.
     Attach,
 }
 
 /// What an installation, or some of its pools, uses besides what everybody does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a part that is used or not")]
 pub struct Uses {
     /// A pool says `capture: stop`.
     pub stop: bool,
     /// One of those says `drain.force`.
     pub forced_drain: bool,
+    /// One of those says `credential: rebootstrap`.
+    pub rebootstrap: bool,
     /// The copy is attached to another node of the pool (`cleaning.attach: instance`).
     pub attach: bool,
 }
@@ -49,6 +56,7 @@ impl Uses {
         Self {
             stop: self.stop || other.stop,
             forced_drain: self.forced_drain || other.forced_drain,
+            rebootstrap: self.rebootstrap || other.rebootstrap,
             attach: self.attach || other.attach,
         }
     }
@@ -60,6 +68,7 @@ impl Uses {
             Part::Every => true,
             Part::Stop => self.stop,
             Part::ForcedDrain => self.stop && self.forced_drain,
+            Part::Rebootstrap => self.stop && self.rebootstrap,
             Part::Attach => self.attach,
         }
     }
@@ -67,7 +76,7 @@ impl Uses {
 
 /// All rights in the cluster, whatever is used.
 pub fn in_kubernetes() -> impl Iterator<Item = &'static ClusterRight> {
-    [KUBERNETES, STOP, DRAIN, FORCED_DRAIN].into_iter().flatten()
+    [KUBERNETES, STOP, DRAIN, FORCED_DRAIN, REBOOTSTRAP].into_iter().flatten()
 }
 
 /// All rights in Azure, whatever is used.
@@ -505,19 +514,22 @@ mod tests {
             assert!(!["secrets", "configmaps"].contains(&right.resource) && !right.resource.contains('/'), "{right:?}");
             assert_eq!(right.part, Part::Every, "{right:?}");
         }
-        assert!(in_kubernetes().all(|right| right.resource != "secrets"));
+        let mut of_secrets = in_kubernetes().filter(|right| right.resource == "secrets");
+        assert!(of_secrets.all(|right| right.part == Part::Rebootstrap && !reads.contains(&right.verb)));
     }
 
     #[test]
     fn what_is_not_used_is_not_needed() {
         let uses = |stop, forced_drain| {
-            let uses = Uses { stop, forced_drain, attach: false };
+            let uses = Uses { stop, forced_drain, ..Uses::default() };
             [Part::Every, Part::Stop, Part::ForcedDrain].map(|part| uses.needs(part))
         };
         assert_eq!(uses(false, false), [true, false, false]);
         assert_eq!(uses(false, true), [true, false, false], "nobody is drained");
         assert_eq!(uses(true, false), [true, true, false]);
         assert_eq!(uses(true, true), [true, true, true]);
+        let renews = |stop| Uses { stop, rebootstrap: true, ..Uses::default() }.needs(Part::Rebootstrap);
+        assert_eq!([renews(false), renews(true)], [false, true]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn rights_are_for_steps_that_there_are() {
     let known = |part: Part, step: &str| {
         let planned = match part {
             Part::Every => &live,
-            Part::Stop | Part::ForcedDrain => &stop,
+            Part::Stop | Part::ForcedDrain | Part::Rebootstrap => &stop,
             Part::Attach => &attached,
         };
         planned.iter().any(|name| name == step) || NO_STEPS.contains(&step)
@@ -90,6 +90,7 @@ fn chart_roles() -> String {
         (Part::Every, None),
         (Part::Stop, Some(".Values.capture.stop")),
         (Part::ForcedDrain, Some("and .Values.capture.stop .Values.capture.forcedDrain")),
+        (Part::Rebootstrap, Some("and .Values.capture.stop .Values.capture.rebootstrap")),
     ];
     for (part, condition) in parts {
         let rights: Vec<ClusterRight> = in_kubernetes().filter(|right| right.part == part).copied().collect();

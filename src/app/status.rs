@@ -12,7 +12,7 @@ use crate::{
     cloud::{Cloud, ImageRef, Instance, Provisioning, ScaleSet, Version},
     cluster::{Cluster, Node},
     config::{Config, Pool},
-    model::{Class, DefinitionId, ScaleSetId},
+    model::{Capture, Class, Credential, DefinitionId, Profile, ScaleSetId},
     policy::{
         provenance::{Maker, PINNED, tag},
         takeover::{self, Finding, Names},
@@ -94,6 +94,8 @@ pub struct PoolStatus {
     pub newest: Option<NewestImage>,
     /// How many versions there are.
     pub versions: Option<Versions>,
+    /// What of a donor's, or of the pool's, can be read in its images, by how they are made.
+    pub image_holds: Option<&'static str>,
     /// How many instances run which image, the most first.
     pub instances: Vec<ImageCount>,
     /// Its run that is not at an end.
@@ -190,6 +192,7 @@ async fn of_pool(
             age_seconds: version.created.map(|at| now.duration_since(at)).map(|age: SignedDuration| age.as_secs()),
         }),
         versions: versions.as_deref().map(counted),
+        image_holds: holds(pool),
         instances: by_image(&instances, &definition, newest),
         open_run: runs.iter().filter(of_set).rfind(|run| run.open()).cloned(),
         last_run: runs.iter().filter(of_set).rfind(|run| !run.open()).cloned(),
@@ -198,6 +201,22 @@ async fn of_pool(
         kamino,
         troubles,
     })
+}
+
+pub(super) fn holds(pool: &Pool) -> Option<&'static str> {
+    match (&pool.profile, pool.capture, pool.credential) {
+        (Profile::AksEngine, ..) => {
+            Some("the pool's client certificate and azure.json, which a new node gets nowhere else")
+        }
+        (Profile::Kubeadm, Capture::Stop, Credential::Keep) => Some(
+            "the donor's ssh host keys and its kubelet's credential, until a copy boots: whoever may read it can be the donor \
+             (credential: rebootstrap)",
+        ),
+        (Profile::Kubeadm, Capture::Stop, Credential::Rebootstrap) => {
+            Some("the donor's ssh host keys, until a copy boots")
+        }
+        (Profile::Kubeadm | Profile::Custom(_), ..) => None,
+    }
 }
 
 async fn versions(cloud: &dyn Cloud, of: &DefinitionId, troubles: &mut Vec<String>) -> Option<Vec<Version>> {

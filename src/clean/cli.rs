@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::custom::of_argument;
 use super::{
-    CleanError, CleanRequest, DEFAULT_REPORT, DEFAULT_WORKDIR, DonorRequest, Errand, Manifest, Report, SendProof,
+    ApiServer, CleanError, CleanRequest, DEFAULT_REPORT, DEFAULT_WORKDIR, DonorRequest, Errand, Manifest, Report,
     clean, clean_as_unit, clean_donor, guard, write_report,
 };
 use crate::model::Profile;
@@ -53,6 +53,10 @@ pub struct CleanArgs {
     /// With --host-root: the `ConfigMap` that takes the proof, by the pod's own token.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     proof: Option<String>,
+    /// With --host-root and profile kubeadm: take the kubelet's credential from the disk, and leave a token for a new one, which lives as
+    /// long as this Secret of the proof's namespace.
+    #[arg(long, value_name = "SECRET", value_parser = word, requires = "host_root")]
+    rebootstrap: Option<String>,
     /// Where to leave the report, one line of JSON. The default is what Kubernetes shows as a container's termination message.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_REPORT)]
     report: PathBuf,
@@ -67,14 +71,14 @@ pub struct CleanArgs {
     guard: bool,
 }
 
-/// Runs the command: the report goes to its file and to stdout, a complaint to stderr. `send` leaves a donor's proof in the cluster.
+/// Runs the command: the report goes to its file and to stdout, a complaint to stderr.
 #[must_use]
-pub fn run(args: CleanArgs, send: SendProof<'_>) -> ExitCode {
+pub fn run(args: CleanArgs, cluster: &dyn ApiServer) -> ExitCode {
     if args.guard {
         return guard();
     }
     if let Some(folder) = &args.as_unit {
-        return match clean_as_unit(folder, send) {
+        return match clean_as_unit(folder, cluster) {
             Ok(_) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&format!("failed to {}", error.reason()));
@@ -98,7 +102,8 @@ pub fn run(args: CleanArgs, send: SendProof<'_>) -> ExitCode {
         complain("--host-root, --node-uid, --product-uuid, --boot-id and --proof are needed together");
         return ExitCode::from(2);
     };
-    let request = DonorRequest { errand: errand.clone(), node_uid, product_uuid, boot_id, proof };
+    let rebootstrap = args.rebootstrap;
+    let request = DonorRequest { errand: errand.clone(), node_uid, product_uuid, boot_id, proof, rebootstrap };
     tell(clean_donor(&host_root, &request), &errand, &request.manifest(), &args.report)
 }
 

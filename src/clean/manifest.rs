@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Containerd, Line, Profile};
+use crate::model::{Containerd, Credential, Line, Profile};
 
 /// What is done to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +56,20 @@ impl Manifest {
         Self { entries: halves.chain(guard).collect() }
     }
 
-    /// What a donor may lose, which is to come back as itself.
+    /// What a donor may lose, which is to come back as itself: with a credential that it keeps, or a new one.
     #[must_use]
-    pub fn for_donor(profile: &Profile) -> Self {
-        Self { entries: half(profile, Column::Donor) }
+    pub fn for_donor(profile: &Profile, credential: Credential) -> Self {
+        let mut entries = half(profile, Column::Donor);
+        if credential == Credential::Rebootstrap {
+            // In its place is what the new one is asked for with.
+            entries.retain(|entry| entry.pattern != BOOTSTRAP_CONFIG);
+            entries.extend(RENEWED.iter().map(|&(verb, path)| Entry {
+                column: Column::Donor,
+                verb,
+                pattern: path.into(),
+            }));
+        }
+        Self { entries }
     }
 
     /// What the guard takes from a copy at its first boot: the rest.
@@ -169,7 +179,23 @@ const DONOR: &[Known] = &[
     (Unlink, "/var/tmp/*"),
 ];
 
-const KUBEADM_DONOR: &[Known] = &[(Erase, "/etc/kubernetes/bootstrap-kubelet.conf")];
+/// What a kubelet asks for its first credential with, where kubeadm has it.
+pub(super) const BOOTSTRAP_CONFIG: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
+/// The kubelet's credential, where kubeadm has it: how it is used, and the certificates with their keys.
+pub(super) const KUBELET_CONFIG: &str = "/etc/kubernetes/kubelet.conf";
+pub(super) const KUBELET_KEYS: &str = "/var/lib/kubelet/pki";
+/// What is appended to their names before they are erased: a power cut leaves none of them half erased under its own name.
+pub(super) const ASIDE: &str = ".kamino-wf";
+
+const KUBEADM_DONOR: &[Known] = &[
+    (Erase, BOOTSTRAP_CONFIG),
+    (Erase, "/etc/kubernetes/bootstrap-kubelet.conf.kamino-wf"),
+    (Erase, "/etc/kubernetes/kubelet.conf.kamino-wf"),
+    (Erase, "/var/lib/kubelet/pki.kamino-wf"),
+];
+
+/// With `credential: rebootstrap`. They were put aside before; these lines see to it that they are.
+const RENEWED: &[Known] = &[(Erase, KUBELET_CONFIG), (Erase, KUBELET_KEYS)];
 
 const CLONE: &[Known] = &[
     // Empty, not absent: systemd then makes a new one without taking the boot for the very first. The copy of D-Bus must go,
@@ -207,7 +233,7 @@ const CLONE: &[Known] = &[
     (Unlink, "/var/lib/kubelet/plugins_registry"),
     (Unlink, "/var/lib/kubelet/pod-resources"),
     (Unlink, "/var/lib/kubelet/*_state"),
-    (Erase, "/var/lib/kubelet/pki"),
+    (Erase, KUBELET_KEYS),
 ];
 
 const KUBEADM_CLONE: &[Known] = &[
@@ -215,7 +241,9 @@ const KUBEADM_CLONE: &[Known] = &[
     (Unlink, "/var/lib/kubelet/config.yaml"),
     (Unlink, "/var/lib/kubelet/instance-config.yaml"),
     (Unlink, "/var/lib/kubelet/kubeadm-flags.env"),
-    (Erase, "/etc/kubernetes/kubelet.conf"),
+    (Erase, KUBELET_CONFIG),
+    // A donor that was given a new credential has this one still.
+    (Erase, BOOTSTRAP_CONFIG),
     (Erase, "/etc/kubernetes/pki"),
 ];
 
@@ -273,10 +301,16 @@ mod tests {
         let identity =
             [identity.as_slice(), &["/etc/kubernetes/kubelet.conf", "/var/lib/cloud/data", "/var/lib/waagent/*/mrseq"]];
         for profile in Profile::SHIPPED {
-            let (donor, clone, copy) =
-                (Manifest::for_donor(&profile), Manifest::for_clone(&profile), Manifest::for_copy(&profile));
+            let (donor, clone, copy) = (
+                Manifest::for_donor(&profile, Credential::Keep),
+                Manifest::for_clone(&profile),
+                Manifest::for_copy(&profile),
+            );
+            let under = |pattern: &str, kept: &str| {
+                pattern.starts_with(kept) && !pattern.starts_with(&format!("{kept}{ASIDE}"))
+            };
             for kept in identity.concat() {
-                assert!(donor.entries().iter().all(|entry| !entry.pattern.starts_with(kept)), "{kept}");
+                assert!(donor.entries().iter().all(|entry| !under(&entry.pattern, kept)), "{kept}");
             }
             assert!(clone.entries().iter().any(|entry| entry.pattern == "/etc/machine-id"));
             assert_eq!(donor.entries().len() + clone.entries().len() + GUARD.len(), copy.entries().len());
@@ -284,9 +318,27 @@ mod tests {
     }
 
     #[test]
+    fn a_donor_with_a_new_credential_loses_the_old_one_and_keeps_what_it_asks_with() {
+        let lines = |manifest: Manifest| -> Vec<String> {
+            manifest.entries().iter().map(|entry| entry.pattern.to_string()).collect()
+        };
+        let renewed = lines(Manifest::for_donor(&Profile::Kubeadm, Credential::Rebootstrap));
+        let kept = lines(Manifest::for_donor(&Profile::Kubeadm, Credential::Keep));
+        for lost in [KUBELET_CONFIG, KUBELET_KEYS] {
+            assert!(renewed.iter().any(|it| it == lost) && !kept.iter().any(|it| it == lost), "{lost}");
+            assert!(kept.contains(&format!("{lost}{ASIDE}")), "{lost}: what a power cut may have left");
+        }
+        assert!(!renewed.iter().any(|it| it == BOOTSTRAP_CONFIG) && kept.iter().any(|it| it == BOOTSTRAP_CONFIG));
+        let clone = lines(Manifest::for_clone(&Profile::Kubeadm));
+        assert!(clone.iter().any(|it| it == BOOTSTRAP_CONFIG), "a copy has no business with the donor's token");
+    }
+
+    #[test]
     fn profiles_have_hashes_of_their_own() {
         let hash = |profile: Profile| Manifest::for_copy(&profile).hash();
         assert_ne!(hash(Profile::AksEngine), hash(Profile::Kubeadm));
         assert_eq!(hash(Profile::Kubeadm), hash(Profile::Kubeadm));
+        let donor = |credential| Manifest::for_donor(&Profile::Kubeadm, credential).hash();
+        assert_ne!(donor(Credential::Keep), donor(Credential::Rebootstrap));
     }
 }

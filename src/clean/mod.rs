@@ -40,7 +40,7 @@ mod trim;
 mod verify;
 
 pub use cleaning::{CleanRequest, DEFAULT_WORKDIR, Errand, clean};
-pub use donor::{DonorRequest, ProofPlace, SendProof, clean_as_unit, clean_donor, guard};
+pub use donor::{ApiServer, DonorRequest, ProofPlace, clean_as_unit, clean_donor, guard};
 pub use error::{CleanError, PathError};
 pub use manifest::{Column, Entry, Manifest, Verb};
 pub use report::{DEFAULT_REPORT, Discard, ItemCount, REPORT_SIZE_MAX, Report, Verdict, write_report};

@@ -5,6 +5,7 @@ use std::{
     pin::{Pin, pin},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     app::{self, Drove, NoCredential, NoSuchImage, NoSuchNode, NotNow, UnusableAccess},
-    clean::{ProofPlace, cli::CleanArgs},
+    clean::{ApiServer, ProofPlace, cli::CleanArgs},
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, check_variables},
     doctor::ContactError,
@@ -61,13 +62,28 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The cleaner has no settings, no store and no runtime; what it leaves in the cluster is sent for it.
+/// The cleaner has no settings, no store and no runtime; what it asks of the cluster is sent for it.
 fn clean(args: CleanArgs) -> ExitCode {
-    let send = |place: &ProofPlace, words: &str| {
+    crate::clean::cli::run(args, &PodsOwn)
+}
+
+/// The cluster, as the pod of a donor's cleaner may reach it.
+struct PodsOwn;
+
+impl ApiServer for PodsOwn {
+    fn leave_proof(&self, place: &ProofPlace, words: &str) -> Result<(), String> {
         let ProofPlace { kubeconfig, namespace, name, key } = place;
         app::leave_proof(kubeconfig.clone(), namespace, name, key, words).map_err(|error| format!("{error:#}"))
-    };
-    crate::clean::cli::run(args, &send)
+    }
+
+    fn bound_token(&self, place: &ProofPlace, secret: &str) -> Result<(String, Duration), String> {
+        let ProofPlace { kubeconfig, namespace, .. } = place;
+        app::bound_token(kubeconfig.clone(), namespace, secret).map_err(|error| format!("{error:#}"))
+    }
+
+    fn may_bootstrap(&self, kubeconfig: &Path) -> Result<(), String> {
+        app::may_bootstrap(kubeconfig.to_path_buf()).map_err(|error| format!("{error:#}"))
+    }
 }
 
 /// Logging, and variables with a typo.

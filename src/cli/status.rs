@@ -75,6 +75,7 @@ fn of_pool(pool: &PoolStatus, now: Timestamp) -> Vec<String> {
             versions.total, versions.published, versions.pinned, versions.kamino_wf, versions.kamino, versions.foreign
         ));
     }
+    lines.extend(pool.image_holds.map(|what| format!("Image holds {what}")));
     for (at, count) in pool.instances.iter().enumerate() {
         let label = if at == 0 { "Instances " } else { "          " };
         let newest = if count.newest { " (the newest)" } else { "" };

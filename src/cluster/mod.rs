@@ -9,7 +9,7 @@ mod rival;
 pub use error::ClusterError;
 pub use pods::{Budget, Controller, Eviction, Pod, PodLife, PodRef, Requirement, Selector};
 pub use port::{
-    Attached, CleaningPod, CleaningSpec, CleaningView, Cluster, DonorCleaning, Lease, LeaseClaim, Leftover, Node,
-    NodeChange, NodeNote, Owned, PodPhase, Remains,
+    Anchor, Attached, CleaningPod, CleaningSpec, CleaningView, Cluster, DonorCleaning, Lease, LeaseClaim, Leftover,
+    Node, NodeChange, NodeNote, Owned, PodPhase, Remains,
 };
 pub use rival::Rival;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Budget, ClusterError, Eviction, Pod, PodRef, Rival};
-use crate::model::{DiskId, NodeName, Profile, Region, RunId};
+use crate::model::{Credential, DiskId, NodeName, Profile, Region, RunId};
 
 /// A node, as far as ranking needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,8 +121,41 @@ pub struct DonorCleaning {
     pub image: String,
     /// Which manifest applies.
     pub profile: Profile,
+    /// What becomes of the kubelet's credential.
+    #[serde(default, skip_serializing_if = "Credential::is_keep")]
+    pub credential: Credential,
     /// Chosen once by the run: a proof that does not repeat it is not this run's.
     pub nonce: String,
+}
+
+impl DonorCleaning {
+    /// What the token for its new credential is bound to.
+    #[must_use]
+    pub fn anchor(&self) -> Anchor {
+        Anchor {
+            name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            run: self.run,
+            node: self.node.clone(),
+            node_uid: self.node_uid.clone(),
+        }
+    }
+}
+
+/// The empty Secret to whose life the token for a donor's new credential is bound (`credential: rebootstrap`): the token is dead
+/// when it is deleted. It belongs to the node, and goes with it at the latest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its name, which is the cleaning pod's.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The run, in label `kamino-wf.io/run`.
+    pub run: RunId,
+    /// The node that it belongs to.
+    pub node: NodeName,
+    /// That node's uid.
+    pub node_uid: String,
 }
 
 /// A change of a node: all in one write, over the version that was seen.
@@ -298,6 +331,12 @@ pub trait Cluster: Send + Sync {
     async fn tell(&self, note: &NodeNote) -> Result<(), ClusterError>;
     /// Makes the pod that cleans a donor's disk from the donor itself.
     async fn create_donor_pod(&self, want: &DonorCleaning) -> Result<(), ClusterError>;
+    /// Whether an anchor is there; nobody reads it.
+    async fn has_anchor(&self, anchor: &Anchor) -> Result<bool, ClusterError>;
+    /// Makes an anchor.
+    async fn create_anchor(&self, anchor: &Anchor) -> Result<(), ClusterError>;
+    /// Deletes an anchor, and with it the token that is bound to it. One that is gone already is no error.
+    async fn delete_anchor(&self, anchor: &Anchor) -> Result<(), ClusterError>;
     /// What a donor's cleaner has left as proof, once its kubelet and runtime were down.
     async fn proof(&self, namespace: &str, run: RunId) -> Result<Option<String>, ClusterError>;
     /// Takes a run's proof away, and no other's. One that is not there is no error.

@@ -23,6 +23,7 @@ impl Installation {
             Part::Every => name,
             Part::Stop => format!("{name}:stop"),
             Part::ForcedDrain => format!("{name}:forced-drain"),
+            Part::Rebootstrap => format!("{name}:rebootstrap"),
             Part::Attach => format!("{name}:attach"),
         }
     }
@@ -39,7 +40,7 @@ impl Installation {
     }
 }
 
-const PARTS: [Part; 4] = [Part::Every, Part::Stop, Part::ForcedDrain, Part::Attach];
+const PARTS: [Part; 5] = [Part::Every, Part::Stop, Part::ForcedDrain, Part::Rebootstrap, Part::Attach];
 const SCOPES: [ClusterScope; 5] =
     [ClusterScope::Cluster, ClusterScope::NodeLeases, ClusterScope::Cleaning, ClusterScope::Own, ClusterScope::Default];
 
@@ -131,7 +132,9 @@ pub fn azure_roles(at: &Places) -> Vec<Value> {
         let actions: Vec<&str> = here.map(|right| right.action).collect();
         let (name, title) = match part {
             Part::Every => (azure_name(scope).to_owned(), "kamino-wf"),
-            Part::Stop | Part::ForcedDrain => (format!("{} stop", azure_name(scope)), "kamino-wf, capture: stop"),
+            Part::Stop | Part::ForcedDrain | Part::Rebootstrap => {
+                (format!("{} stop", azure_name(scope)), "kamino-wf, capture: stop")
+            }
             Part::Attach => (format!("{} attach", azure_name(scope)), "kamino-wf, cleaning.attach: instance"),
         };
         let scopes: Vec<&String> = match scope {
@@ -226,6 +229,14 @@ Only where such a pool grants `drain.force`; in the chart `capture.forcedDrain: 
 | --- | --- | --- | --- | --- |
 ";
 
+const RENEWING: &str = "
+Only where such a pool says [`credential: rebootstrap`](cleaning.md#a-credential-that-is-not-in-the-image); in the chart
+`capture.rebootstrap: true`:
+
+| where | resource | verb | steps | why |
+| --- | --- | --- | --- | --- |
+";
+
 const POWER: &str = "
 | where | action | steps | why |
 | --- | --- | --- | --- |
@@ -236,7 +247,9 @@ The pod that cleans a donor runs as the ServiceAccount `kamino-wf-cleaner` of th
 ConfigMap `kamino-wf-proofs` there and nothing else. It has its node's root: whoever may make such a pod is root on every node. The
 chart's admission policies let through only a pod of exactly that shape, made by the controller, and of a node only
 `spec.unschedulable` and the annotations `kamino-wf.io/claim`, `cluster-autoscaler.kubernetes.io/scale-down-disabled` and
-`karpenter.sh/do-not-disrupt`. Where the server has no such policies (before 1.30), nothing but the roles holds.
+`karpenter.sh/do-not-disrupt`. With `capture.rebootstrap` the cleaner may also ask for tokens of the ServiceAccount `kamino-wf-bootstrap`, which
+is bound to the cluster's roles `system:node-bootstrapper` and `system:certificates.k8s.io:certificatesigningrequests:nodeclient`: it may ask for a
+node's client certificate, and it is approved, as with any bootstrap token. Where the server has no such policies (before 1.30), nothing but the roles holds.
 ";
 
 const ATTACHING: &str = "
@@ -270,6 +283,7 @@ pub fn document() -> String {
         (BETWEEN, in_cloud(Part::Every)),
         (STOPPING, in_cluster(Part::Stop)),
         (FORCED, in_cluster(Part::ForcedDrain)),
+        (RENEWING, in_cluster(Part::Rebootstrap)),
         (POWER, in_cloud(Part::Stop)),
         (LAST, String::new()),
         (ATTACHING, in_cloud(Part::Attach)),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     cluster::Node,
-    model::{InstanceId, NodeName, RunId},
+    model::{Credential, InstanceId, NodeName, RunId},
 };
 
 /// The annotation that says whose a node is, and what puts it right.
@@ -34,7 +34,7 @@ pub enum Duty {
     CordonAsFound,
     /// What keeps autoscalers away is as it was found.
     HoldAsFound,
-    /// The cleaning pod is gone.
+    /// The cleaning pod is gone, and the token for a new credential with it.
     CleanPodGone,
 }
 
@@ -138,6 +138,9 @@ pub struct Claim {
     pub as_found: AsFound,
     /// Namespace and name of the cleaning pod.
     pub cleaning: String,
+    /// What becomes of the kubelet's credential: where it is a new one, the Secret by the pod's name keeps its token alive.
+    #[serde(default, skip_serializing_if = "Credential::is_keep")]
+    pub credential: Credential,
     /// The command that puts it all right.
     pub restore: String,
     /// The store that wrote it, and how far that had come.
@@ -241,6 +244,7 @@ pub(super) mod tests {
             boot_id: "b".into(),
             as_found: AsFound { unschedulable: false, scale_down_disabled: None, do_not_disrupt: Some("false".into()) },
             cleaning: "kamino-wf-clean/kwf-pool1-1".into(),
+            credential: Credential::Keep,
             restore: Claim::restore_command(&name),
             written: None,
         };

@@ -393,8 +393,9 @@ fn cancel_is_final(view: &View<'_>, found: &mut Found) {
     found.exercised += 1;
 }
 
-/// Nothing of a cleaning is left at the end.
+/// Nothing of a cleaning is left at the end, and nothing of a donor's worth having is in a version that all may use.
 fn no_privileged_residue(view: &View<'_>, found: &mut Found) {
+    harm(view, "I16", found);
     let residue = |what: &str, count: usize, found: &mut Found| {
         found.check(count == 0, || format!("{count} {what} are left"));
     };
@@ -410,6 +411,7 @@ fn no_privileged_residue(view: &View<'_>, found: &mut Found) {
         let skipped = left_by_a_person(view);
         let proved = view.world.proofs.contains_key(&view.run.id.short()) && !skipped;
         residue("proofs", usize::from(proved), found);
+        residue("tokens", view.world.anchors.values().filter(|run| **run == view.run.id).count(), found);
         residue("attached disks", view.world.attachments.len(), found);
     }
 }

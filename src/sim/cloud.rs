@@ -980,6 +980,10 @@ impl Cloud for SimCloud {
                 found.operation = Some(number);
             }
             if published {
+                if let Some(anchor) = world.anchors.iter().find(|(_, run)| Some(**run) == owner).map(|(name, _)| name) {
+                    let text = format!("{} was published while the token of {anchor} lives", name(&key));
+                    world.harm.push(("I16", text));
+                }
                 world.published.push((key.clone(), owner));
             }
             Ok(accepted(operation, Some(15), world.scale))

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     cloud::Power,
     cluster::{
-        self, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Eviction, Lease,
-        LeaseClaim, Leftover, Node, NodeChange, NodeNote, Owned, PodPhase, PodRef, Remains, Rival,
+        self, Anchor, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Eviction,
+        Lease, LeaseClaim, Leftover, Node, NodeChange, NodeNote, Owned, PodPhase, PodRef, Remains, Rival,
     },
     model::{NodeName, RunId},
     policy::obligations::CLAIM,
@@ -417,6 +417,32 @@ impl Cluster for SimCluster {
             let (created, gone_at) = (world.now(), None);
             let pod = DonorPod { spec: want.clone(), uid: uid(world), created, runs_at, proves_at, killed, gone_at };
             world.donor_pods.insert(path.clone(), pod);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn has_anchor(&self, anchor: &Anchor) -> Result<bool, ClusterError> {
+        let path = format!("{}/{}", anchor.namespace, anchor.name);
+        self.call("has_anchor", &path, false, |world| Ok(world.anchors.contains_key(&path))).await
+    }
+
+    async fn create_anchor(&self, anchor: &Anchor) -> Result<(), ClusterError> {
+        let path = format!("{}/{}", anchor.namespace, anchor.name);
+        self.call("create_anchor", &path, true, |world| {
+            if world.anchors.contains_key(&path) {
+                return Err(ClusterError::Exists { what: format!("create secret {path}") });
+            }
+            world.anchors.insert(path.clone(), anchor.run);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete_anchor(&self, anchor: &Anchor) -> Result<(), ClusterError> {
+        let path = format!("{}/{}", anchor.namespace, anchor.name);
+        self.call("delete_anchor", &path, true, |world| {
+            world.anchors.remove(&path);
             Ok(())
         })
         .await

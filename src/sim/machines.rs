@@ -10,12 +10,14 @@ use super::world::World;
 use crate::{
     cloud::Power,
     cluster::{DonorCleaning, Node},
-    model::NodeName,
+    model::{Credential, NodeName},
     policy::obligations::SCALE_DOWN_DISABLED,
 };
 
 /// A node is called `NotReady` so long after its kubelet's last word (`node-monitor-grace-period`).
 const GRACE: SignedDuration = SignedDuration::from_secs(50);
+/// Until somebody has looked into it.
+const A_PERSON: SignedDuration = SignedDuration::from_hours(3);
 /// What the cloud provider marks a stopped machine with.
 const SHUTDOWN: &str = "node.cloudprovider.kubernetes.io/shutdown";
 /// What the node controller marks a silent kubelet with.
@@ -40,6 +42,8 @@ pub struct Machine {
     pub unmarked: Option<Timestamp>,
     /// How often it was booted.
     pub boots: u32,
+    /// What its kubelet asks for a credential with at its next boot, if it has none: alive as long as the anchor of this name.
+    pub asks: Option<String>,
 }
 
 impl Machine {
@@ -47,7 +51,7 @@ impl Machine {
     #[must_use]
     pub fn running(node: NodeName, disk: String) -> Self {
         let (power, turning, silent, speaks, unmarked, boots) = (Power::Running, None, None, None, None, 1);
-        Self { node, disk, power, turning, silent, speaks, unmarked, boots }
+        Self { node, disk, power, turning, silent, speaks, unmarked, boots, asks: None }
     }
 }
 
@@ -132,9 +136,16 @@ impl World {
         }
         for (key, machine) in &mut self.machines {
             let Some(node) = self.nodes.iter_mut().find(|node| node.name == machine.node) else { continue };
+            let dead = machine.asks.as_ref().filter(|anchor| !self.anchors.contains_key(*anchor));
+            if machine.speaks.is_some_and(|at| at <= now) && dead.is_some() {
+                // By itself never; a person at its console has given it another.
+                (machine.speaks, machine.asks) = (Some(now + A_PERSON), None);
+                self.harm.push(("I2", format!("the token of {} is dead: it does not come back", machine.node)));
+            }
             if machine.speaks.is_some_and(|at| at <= now) {
                 machine.silent = None;
                 machine.speaks = None;
+                machine.asks = None;
                 node.boot_id = format!("{:0>32}", format!("{}{}", machine.boots, node.boot_id.get(..8).unwrap_or("b")));
                 node.ready = true;
                 node.ready_since = Some(now);
@@ -180,10 +191,16 @@ impl World {
             }
             machine.silent.get_or_insert(pod.proves_at);
             let disk = machine.disk.clone();
+            let anchor = format!("{}/{}", spec.namespace, spec.name);
+            let renews = spec.credential == Credential::Rebootstrap;
             let (verdict, reason) = match &self.cleaner_fails {
-                Some(reason) => ("failed", Some(reason)),
+                Some(reason) => ("failed", Some(reason.as_str())),
+                None if renews && !self.anchors.contains_key(&anchor) => ("failed", Some("there is no such secret")),
                 None => ("clean", None),
             };
+            if reason.is_none() && renews {
+                machine.asks = Some(anchor);
+            }
             if reason.is_none() {
                 self.cleaned.insert(disk, spec.nonce.clone());
             }

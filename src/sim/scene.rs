@@ -18,8 +18,8 @@ use crate::{
     },
     cluster::Node,
     model::{
-        Attach, BadName, Capture, DefinitionId, DiskId, DonorChoice, GalleryId, InstanceId, MachineId, NodeName,
-        Profile, Region, RunId, ScaleSetId, UniformId, VersionName,
+        Attach, BadName, Capture, Credential, DefinitionId, DiskId, DonorChoice, GalleryId, InstanceId, MachineId,
+        NodeName, Profile, Region, RunId, ScaleSetId, UniformId, VersionName,
     },
     policy::{canary::Canary, gates::Gate, obligations::DO_NOT_DISRUPT, ranking::Rules},
     workflow::RunSpec,
@@ -55,6 +55,8 @@ pub struct Scene {
     pub profile: Profile,
     /// How the donor's disk is captured.
     pub capture: Capture,
+    /// What becomes of the kubelet's credential on a donor that is cleaned in place.
+    pub credential: Credential,
     /// How the copy comes to its cleaning pod. By an instance only where more than one node is in a zone: all are, then.
     pub attach: Attach,
     /// Versions are asked for in zone-redundant storage.
@@ -85,6 +87,7 @@ impl Scene {
             adopted: rng.bool(),
             profile: if rng.bool() { Profile::Kubeadm } else { Profile::AksEngine },
             capture: Capture::Live,
+            credential: Credential::Keep,
             attach: Attach::Csi,
             zone_redundant: false,
             zones: true,
@@ -107,6 +110,7 @@ impl Scene {
             adopted: false,
             profile: Profile::Kubeadm,
             capture: Capture::Live,
+            credential: Credential::Keep,
             attach: Attach::Csi,
             zone_redundant: false,
             zones: true,
@@ -150,6 +154,7 @@ impl Scene {
             nodes: Vec::new(),
             pods: BTreeMap::new(),
             donor_pods: BTreeMap::new(),
+            anchors: BTreeMap::new(),
             proofs: BTreeMap::new(),
             cleaner_fails: None,
             machines: BTreeMap::new(),
@@ -396,6 +401,7 @@ pub fn spec(scene: &Scene) -> RunSpec {
         clean_namespace: "kamino-wf-clean".into(),
         clean_image: "kamino-wf:simulated".into(),
         attach: scene.attach.clone(),
+        credential: scene.credential,
         unavailable_max: 1,
         cluster: cluster_id(),
         drain: crate::policy::drain::DrainPolicy::default(),

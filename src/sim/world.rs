@@ -217,6 +217,8 @@ pub struct World {
     pub pods: BTreeMap<String, Pod>,
     /// Pods that clean donors from inside, by namespace/name.
     pub donor_pods: BTreeMap<String, DonorPod>,
+    /// The runs whose tokens live, by namespace/name of what keeps them alive.
+    pub anchors: BTreeMap<String, RunId>,
     /// What they have left as proof, by run.
     pub proofs: BTreeMap<String, String>,
     /// Why cleaners on donors fail, when they do.

@@ -2,8 +2,9 @@
 //!
 //! Effect: a disk without secrets and tenants' data, a guard on it, and a kubelet and a runtime that are down. A repeat is
 //! safe: the cleaner run twice gives the same disk, and a pod whose arguments name another boot or another machine does
-//! nothing. Undo: delete the pod and the proof; what is cleaned stays cleaned, and the donor keeps its identity. Never touched:
-//! what makes the donor this node. The pod's own end says nothing: its kubelet is down by then. Only the proof counts.
+//! nothing. Undo: delete the pod and the proof; what is cleaned stays cleaned, and the donor keeps its identity. With `credential:
+//! rebootstrap` the Secret that its next credential hangs on is made first, and `ReleaseNode` deletes it, whatever happens. Never
+//! touched: what makes the donor this node. The pod's own end says nothing: its kubelet is down by then. Only the proof counts.
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::{ChooseNames, Names, NodeBefore, ReadNode, take_away};
 use crate::{
     cloud::Accepted,
     cluster::{ClusterError, DonorCleaning, PodPhase},
+    model::Credential,
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
 
@@ -54,6 +56,7 @@ impl Effect for CleanDisk {
             product_uuid: before.system_uuid,
             image: context.spec.clean_image.clone(),
             profile: context.spec.profile.clone(),
+            credential: context.spec.credential,
             nonce: names.nonce,
         })
     }
@@ -108,11 +111,16 @@ impl Effect for CleanDisk {
     }
 
     async fn act(&self, ports: Ports<'_>, want: &DonorCleaning) -> Result<Accepted, StepError> {
-        match ports.cluster.create_donor_pod(want).await {
-            // Made by an attempt whose answer was lost; the next look says whose it is.
-            Ok(()) | Err(ClusterError::Exists { .. }) => Ok(Accepted::default()),
-            Err(error) => Err(error.into()),
+        // Made by an attempt whose answer was lost; the next look says whose it is.
+        let made = |result| match result {
+            Ok(()) | Err(ClusterError::Exists { .. }) => Ok(()),
+            Err(error) => Err(StepError::from(error)),
+        };
+        if want.credential == Credential::Rebootstrap {
+            made(ports.cluster.create_anchor(&want.anchor()).await)?;
         }
+        made(ports.cluster.create_donor_pod(want).await)?;
+        Ok(Accepted::default())
     }
 
     async fn undo(&self, ports: Ports<'_>, want: &DonorCleaning) -> Result<Undone, StepError> {

@@ -60,6 +60,7 @@ impl Effect for HoldNode {
             boot_id: before.boot_id.clone(),
             as_found: before.as_found.clone(),
             cleaning: format!("{}/{}", before.cleaning_namespace, before.cleaning),
+            credential: context.spec.credential,
             restore: Claim::restore_command(&before.node),
             written: context.store,
         };

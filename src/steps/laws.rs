@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     cloud::{Limiter, Orchestration},
-    model::{Attach, Capture, Profile},
+    model::{Attach, Capture, Credential, Profile},
     policy::canary::{Canary, Limits},
     sim::{Fault, Line, Newcomer, Outcome, Scene, Session, SimCloud, SimCluster, Stop, World, spec},
     workflow::{
@@ -96,13 +96,14 @@ const ALL: &[&str] = &["choose", "prepare", "capture", "publish", "switch", "tid
 
 /// Scenes in which, together, every step has something to do, and makes every call that it ever makes; and the stages that are
 /// looked at in each: the others are as in a scene before.
-fn scenes() -> [(Scene, &'static [&'static str]); 7] {
+fn scenes() -> [(Scene, &'static [&'static str]); 8] {
     let limits = Limits { ready_within_seconds: 300, stays_seconds: 60, ..Limits::default() };
     let watched = Scene { canary: Canary::FirstNode(limits), adopted: true, seed: 5, ..Scene::nominal() };
     [
         (Scene { profile: Profile::AksEngine, ..Scene::nominal() }, ALL),
         (Scene { adopted: true, seed: 3, ..Scene::nominal() }, &["switch", "tidy"]),
         (Scene { capture: Capture::Stop, ..Scene::nominal() }, &["capture", "publish"]),
+        (Scene { capture: Capture::Stop, credential: Credential::Rebootstrap, ..Scene::nominal() }, &["capture"]),
         (Scene { attach: Attach::Instance { path: "/dev/disk/lun{lun}".into() }, ..Scene::nominal() }, &["capture"]),
         (Scene { orchestration: Orchestration::Flexible, seed: 4, ..Scene::nominal() }, &["choose", "tidy"]),
         (Scene { newcomer: Newcomer::NeverReady, ..watched.clone() }, &["canary", "withdraw"]),

@@ -1,7 +1,8 @@
 //! Give the donor's node back: wait until it is really back, take the cleaning pod away, and restore cordon and hold as
 //! they were found, together with the claim, in one PATCH.
 //!
-//! Effect: one node in service. A repeat is safe: without our claim there is nothing to restore. Undo: none. Never touched:
+//! Effect: one node in service, and nothing in the cluster by which it, or a copy of its disk, could ask for a credential once
+//! more. That goes when the node is back and not before: a donor without it never comes back. A repeat is safe: without our claim there is nothing to restore. Undo: none. Never touched:
 //! a node that was made anew, and what others have set since.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -13,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::{HoldNode, NodeBefore, ReadNode, take_away};
 use crate::{
     cloud::Accepted,
-    cluster::{Node, NodeChange},
-    model::{Class, NodeName, RunId},
+    cluster::{Anchor, Node, NodeChange},
+    model::{Class, Credential, NodeName, RunId},
     policy::obligations::{AsFound, CLAIM, Claim, DO_NOT_DISRUPT, Duty, SCALE_DOWN_DISABLED},
     workflow::{Context, Decide, Effect, Ports, Seen, StepError, Undone},
 };
@@ -40,6 +41,9 @@ pub struct Input {
     pub cleaning_namespace: String,
     /// The name of the cleaning pod.
     pub cleaning: String,
+    /// What became of the kubelet's credential.
+    #[serde(default, skip_serializing_if = "Credential::is_keep")]
+    pub credential: Credential,
 }
 
 impl Input {
@@ -54,6 +58,25 @@ impl Input {
             as_found: claim.as_found.clone(),
             cleaning_namespace: namespace.to_owned(),
             cleaning: name.to_owned(),
+            credential: claim.credential,
+        }
+    }
+
+    /// Whether the token by which the donor asked for its new credential lives.
+    pub(crate) async fn token_lives(&self, ports: Ports<'_>) -> Result<bool, StepError> {
+        match self.credential {
+            Credential::Keep => Ok(false),
+            Credential::Rebootstrap => Ok(ports.cluster.has_anchor(&self.anchor()).await?),
+        }
+    }
+
+    fn anchor(&self) -> Anchor {
+        Anchor {
+            name: self.cleaning.clone(),
+            namespace: self.cleaning_namespace.clone(),
+            run: self.run,
+            node: self.node.clone(),
+            node_uid: self.node_uid.clone(),
         }
     }
 }
@@ -98,6 +121,7 @@ impl Effect for ReleaseNode {
             as_found: before.as_found,
             cleaning_namespace: before.cleaning_namespace,
             cleaning: before.cleaning,
+            credential: context.spec.credential,
         })
     }
 
@@ -108,14 +132,16 @@ impl Effect for ReleaseNode {
             return Ok(if pod.owned.deleting { Seen::Underway(text) } else { Seen::Partly(text) });
         }
         let node = ports.cluster.node(&want.node).await?.filter(|node| node.uid == want.node_uid);
+        let away = node.as_ref().and_then(|node| not_back(node, ports.clock.now()));
+        let away = away.map(|why| Seen::Underway(format!("node {} is not back: {why}", want.node)));
+        if want.token_lives(ports).await? {
+            return Ok(away.unwrap_or_else(|| Seen::Partly(format!("the token of node {} still lives", want.node))));
+        }
         let Some(node) = node else { return Ok(Seen::Present(Released { lost: true })) };
         if !ours(&node, want)? {
             return Ok(Seen::Present(Released { lost: false }));
         }
-        Ok(match not_back(&node, ports.clock.now()) {
-            Some(why) => Seen::Underway(format!("node {} is not back: {why}", node.name)),
-            None => Seen::Partly(format!("node {} is back and still cordoned", node.name)),
-        })
+        Ok(away.unwrap_or_else(|| Seen::Partly(format!("node {} is back and still cordoned", node.name))))
     }
 
     async fn act(&self, ports: Ports<'_>, want: &Input) -> Result<Accepted, StepError> {
@@ -124,6 +150,13 @@ impl Effect for ReleaseNode {
             return Ok(Accepted::default());
         }
         let node = ports.cluster.node(&want.node).await?.filter(|node| node.uid == want.node_uid);
+        if node.as_ref().is_some_and(|node| not_back(node, ports.clock.now()).is_some()) {
+            return Ok(Accepted::default());
+        }
+        if want.token_lives(ports).await? {
+            ports.cluster.delete_anchor(&want.anchor()).await?;
+            return Ok(Accepted::default());
+        }
         if let Some(node) = node
             && ours(&node, want)?
         {

@@ -154,14 +154,15 @@ pub async fn look(ports: Ports<'_>, ask: &Ask<'_>) -> Result<Way, RescueError> {
     let view = ports.cluster.cleaning(namespace, name).await.map_err(StepError::from)?;
     let pod = view.pod.is_some_and(|pod| pod.owned.run.as_deref() == Some(claim.run.short().as_str()));
     let proof = ports.cluster.proof(namespace, claim.run).await.map_err(StepError::from)?.is_some();
-    let cleaned = pod || proof || release_node::not_back(&node, now).is_some();
+    let token = release_node::Input::of_claim(&claim, &node.name).token_lives(ports).await?;
+    let cleaned = pod || proof || token || release_node::not_back(&node, now).is_some();
     let power = ports.cloud.power(&claim.instance).await.map_err(StepError::from)?;
     let power = power.filter(|power| power.vm_id == claim.vm_id).map(|power| power.state);
-    let words = words(&node, &claim, power.as_ref(), pod, cleaned);
+    let words = words(&node, &claim, power.as_ref(), (pod, token), cleaned);
     Ok(Way::Claimed { node: node.name, claim: Box::new(claim), cleaned, words })
 }
 
-fn words(node: &Node, claim: &Claim, power: Option<&Power>, pod: bool, cleaned: bool) -> Vec<String> {
+fn words(node: &Node, claim: &Claim, power: Option<&Power>, (pod, token): (bool, bool), cleaned: bool) -> Vec<String> {
     let (name, instance) = (&node.name, claim.instance.name());
     let Some(power) = power else {
         return vec![format!("nothing: instance {instance} is not the machine any more that the claim is about")];
@@ -182,6 +183,9 @@ fn words(node: &Node, claim: &Claim, power: Option<&Power>, pod: bool, cleaned: 
         words.push(format!("delete pod {}", claim.cleaning));
     }
     words.push(format!("wait until node {name} is really back: Ready, and no sign of its absence left"));
+    if token {
+        words.push(format!("delete secret {}: the token for its new credential is dead from then on", claim.cleaning));
+    }
     let AsFound { unschedulable, scale_down_disabled, do_not_disrupt } = &claim.as_found;
     words.push(if *unschedulable { "leave it cordoned, as it was found".into() } else { "uncordon it".into() });
     for (mark, before) in [(SCALE_DOWN_DISABLED, scale_down_disabled), (DO_NOT_DISRUPT, do_not_disrupt)] {

@@ -37,6 +37,7 @@ fn started() -> Event {
         keep_seconds: 0,
         clean_namespace: "kamino-wf-clean".into(),
         clean_image: "kamino-wf".into(),
+        credential: crate::model::Credential::Keep,
         attach: crate::model::Attach::Csi,
         unavailable_max: 0,
         cluster: "c".into(),

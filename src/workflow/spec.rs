@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Attach, Capture, DonorChoice, GalleryId, Profile, Region, ScaleSetId},
+    model::{Attach, Capture, Credential, DonorChoice, GalleryId, Profile, Region, ScaleSetId},
     policy::{canary::Canary, drain::DrainPolicy, gates::Gate, ranking::Rules},
 };
 
@@ -61,6 +61,9 @@ pub struct RunSpec {
     /// How the copy comes to the cleaning pod.
     #[serde(default, skip_serializing_if = "Attach::is_csi")]
     pub attach: Attach,
+    /// What becomes of the kubelet's credential on a donor that is cleaned in place.
+    #[serde(default, skip_serializing_if = "Credential::is_keep")]
+    pub credential: Credential,
     /// How many nodes may be out of service at a time, in the whole cluster; only with `capture: stop`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unavailable_max: usize,

@@ -9,8 +9,8 @@ use kamino_wf::{
         Cluster, DonorCleaning, PodPhase,
         kubernetes::{Access, KubernetesCluster},
     },
-    model::NodeName,
-    permissions::KUBERNETES,
+    model::{Credential, NodeName},
+    permissions::{BOOTSTRAP, KUBERNETES},
 };
 use kube::Api;
 use serde_json::{Value, json};
@@ -72,6 +72,49 @@ impl Place {
         Self { namespace, port }
     }
 
+    /// Who asks for a donor's next credential, and that it gets one: what the chart makes with `capture.rebootstrap`.
+    pub(crate) async fn gives_credentials(&self, lab: &Lab) {
+        let client = lab.client().await;
+        let namespace = &self.namespace;
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+        create(&accounts, json!({ "metadata": { "name": BOOTSTRAP } })).await;
+        let (rbac, group) = ("rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io");
+        let roles = ["system:node-bootstrapper", "system:certificates.k8s.io:certificatesigningrequests:nodeclient"];
+        for (number, role) in roles.iter().enumerate() {
+            let binding = json!({
+                "apiVersion": rbac, "kind": "ClusterRoleBinding",
+                "metadata": { "name": format!("{namespace}-bootstrap-{number}") },
+                "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": role },
+                "subjects": [{ "kind": "ServiceAccount", "name": BOOTSTRAP, "namespace": namespace }],
+            });
+            create_any(&client, binding).await;
+        }
+        let metadata = json!({ "name": "kamino-wf-cleaner-asks", "namespace": namespace });
+        let role = json!({
+            "apiVersion": rbac, "kind": "Role", "metadata": metadata,
+            "rules": [{ "apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [BOOTSTRAP],
+                "verbs": ["create"] }],
+        });
+        let binding = json!({
+            "apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": { "apiGroup": group, "kind": "Role", "name": "kamino-wf-cleaner-asks" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "kamino-wf-cleaner", "namespace": namespace }],
+        });
+        for object in [role, binding] {
+            create_any(&client, object).await;
+        }
+    }
+
+    /// What keeps the token for a donor's next credential alive.
+    pub(crate) async fn lets_live(&self, want: &DonorCleaning) {
+        self.port.create_anchor(&want.anchor()).await.expect("a secret");
+    }
+
+    /// Its end.
+    pub(crate) async fn lets_die(&self, want: &DonorCleaning) {
+        self.port.delete_anchor(&want.anchor()).await.expect("deleted");
+    }
+
     /// What the step of the workflow asks for, of this donor in this boot.
     pub(crate) fn request(&self, lab: &Lab, donor: &Joined) -> DonorCleaning {
         let run = SystemClock.new_run();
@@ -85,6 +128,7 @@ impl Place {
             product_uuid: donor.info.system_uuid.clone(),
             image: format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION")),
             profile: lab.profile.clone(),
+            credential: Credential::Keep,
             nonce: "8f14e45f".into(),
         }
     }

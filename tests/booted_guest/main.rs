@@ -22,6 +22,7 @@ mod kubelet;
 mod machine;
 mod pool;
 mod raw;
+mod renewed;
 mod seed;
 mod stop;
 mod tenant;

@@ -265,7 +265,7 @@ fn lasting(node: Node) -> Value {
 }
 
 /// One line of the private key of a file, long enough to be nothing else.
-fn line_of_key(pem: &str) -> String {
+pub(crate) fn line_of_key(pem: &str) -> String {
     let key = pem.lines().skip_while(|line| !line.contains("PRIVATE KEY")).nth(1);
     key.filter(|line| line.len() > 40).expect("a line of the key").to_owned()
 }

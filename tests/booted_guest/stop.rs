@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What a donor keeps, as it is what makes it this node: it is still to be read in a copy that has not booted yet. See docs/cleaning.md.
-const IDENTITY: &[&str] = &[
+pub(crate) const IDENTITY: &[&str] = &[
     "PLANT-checkpoint",
     "PLANT-waagent-key",
     "PLANT-waagent-pem",
@@ -31,8 +31,8 @@ const IDENTITY: &[&str] = &[
     "PLANT-dhcp-lease",
 ];
 const GUARD: &str = "usr/local/sbin/kamino-wf-guard";
-const RECORD: &str = "var/lib/kamino-wf/donor.json";
-const FORMER: &str = "var/lib/kamino-wf/cloned.json";
+pub(crate) const RECORD: &str = "var/lib/kamino-wf/donor.json";
+pub(crate) const FORMER: &str = "var/lib/kamino-wf/cloned.json";
 
 #[tokio::test]
 async fn a_kubeadm_donor_cleaned_in_place_comes_back_and_its_copy_is_somebody_new() {
@@ -235,7 +235,7 @@ async fn becomes_somebody_new_whenever_the_power_goes(lab: &Lab, mut disk: Disk)
     assert!(speaks.iter().all(|entry| entry.user == own), "{speaks:?}");
 }
 
-fn is_the_proof(proof: &Value, want: &kamino_wf::cluster::DonorCleaning) {
+pub(crate) fn is_the_proof(proof: &Value, want: &kamino_wf::cluster::DonorCleaning) {
     assert_eq!(proof["verdict"], "clean", "{proof}");
     for (field, value) in [("nonce", &want.nonce), ("bootId", &want.boot_id), ("nodeUid", &want.node_uid)] {
         assert_eq!(proof[field], value.as_str(), "{field}: {proof}");
@@ -268,7 +268,7 @@ impl Kept {
 }
 
 /// What the guard said at this boot.
-async fn guard_said(machine: &Machine) -> String {
+pub(crate) async fn guard_said(machine: &Machine) -> String {
     machine.settled().await;
     machine.shell("journalctl --no-pager --boot --unit kamino-wf-guard.service")
 }

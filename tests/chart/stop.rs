@@ -3,17 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{ConfigMap, Node, Pod, Secret, ServiceAccount},
+};
 use kamino_wf::{
     clock::{Clock, SystemClock},
     cluster::{Cluster, ClusterError, DonorCleaning, NodeChange, kubernetes::KubernetesCluster},
-    model::{NodeName, Profile},
-    permissions::{CLEANER, Installation, PROOFS},
+    model::{Credential, NodeName, Profile},
+    permissions::{BOOTSTRAP, CLEANER, Installation, PROOFS},
     policy::obligations::{CLAIM, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -55,6 +58,14 @@ const CASES: &[Case] = &[
         "a flag too many",
         |it| push(it, "/spec/containers/0/command", "--device=/dev/sda".into()),
         "a donor's pod cleans",
+    ),
+    (
+        "the secret of another run",
+        |it| {
+            push(it, "/spec/containers/0/command", "--rebootstrap".into());
+            push(it, "/spec/containers/0/command", "kwf-pool1-another".into());
+        },
+        "a donor's pod cleans the one machine",
     ),
     ("no machine", |it| container(it)["command"][13] = "".into(), "a donor's pod cleans the one machine"),
     ("no boot", |it| container(it)["command"][14] = "--boot".into(), "a donor's pod cleans the one machine"),
@@ -150,7 +161,7 @@ impl Scene {
     async fn new() -> Option<Self> {
         let (Some(_), Some(cluster)) = (tools(), shared()) else { return None };
         let release = Release::new(cluster, Helm::Four).await;
-        release.apply("install", &["capture.stop=true"]);
+        release.apply("install", &["capture.stop=true", "capture.rebootstrap=true"]);
         let at = Installation {
             namespace: release.namespace.clone(),
             clean_namespace: release.clean_namespace.clone(),
@@ -173,7 +184,8 @@ impl Scene {
         let name = format!("more-{}", self.at.namespace);
         let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
             "metadata": { "name": name }, "rules": [
-                { "apiGroups": [""], "resources": ["nodes", "nodes/status"], "verbs": ["create", "delete", "patch"] }] });
+                { "apiGroups": [""], "resources": ["nodes", "nodes/status"], "verbs": ["create", "delete", "patch"] },
+                { "apiGroups": [""], "resources": ["secrets"], "verbs": ["patch"] }] });
         let subject =
             json!({ "kind": "ServiceAccount", "name": self.at.service_account, "namespace": self.at.namespace });
         let binding = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
@@ -205,6 +217,7 @@ impl Scene {
     fn cleaning(&self) -> DonorCleaning {
         let run = SystemClock.new_run();
         DonorCleaning {
+            credential: Credential::Keep,
             name: format!("kwf-pool1-{run}"),
             namespace: self.at.clean_namespace.clone(),
             run,
@@ -239,6 +252,8 @@ impl Scene {
 #[tokio::test]
 async fn the_one_pod_of_a_donor_is_let_through_and_each_clause_refuses() {
     let Some(scene) = Scene::new().await else { return };
+    let renewing = DonorCleaning { credential: Credential::Rebootstrap, ..scene.cleaning() };
+    scene.port.create_donor_pod(&renewing).await.expect("the pod that renews a credential is let through");
     let want = scene.cleaning();
     scene.port.create_donor_pod(&want).await.expect("the pod is let through");
     let pods: Api<Pod> = Api::namespaced(scene.admin.clone(), &want.namespace);
@@ -352,6 +367,60 @@ async fn of_a_node_only_what_is_ours_may_be_changed() {
     theirs.patch(scene.node.as_str(), &PatchParams::default(), &free).await.expect("others may");
 }
 
+#[tokio::test]
+async fn of_secrets_only_an_empty_one_of_a_run_may_be_made_or_deleted() {
+    let Some(scene) = Scene::new().await else { return };
+    let anchor = scene.cleaning().anchor();
+    let secrets: Api<Secret> = Api::namespaced(scene.admin.clone(), &anchor.namespace);
+    scene.port.create_anchor(&anchor).await.expect("an empty one is let through");
+    let made = secrets.get(&anchor.name).await.expect("it is there");
+    let label = Patch::Merge(json!({ "metadata": { "labels": { "x": "y" } } }));
+    let theirs: Api<Secret> = Api::namespaced(scene.controller.clone(), &anchor.namespace);
+    let changed = theirs.patch(&anchor.name, &PatchParams::default(), &label).await.map(drop);
+    let mut said = BTreeSet::from([refusal(changed, "changed afterwards")]);
+    scene.port.delete_anchor(&anchor).await.expect("and may be deleted");
+
+    let mut good = serde_json::to_value(&made).expect("an object");
+    let kept = ["namespace", "labels", "ownerReferences"];
+    good["metadata"] = kept.map(|key| (key.to_owned(), good["metadata"][key].clone())).into_iter().collect();
+    good["metadata"]["name"] = "kwf-pool1-again".into();
+    (good["apiVersion"], good["kind"]) = ("v1".into(), "Secret".into());
+    let cases: [Case; 6] = [
+        ("another name", |it| it["metadata"]["name"] = "theirs".into(), "the controller touches no Secret but"),
+        ("no run", |it| it["metadata"]["labels"] = json!({}), "the controller touches no Secret but"),
+        ("a secret in it", |it| it["data"] = json!({ "a": "Yg==" }), "the controller's Secrets are empty"),
+        (
+            "an account's token",
+            |it| {
+                it["type"] = "kubernetes.io/service-account-token".into();
+                it["metadata"]["annotations"] = json!({ "kubernetes.io/service-account.name": BOOTSTRAP });
+            },
+            "the controller's Secrets are empty",
+        ),
+        ("nobody's", |it| it["metadata"]["ownerReferences"] = json!([]), "the controller's Secrets belong to"),
+        (
+            "a pod's",
+            |it| it["metadata"]["ownerReferences"][0]["kind"] = "Pod".into(),
+            "the controller's Secrets belong to",
+        ),
+    ];
+    for (what, change, expected) in cases {
+        let mut bad = good.clone();
+        change(&mut bad);
+        assert_ne!(bad, good, "{what}");
+        let refusal = refusal(attempt(&scene.controller, &bad).await, what);
+        assert!(refusal.starts_with(expected), "{what}: {refusal}");
+        said.insert(refusal);
+    }
+    assert_eq!(said, clauses("stop", &["secrets"]), "each clause has refused something");
+    // Somebody's pull secret.
+    let pull = json!({ "metadata": { "name": "registry" }, "data": { "a": "Yg==" } });
+    create(&secrets, pull).await;
+    let deleted = theirs.delete("registry", &DeleteParams::default()).await.map(drop);
+    let refusal = refusal(deleted, "another's");
+    assert!(refusal.starts_with("the controller touches no Secret but"), "{refusal}");
+}
+
 /// The proof is left with the cleaner's own token, read by the controller, and taken away by it; the token is good for nothing else.
 #[tokio::test]
 async fn a_cleaner_can_leave_its_proof_and_nothing_else() {
@@ -378,6 +447,31 @@ async fn a_cleaner_can_leave_its_proof_and_nothing_else() {
         Err(kube::Error::Api(status)) if status.code == 403 => {}
         answer => panic!("{what}: {answer:?}"),
     };
+    // The one other thing that it may: a token of the one account, bound to a run's Secret.
+    let node = scene.port.node(&scene.node).await.expect("a look").expect("the node");
+    let anchor = DonorCleaning { node_uid: node.uid, ..scene.cleaning() }.anchor();
+    scene.port.create_anchor(&anchor).await.expect("made");
+    let theirs: Api<ServiceAccount> = Api::namespaced(cleaner.clone(), space);
+    let ask = TokenRequest {
+        spec: TokenRequestSpec {
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Secret".into()),
+                name: Some(anchor.name.clone()),
+                uid: None,
+            }),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let granted = theirs.create_token_request(BOOTSTRAP, &PostParams::default(), &ask).await.expect("a token");
+    let donor = scene.cluster.holder_of(Some(&granted.status.expect("a token").token)).await;
+    assert_eq!(donor.lacking_to_bootstrap().await.expect("an answer"), [""; 0], "the chart's bindings");
+    denied(theirs.create_token_request(CLEANER, &PostParams::default(), &ask).await.map(drop), "a token of another");
+    denied(theirs.get(BOOTSTRAP).await.map(drop), "read the account");
+    let secrets: Api<Secret> = Api::namespaced(cleaner.clone(), space);
+    denied(secrets.get(&anchor.name).await.map(drop), "read the Secret");
+
     denied(maps.get(PROOFS).await.map(drop), "read the proofs");
     let other = Patch::Merge(json!({ "data": { "x": "y" } }));
     denied(maps.patch("kube-root-ca.crt", &PatchParams::default(), &other).await.map(drop), "another map");

@@ -150,7 +150,7 @@ async fn examined(installed: &Installed, uses: Uses) -> Vec<Check> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_kubernetes_right_that_is_missing_is_named_alone() {
     let Some(cluster) = shared() else { return };
-    let everything = Uses { stop: true, forced_drain: true, attach: true };
+    let everything = Uses { stop: true, forced_drain: true, rebootstrap: true, attach: true };
     for missing in in_kubernetes() {
         // A right to pods everywhere would stand in for one in the cleaning namespace.
         let uses = if missing.part == Part::Every { Uses::default() } else { everything };

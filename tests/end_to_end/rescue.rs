@@ -2,14 +2,14 @@
 
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{Event, Node},
+    core::v1::{Event, Node, Secret},
 };
 use kamino_wf::{
     clock::{Clock, SystemClock},
     cloud::{Instance, Power, Provisioning},
     cluster::Cluster as _,
-    model::{InstanceId, NodeName, UniformId},
-    permissions::{KUBERNETES, STOP},
+    model::{Credential, InstanceId, NodeName, UniformId},
+    permissions::{KUBERNETES, REBOOTSTRAP, STOP},
     policy::obligations::{AsFound, CLAIM, CLAIM_VERSION, Claim, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
     sim::Machine,
 };
@@ -21,11 +21,13 @@ use serde_json::json;
 
 use crate::support::{
     cluster::shared,
-    installed::{TestNode, until},
+    installed::{TestNode, create, until},
     world::{Plan, Site},
 };
 
 const NODE: &str = "rescued";
+/// What its token hangs on.
+const ANCHOR: &str = "kwf-neighbour-1";
 
 /// A donor of another scale set than the pool's, which other tests share, whose run has died while it was off.
 async fn donor_left_behind(site: &Site, admin: &Client) -> Claim {
@@ -57,10 +59,13 @@ async fn donor_left_behind(site: &Site, admin: &Client) -> Claim {
         vm_id: "the-machine".into(),
         boot_id: node.boot_id.clone(),
         as_found: AsFound { unschedulable: false, scale_down_disabled: None, do_not_disrupt: Some("false".into()) },
-        cleaning: format!("{}/kwf-neighbour-1", site.installed.at.clean_namespace),
+        cleaning: format!("{}/{ANCHOR}", site.installed.at.clean_namespace),
+        credential: Credential::Rebootstrap,
         restore: Claim::restore_command(&name),
         written: None,
     };
+    let secrets: Api<Secret> = Api::namespaced(admin.clone(), &site.installed.at.clean_namespace);
+    create(&secrets, json!({ "metadata": { "name": ANCHOR } })).await;
     let text = serde_json::to_string(&claim).expect("JSON");
     let mark = Patch::Merge(json!({ "metadata": { "annotations": { CLAIM: text } } }));
     nodes.patch(NODE, &PatchParams::default(), &mark).await.expect("a claim");
@@ -95,7 +100,7 @@ async fn comes_up(site: &Site, admin: &Client, claim: &Claim) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_comes_back_by_its_claim_alone() {
     let Some(cluster) = shared() else { return };
-    let rights = [KUBERNETES, STOP].concat();
+    let rights = [KUBERNETES, STOP, REBOOTSTRAP].concat();
     let site = Site::new(cluster, Plan { rights, ..Plan::default() }).await;
     let admin = cluster.admin().await;
     let claim = donor_left_behind(&site, &admin).await;
@@ -110,7 +115,8 @@ async fn a_node_comes_back_by_its_claim_alone() {
     kept.assert(5, &["KW0608", &format!("--despite-run {run}")]);
     let despite = ["rescue", "--node", NODE, "--despite-run", &run];
     let words = format!("start instance {machine}");
-    site.binary.run(&[&despite[..], &["--dry-run"]].concat()).await.assert(0, &[&words, "uncordon it"]);
+    let token = format!("delete secret {}: the token", claim.cleaning);
+    site.binary.run(&[&despite[..], &["--dry-run"]].concat()).await.assert(0, &[&words, &token, "uncordon it"]);
     assert!(site.writes().is_empty(), "nothing was asked for so far: {:#?}", site.writes());
 
     let (rescued, ()) = tokio::join!(site.binary.run(&despite), comes_up(&site, &admin, &claim));
@@ -126,6 +132,8 @@ async fn a_node_comes_back_by_its_claim_alone() {
     assert!(!annotations.contains_key(CLAIM) && !annotations.contains_key(SCALE_DOWN_DISABLED), "{annotations:?}");
     assert_eq!(annotations.get(DO_NOT_DISRUPT).map(String::as_str), Some("false"));
     assert_eq!(node.spec.and_then(|spec| spec.unschedulable), None);
+    let secrets: Api<Secret> = Api::namespaced(cluster.admin().await, &site.installed.at.clean_namespace);
+    assert!(secrets.get_opt(ANCHOR).await.expect("a look").is_none(), "its token lives");
     let writes: Vec<String> = site.writes().into_iter().map(|it| it.path).collect();
     assert!(
         matches!(&writes[..], [one] if one.to_ascii_lowercase().ends_with("/virtualmachines/0/start")),

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod anchors;
 mod cleaning;
 mod drain;
 mod drain_parity;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Event, Node};
 use kamino_wf::{
     clock::{Clock, SystemClock},
-    cluster::{Cluster, ClusterError, NodeChange, NodeNote, PodRef, kubernetes::KubernetesCluster},
+    cluster::{Anchor, Cluster, ClusterError, NodeChange, NodeNote, PodRef, kubernetes::KubernetesCluster},
     model::{Class, NodeName},
-    permissions::{ClusterRight, DRAIN, FORCED_DRAIN, STOP},
+    permissions::{ClusterRight, DRAIN, FORCED_DRAIN, REBOOTSTRAP, STOP},
 };
 use kube::{Api, api::ListParams};
 
@@ -59,6 +59,18 @@ async fn tell_twice(cluster: &TestCluster, port: &KubernetesCluster) -> Result<(
     Ok(())
 }
 
+/// What a donor's token would be bound to, if there were one.
+fn nowhere(space: &str) -> Anchor {
+    let run = SystemClock.new_run();
+    Anchor {
+        name: format!("kwf-pool1-{run}"),
+        namespace: space.to_owned(),
+        run,
+        node: NodeName::parse(NODE).expect("a name"),
+        node_uid: "x".into(),
+    }
+}
+
 /// The one call that needs this right.
 async fn call(
     cluster: &TestCluster,
@@ -71,6 +83,8 @@ async fn call(
     match (right.resource, right.verb) {
         ("nodes", "patch") => write_node(cluster, port).await,
         ("events", "create") => tell_twice(cluster, port).await,
+        ("secrets", "create") => port.has_anchor(&nowhere(space)).await.map(drop),
+        ("secrets", "delete") => port.delete_anchor(&nowhere(space)).await,
         ("configmaps", "get") => port.proof(space, run).await.map(drop),
         ("configmaps", "patch") => port.forget_proof(space, run).await,
         ("pods", "list") => port.pods_on(&NodeName::parse("nowhere").expect("a name")).await.map(drop),
@@ -87,7 +101,7 @@ async fn call(
 async fn without_any_one_right_its_call_is_denied_and_the_self_check_knew() {
     let Some(cluster) = shared() else { return };
     cluster.add_node(&TestNode::new(NODE)).await;
-    let all = [STOP, DRAIN, FORCED_DRAIN].concat();
+    let all = [STOP, DRAIN, FORCED_DRAIN, REBOOTSTRAP].concat();
     let installed = cluster.service_account_kubeconfig(&all).await;
     let port = installed.connect().await;
     assert_eq!(port.missing_rights(&all, &installed.at).await.expect("an answer"), []);

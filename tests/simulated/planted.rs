@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use kamino_wf::{
     cloud::{Cloud, ImageRef, Instance},
     cluster::Cluster,
-    model::{Capture, InstanceId},
+    model::{Capture, Credential, InstanceId},
     policy::canary::{Canary, Limits},
     sim::{Fault, Layers, Line, Newcomer, Outcome, Resource, Scene, Session, Stop, Tenant, checkers, spec},
     store::ByteTree,
@@ -55,6 +55,10 @@ fn later() -> Scene {
 
 fn stopped() -> Scene {
     Scene { capture: Capture::Stop, ..Scene::nominal() }
+}
+
+fn renewed() -> Scene {
+    Scene { credential: Credential::Rebootstrap, ..stopped() }
 }
 
 fn watched() -> Scene {
@@ -144,12 +148,14 @@ fn used_next_door(session: &mut Session) {
 /// What is planted, where, what is done there, and who has to see it.
 type Planted = (Bug, fn() -> Scene, fn(&mut Session), &'static str);
 
-const PLANTED: [Planted; 22] = [
+const PLANTED: [Planted; 24] = [
     (Bug::AsksTwice, first, nothing, "I1"),
     (Bug::SnapshotsAnotherDisk, first, nothing, "I5"),
     (Bug::StopsANeighbourToo, stopped, nothing, "I2"),
     (Bug::ForgetsHowItWas, stopped, nothing, "I2"),
     (Bug::ReleasesTooEarly, stopped, nothing, "I2"),
+    (Bug::EndsTheTokenTooEarly, renewed, nothing, "I2"),
+    (Bug::LeavesTheToken, renewed, nothing, "I16"),
     (Bug::DropsTheHold, stopped, nothing, "I6"),
     (Bug::DeletesInsteadOfEvicting, stopped, tenants, "I10"),
     (Bug::TakesEveryPoolForManual, first, rolling_pool, "I7"),

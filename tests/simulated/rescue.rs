@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use kamino_wf::{
     cloud::{Limiter, Power},
     cluster::{Node, Rival},
-    model::{Capture, NodeName, RunId},
+    model::{Capture, Credential, NodeName, RunId},
     policy::{
         obligations::{CLAIM, Claim, DO_NOT_DISRUPT, SCALE_DOWN_DISABLED},
         rescue::Owner,
@@ -22,6 +22,11 @@ use crate::harness::{self, simulated};
 
 fn scene() -> Scene {
     Scene { capture: Capture::Stop, ..Scene::nominal() }
+}
+
+/// Its node is to come back with a new credential.
+fn renewed() -> Scene {
+    Scene { credential: Credential::Rebootstrap, ..scene() }
 }
 
 /// A world, and a person with nothing but the binary.
@@ -87,6 +92,7 @@ impl Person {
             assert_eq!((node.unschedulable, &node.annotations), (before.unschedulable, &before.annotations), "{what}");
             let world = self.shared.world();
             assert!(world.donor_pods.is_empty() && world.proofs.is_empty(), "{what}: a pod or a proof is left");
+            assert!(world.anchors.is_empty(), "{what}: a token lives");
             assert!(world.harm.is_empty(), "{what}: {:?}", world.harm);
         }
     }
@@ -94,15 +100,19 @@ impl Person {
 
 /// The nominal update until so many points were passed, and then nobody for good.
 async fn interrupted(point: u64) -> Person {
-    let session = Session::new(scene());
+    interrupted_in(scene(), point).await
+}
+
+async fn interrupted_in(scene: Scene, point: u64) -> Person {
+    let session = Session::new(scene);
     session.run(Stop::AtPoint(point)).await.expect("the store never fails");
     Person::before(&session.shared)
 }
 
 /// The points of the nominal update from the write that takes the donor out of service to the one that gives it back, each with
 /// its name.
-fn points() -> Vec<(u64, String)> {
-    let all = harness::points(&scene());
+fn points(scene: &Scene) -> Vec<(u64, String)> {
+    let all = harness::points(scene);
     let writes = |place: &String| place == "change_node: in";
     let last = all.iter().rposition(writes).expect("it is given back");
     let all = (1_u64..).zip(all).take(last).skip_while(|(_, place)| place != "change_node: in");
@@ -111,7 +121,7 @@ fn points() -> Vec<(u64, String)> {
 
 /// The first point at which the donor's machine is off, as a snapshot is of one that is.
 fn off() -> u64 {
-    let snapshot = points().into_iter().find(|(_, place)| place == "begin_snapshot: before");
+    let snapshot = points(&scene()).into_iter().find(|(_, place)| place == "begin_snapshot: before");
     snapshot.expect("a snapshot is taken").0
 }
 
@@ -121,11 +131,20 @@ fn before() -> BTreeMap<NodeName, Node> {
 
 #[test]
 fn from_any_point_of_a_run_whose_store_is_gone_its_donor_comes_back_as_it_was_found() {
-    let (places, before) = (points(), before());
+    comes_back_from_anywhere(&scene());
+}
+
+#[test]
+fn from_any_point_it_comes_back_with_a_new_credential_and_its_token_is_dead() {
+    comes_back_from_anywhere(&renewed());
+}
+
+fn comes_back_from_anywhere(scene: &Scene) {
+    let (places, before) = (points(scene), before());
     let mut states: BTreeMap<String, u32> = BTreeMap::new();
     for (number, place) in &places {
         simulated(async || {
-            let person = interrupted(*number).await;
+            let person = interrupted_in(scene.clone(), *number).await;
             let (name, claim) = person.claimed().expect("it is out of service");
             let what = format!("point {number} ({place})");
             *states.entry(format!("{:?}", person.power(&name))).or_default() += 1;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use kamino_wf::{
-    model::{Capture, Profile},
+    model::{Capture, Credential, Profile},
     policy::obligations::{CLAIM, Claim, Written},
     sim::{Fault, Faults, Outcome, Scene, Session, Stop, World},
     workflow::{self, Event, RunState},
@@ -39,13 +39,40 @@ fn a_nominal_update_gives_the_donor_back_and_ends_well() {
     }
 }
 
+/// The node is to come back with a new credential, and its token is dead before anybody can use the image.
+fn renewed() -> Scene {
+    Scene { credential: Credential::Rebootstrap, ..scene() }
+}
+
+#[test]
+fn a_token_lives_until_the_donor_is_back_and_not_until_the_image_is_published() {
+    let (outcome, session) = run(&renewed(), |_| {});
+    assert!(outcome.violations.is_empty() && done(&outcome), "{:#?} {:#?}", outcome.violations, outcome.summary);
+    let world = session.shared.world();
+    let first = |verb: &str| world.accepted.iter().position(|it| it.verb == verb).expect(verb);
+    let order =
+        ["create_anchor", "create_donor_pod", "begin_power_off", "begin_start", "delete_anchor", "begin_publish"];
+    let places = order.map(first);
+    assert!(places.is_sorted(), "{order:?} at {places:?}");
+    assert!(world.machines.values().all(|machine| machine.asks.is_none()), "it has a credential");
+}
+
 #[test]
 fn a_crash_at_any_point_changes_nothing() {
-    let places = points(&scene());
+    crash_anywhere(&scene());
+}
+
+#[test]
+fn a_crash_at_any_point_leaves_a_donor_with_a_new_credential_its_token() {
+    crash_anywhere(&renewed());
+}
+
+fn crash_anywhere(scene: &Scene) {
+    let places = points(scene);
     println!("{} crash points", places.len());
     assert!(places.len() >= 200, "only {} crash points", places.len());
     for (number, place) in (1_u64..).zip(&places) {
-        let (outcome, _) = run(&scene(), |session| session.shared.crash.arm(number));
+        let (outcome, _) = run(scene, |session| session.shared.crash.arm(number));
         assert_eq!(outcome.crashes, 1, "point {number} ({place}) must be passed");
         assert!(
             outcome.violations.is_empty() && done(&outcome),
@@ -116,10 +143,19 @@ fn without_the_right_to_tell_the_update_ends_as_well() {
 
 #[test]
 fn a_cancel_at_any_point_gives_the_donor_back_first() {
-    let places = points(&scene());
+    cancel_anywhere(&scene());
+}
+
+#[test]
+fn a_cancel_at_any_point_gives_a_donor_back_with_a_new_credential() {
+    cancel_anywhere(&renewed());
+}
+
+fn cancel_anywhere(scene: &Scene) {
+    let places = points(scene);
     let mut ends: BTreeMap<String, u64> = BTreeMap::new();
     for (number, place) in (1_u64..).zip(&places) {
-        let (outcome, _) = run(&scene(), |session| session.cancel_at = Some(number));
+        let (outcome, _) = run(scene, |session| session.cancel_at = Some(number));
         let state = outcome.summary.as_ref().map(|summary| summary.state.clone()).unwrap_or_default();
         assert!(
             outcome.violations.is_empty() && ["cancelled", "done"].contains(&state.as_str()),

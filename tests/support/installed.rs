@@ -134,6 +134,21 @@ impl TestCluster {
         Installed { at, kubeconfig: path, user }
     }
 
+    /// Whoever has this token; without one the administrator.
+    pub async fn holder_of(&self, token: Option<&str>) -> KubernetesCluster {
+        let path = match token {
+            None => self.folder.join("admin.kubeconfig"),
+            Some(token) => {
+                let number = self.counter.fetch_add(1, Ordering::Relaxed);
+                let path = self.folder.join(format!("holder-{number}.kubeconfig"));
+                fs::write(&path, kubeconfig(&self.folder, &self.server, token)).expect("the folder can be written");
+                path
+            }
+        };
+        let access = Access::Kubeconfig { path: Some(path), context: None };
+        KubernetesCluster::connect(&access).await.expect("a kubeconfig")
+    }
+
     /// Makes a node's object and lease, as its kubelet would.
     pub async fn add_node(&self, node: &TestNode) {
         let admin = self.admin().await;

@@ -118,6 +118,11 @@ the image that it began with. */}}
 {{- fail (printf "config.pools: pool %s says capture: stop, and capture.stop is false: set it to true, which lets the controller cordon, drain, stop and start nodes" .name) -}}
 {{- end -}}
 {{- end -}}
+{{- range .Values.config.pools -}}
+{{- if and (eq (default "keep" .credential) "rebootstrap") (not (and $.Values.capture.stop $.Values.capture.rebootstrap)) -}}
+{{- fail (printf "config.pools: pool %s says credential: rebootstrap, and capture.rebootstrap is false: set it to true, which lets donors ask for a new credential" .name) -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.config.cleaning -}}
 {{- fail "config.cleaning is filled in by the chart: set cleaning.namespace and cleaning.image instead" -}}
 {{- end -}}

@@ -3,6 +3,7 @@
 //! ```text
 //! pod   in the container: is this the machine that is meant? then it puts this program beside systemd, and starts it there
 //! unit  a transient unit of the host, which outlives the kubelet, the runtime and the pod: guard, services, containers, files
+//!       credential  the kubelet's own goes, and what a new one is asked for with comes (`credential: rebootstrap`)
 //!       proof  what it leaves in the cluster when all is done, or when it failed
 //! guard at the first boot of a copy, before cloud-init and the kubelet: the other half of the manifest
 //! ```
@@ -15,6 +16,7 @@
 //! that would not be unmounted above all, can't be reached. Up to the guard everything may refuse, and then the machine is as it was.
 //! After that a failure, a kill or a power cut leaves a machine that is itself again at its next boot.
 
+mod credential;
 mod guard;
 mod machine;
 mod pod;
@@ -23,11 +25,13 @@ mod services;
 mod unit;
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::cleaning::Errand;
 use super::error::CleanError;
 use super::manifest::Manifest;
 use super::report::Report;
+use crate::model::Credential;
 
 pub use guard::stand as guard;
 pub use proof::ProofPlace;
@@ -45,6 +49,9 @@ pub struct DonorRequest {
     pub boot_id: String,
     /// `NAMESPACE/NAME` of the `ConfigMap` that takes the proof.
     pub proof: String,
+    /// The Secret of that namespace that keeps the token for a new credential alive; without it the credential is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebootstrap: Option<String>,
 }
 
 /// In the pod, which has the host's root at `host_root`, and its process ids. The pod goes with all other containers: an end that
@@ -56,16 +63,32 @@ pub fn clean_donor(host_root: &Path, request: &DonorRequest) -> Result<Report, C
     super::cleaning::apart(|| pod::run(host_root, request))
 }
 
-/// On the host, where [`clean_donor`] has started it with what it has left in `folder`. `send` leaves a proof in the cluster.
+/// On the host, where [`clean_donor`] has started it with what it has left in `folder`.
 ///
 /// # Errors
 /// As [`clean_donor`].
-pub fn clean_as_unit(folder: &Path, send: SendProof<'_>) -> Result<Report, CleanError> {
-    unit::run(folder, send)
+pub fn clean_as_unit(folder: &Path, cluster: &dyn ApiServer) -> Result<Report, CleanError> {
+    unit::run(folder, cluster)
 }
 
-/// Leaves a proof at a place, or says why it could not.
-pub type SendProof<'a> = &'a dyn Fn(&ProofPlace, &str) -> Result<(), String>;
+/// What a cleaner on a donor asks of the cluster, with the token of its own pod. Each says in words why it could not.
+pub trait ApiServer {
+    /// Leaves a proof.
+    ///
+    /// # Errors
+    /// It may be left once more.
+    fn leave_proof(&self, place: &ProofPlace, words: &str) -> Result<(), String>;
+    /// A token for the node's next credential, which lives as long as a Secret beside the proof, and at most for so long.
+    ///
+    /// # Errors
+    /// It may be asked for once more.
+    fn bound_token(&self, place: &ProofPlace, secret: &str) -> Result<(String, Duration), String>;
+    /// Whether, as this file says who asks and whom, a node's certificate may be asked for and is approved.
+    ///
+    /// # Errors
+    /// It is not, or can't be known: it may be tried once more.
+    fn may_bootstrap(&self, kubeconfig: &Path) -> Result<(), String>;
+}
 
 impl DonorRequest {
     /// The run as it stands in names: the last group of its uuid.
@@ -76,6 +99,7 @@ impl DonorRequest {
     /// The lines that are applied to the donor itself.
     #[must_use]
     pub fn manifest(&self) -> Manifest {
-        Manifest::for_donor(&self.errand.profile)
+        let credential = if self.rebootstrap.is_some() { Credential::Rebootstrap } else { Credential::Keep };
+        Manifest::for_donor(&self.errand.profile, credential)
     }
 }

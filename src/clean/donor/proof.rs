@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{DonorRequest, SendProof};
+use super::{ApiServer, DonorRequest};
 use crate::clean::patience::Patience;
 use crate::clean::report::Report;
 
@@ -55,10 +55,10 @@ pub(super) fn words(request: &DonorRequest, report: &Report) -> String {
 }
 
 /// Sends it until it has arrived, or the patience ends. A repeat writes the same words over themselves.
-pub(super) fn leave(place: &ProofPlace, words: &str, send: SendProof<'_>) -> Result<(), String> {
+pub(super) fn leave(place: &ProofPlace, words: &str, cluster: &dyn ApiServer) -> Result<(), String> {
     let patience = Patience::for_at_most(TRIES);
     loop {
-        match send(place, words) {
+        match cluster.leave_proof(place, words) {
             Ok(()) => return Ok(()),
             Err(error) if !patience.wait_long() => return Err(error),
             Err(_) => {}

@@ -9,9 +9,10 @@ use std::time::Duration;
 use rustix::fs::{FileType, major, minor};
 use rustix::thread::UnshareFlags;
 
+use super::credential::Renewal;
 use super::pod::{ORDER, Order, REPORT};
 use super::services::{still_down, stop_all, unmount_volumes};
-use super::{DonorRequest, SendProof, guard, machine, proof};
+use super::{ApiServer, DonorRequest, guard, machine, proof};
 use crate::clean::beneath::Beneath;
 use crate::clean::canary::RawDisk;
 use crate::clean::cleaning::{apart, apply, kernels, scrub_databases};
@@ -23,16 +24,16 @@ use crate::clean::report::{Report, Verdict};
 use crate::clean::{node, packages, runtime, trim, verify};
 use crate::model::Containerd;
 
-pub(super) fn run(folder: &Path, send: SendProof<'_>) -> Result<Report, CleanError> {
+pub(super) fn run(folder: &Path, cluster: &dyn ApiServer) -> Result<Report, CleanError> {
     let order = read_order(folder).map_err(CleanError::unprepared(format!("read {}", folder.join(ORDER).display())))?;
-    let looked = look(folder, &order.request);
+    let looked = look(folder, &order, cluster);
     let begun = looked.is_ok();
-    let outcome = looked.and_then(|()| clean(folder, &order.request));
+    let outcome = looked.and_then(|renewal| clean(folder, &order.request, renewal.as_ref()));
     let report = told(begun, &outcome, &order.request);
     // A refusal is the pod's to tell: all of this machine goes on as it was.
     if report.verdict != Verdict::Refused {
         let words = proof::words(&order.request, &report);
-        proof::leave(&order.place, &words, send).map_err(|error| CleanError::Machine {
+        proof::leave(&order.place, &words, cluster).map_err(|error| CleanError::Machine {
             what: format!("leave the proof at {}: {error}", order.request.proof),
         })?;
     }
@@ -65,19 +66,22 @@ fn write_report(folder: &Path, report: &Report) -> io::Result<()> {
 }
 
 /// What may refuse, and then the guard.
-fn look(folder: &Path, request: &DonorRequest) -> Result<(), CleanError> {
+fn look(folder: &Path, order: &Order, cluster: &dyn ApiServer) -> Result<Option<Renewal>, CleanError> {
+    let request = &order.request;
     machine::refuse_another(request)?;
     machine::refuse_unfit(&request.errand.profile)?;
-    apart(|| prepare(folder, request))
+    let renewal = Renewal::prepare(folder, request, &order.place, cluster)?;
+    apart(|| prepare(folder, request))?;
+    Ok(renewal)
 }
 
 /// From here on the kubelet of this boot does not come back.
-fn clean(folder: &Path, request: &DonorRequest) -> Result<Report, CleanError> {
+fn clean(folder: &Path, request: &DonorRequest, renewal: Option<&Renewal>) -> Result<Report, CleanError> {
     let began = Patience::for_at_most(Duration::MAX);
     // In the mounts of the host, where the volumes are.
     stop_all(&request.errand.profile)?;
     unmount_volumes()?;
-    let mut report = apart(|| take_away(folder, request))?;
+    let mut report = apart(|| take_away(folder, request, renewal))?;
     still_down()?;
     machine::refuse_another(request)?;
     report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -127,7 +131,7 @@ fn prepare(folder: &Path, request: &DonorRequest) -> Result<(), CleanError> {
     guard::place(root.mounted.at(), &folder.join("kamino-wf"), request).map_err(CleanError::part_way("place the guard"))
 }
 
-fn take_away(folder: &Path, request: &DonorRequest) -> Result<Report, CleanError> {
+fn take_away(folder: &Path, request: &DonorRequest, renewal: Option<&Renewal>) -> Result<Report, CleanError> {
     let manifest = request.manifest();
     let mut report = Report::begin(&request.errand, &manifest);
     "of the machine that ran the cleaner".clone_into(&mut report.root);
@@ -137,6 +141,9 @@ fn take_away(folder: &Path, request: &DonorRequest) -> Result<Report, CleanError
     let removed = runtime::remove_containers(at, &Containerd::default())?;
     (report.containers, report.images) = (removed.containers, removed.images);
     report.pages_zeroed = scrub_databases(beneath, &Containerd::default()).map_err(CleanError::Path)?;
+    if let Some(renewal) = renewal {
+        renewal.put(beneath)?;
+    }
     apply(beneath, at, &manifest, &mut report)?;
     let raw = root.raw().map_err(CleanError::part_way("open the disk under the root file system"))?;
     let trimmed =
@@ -165,6 +172,7 @@ mod tests {
             product_uuid: "machine".into(),
             boot_id: "boot".into(),
             proof: "kamino-wf-clean/kamino-wf-proofs".into(),
+            rebootstrap: None,
         };
         let halfway = || Err(CleanError::unprepared("look at the packages")(io::Error::other("half installed")));
         let before = told(false, &halfway(), &request);

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     cluster::{ClusterError, DonorCleaning, NodeChange, NodeNote},
-    model::RunId,
+    model::{Credential, RunId},
     permissions::{CLEANER, EVENTS, PROOFS},
 };
 
@@ -107,7 +107,7 @@ pub(super) fn event(note: &NodeNote) -> Event {
 pub(super) fn pod(want: &DonorCleaning) -> Pod {
     let run = want.run.0.to_string();
     let proof = format!("{}/{PROOFS}", want.namespace);
-    let command = [
+    let words = [
         "kamino-wf",
         "clean",
         "--host-root",
@@ -127,6 +127,12 @@ pub(super) fn pod(want: &DonorCleaning) -> Pod {
         "--proof",
         &proof,
     ];
+    let renewed = match want.credential {
+        Credential::Keep => None,
+        // Its anchor has the pod's name.
+        Credential::Rebootstrap => Some(["--rebootstrap", &want.name]),
+    };
+    let command: Vec<String> = words.into_iter().chain(renewed.into_iter().flatten()).map(str::to_owned).collect();
     Pod {
         metadata: ObjectMeta {
             name: Some(want.name.clone()),
@@ -141,7 +147,7 @@ pub(super) fn pod(want: &DonorCleaning) -> Pod {
             containers: vec![Container {
                 name: "clean".to_owned(),
                 image: Some(want.image.clone()),
-                command: Some(command.map(str::to_owned).to_vec()),
+                command: Some(command),
                 security_context: Some(SecurityContext {
                     privileged: Some(true),
                     read_only_root_filesystem: Some(true),
@@ -194,9 +200,18 @@ mod tests {
             product_uuid: "11111111-2222".into(),
             image: "registry.example/kamino-wf@sha256:0123".into(),
             profile: Profile::Kubeadm,
+            credential: Credential::Keep,
             nonce: "8f14e45f".into(),
         };
         insta::assert_json_snapshot!("donor_pod", pod(&want));
+        let words = |credential| {
+            let spec = pod(&DonorCleaning { credential, ..want.clone() }).spec.expect("a spec");
+            spec.containers[0].command.clone().expect("a command")
+        };
+        assert_eq!(
+            words(Credential::Rebootstrap),
+            [words(Credential::Keep), vec!["--rebootstrap".to_owned(), want.name.clone()]].concat()
+        );
         let change = |unschedulable| NodeChange {
             name: node.clone(),
             version: "4711".into(),

@@ -3,6 +3,7 @@
 //! One request is one call: nothing here repeats, waits or watches. Every read asks the API server for its newest state, every
 //! deletion carries the uid of what it means, and the one write to a Node goes over the version that was seen.
 
+mod anchor;
 mod connect;
 mod dated;
 mod donor;

@@ -18,8 +18,8 @@ use serde_json::json;
 use super::{KubernetesCluster, donor, lease, node, objects, view};
 use crate::{
     cluster::{
-        self, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Eviction, Lease,
-        LeaseClaim, Node, NodeChange, NodeNote, PodPhase, PodRef, Remains, Rival,
+        self, Anchor, Budget, CleaningPod, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Eviction,
+        Lease, LeaseClaim, Node, NodeChange, NodeNote, PodPhase, PodRef, Remains, Rival,
     },
     model::{NodeName, RunId},
     permissions::{EVENTS, PROOFS},
@@ -191,6 +191,18 @@ impl Cluster for KubernetesCluster {
         let what = format!("create pod {}/{}", want.namespace, want.name);
         self.call(what, pods.create(&PostParams::default(), &donor::pod(want))).await?;
         Ok(())
+    }
+
+    async fn has_anchor(&self, anchor: &Anchor) -> Result<bool, ClusterError> {
+        self.anchor_exists(anchor).await
+    }
+
+    async fn create_anchor(&self, anchor: &Anchor) -> Result<(), ClusterError> {
+        self.post_anchor(anchor, &PostParams::default()).await
+    }
+
+    async fn delete_anchor(&self, anchor: &Anchor) -> Result<(), ClusterError> {
+        self.drop_anchor(anchor).await
     }
 
     async fn proof(&self, namespace: &str, run: RunId) -> Result<Option<String>, ClusterError> {

@@ -13,8 +13,8 @@ use kamino_wf::{
         Power, Powered, Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
     },
     cluster::{
-        self, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node, NodeChange,
-        NodeNote, PodPhase, Remains, Rival,
+        self, Anchor, CleaningSpec, CleaningView, Cluster, ClusterError, DonorCleaning, Lease, LeaseClaim, Node,
+        NodeChange, NodeNote, PodPhase, Remains, Rival,
     },
     model::{
         DefinitionId, DiskId, GalleryId, GroupId, InstanceId, NodeName, Region, ScaleSetId, SnapshotId, VersionId,
@@ -65,6 +65,10 @@ pub(crate) enum Bug {
     DropsTheHold,
     /// Annotations removed instead of restored.
     ForgetsHowItWas,
+    /// The token goes with the pod that asked for it.
+    EndsTheTokenTooEarly,
+    /// Nobody looks whether the token is dead.
+    LeavesTheToken,
     /// Given back as soon as it was told to start.
     ReleasesTooEarly,
     /// A pod that a budget may want is deleted.
@@ -399,8 +403,24 @@ impl Cluster for BentCluster {
         self.inner.create_donor_pod(want).await
     }
 
+    async fn has_anchor(&self, anchor: &Anchor) -> Result<bool, ClusterError> {
+        Ok(self.bug != Bug::LeavesTheToken && self.inner.has_anchor(anchor).await?)
+    }
+
+    async fn create_anchor(&self, anchor: &Anchor) -> Result<(), ClusterError> {
+        self.inner.create_anchor(anchor).await
+    }
+
+    async fn delete_anchor(&self, anchor: &Anchor) -> Result<(), ClusterError> {
+        self.inner.delete_anchor(anchor).await
+    }
+
     async fn proof(&self, namespace: &str, run: RunId) -> Result<Option<String>, ClusterError> {
-        self.inner.proof(namespace, run).await
+        let proof = self.inner.proof(namespace, run).await?;
+        if self.bug == Bug::EndsTheTokenTooEarly && proof.is_some() {
+            self.shared.world().anchors.clear();
+        }
+        Ok(proof)
     }
 
     async fn forget_proof(&self, namespace: &str, run: RunId) -> Result<(), ClusterError> {
