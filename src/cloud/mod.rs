@@ -22,8 +22,8 @@ pub use meter::{Meter, Remaining};
 pub use model_change::{Fingerprint, ModelChange};
 pub use port::{
     Accepted, Architecture, Autoscale, Cloud, Definition, DefinitionSpec, Disk, DiskCopy, DiskState, Extension,
-    Gallery, ImageRef, Instance, Leftovers, NewVersion, Operation, OperationState, Orchestration, Plan, Provisioning,
-    Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
+    Gallery, ImageRef, Instance, LUNS, Leftovers, NewVersion, Operation, OperationState, Orchestration, Plan,
+    Provisioning, Replication, ScaleSet, Snapshot, SnapshotSpec, Tags, UpgradeMode, Version,
 };
 pub use ration::Left;
 pub use restoration::Restoration;

@@ -249,6 +249,9 @@ impl Instance {
     }
 }
 
+/// The logical unit numbers that Azure knows are below this (virtual machine documents, "data disk lun").
+pub const LUNS: u32 = 64;
+
 /// The instruction set of a disk or an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Architecture {

@@ -7,6 +7,11 @@ pub const FIRST_CONTACT: &[(&str, &str)] = &[
     ("Microsoft.Resources/tags/write", "note on the scale set what is to be put back, and tag a version"),
     ("Microsoft.Compute/galleries/delete", "take the gallery away that it has made"),
     ("Microsoft.Compute/galleries/images/delete", "take the definition away that it has made"),
+    (
+        "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/attachDetachDataDisks/action",
+        "attach a copy of its disk to an instance, and detach it",
+    ),
+    ("Microsoft.Compute/virtualMachines/attachDetachDataDisks/action", "the same, where the scale set is Flexible"),
     ("Microsoft.Compute/virtualMachineScaleSets/virtualMachines/powerOff/action", "switch an instance off"),
     ("Microsoft.Compute/virtualMachineScaleSets/virtualMachines/start/action", "switch it on again"),
     ("Microsoft.Compute/virtualMachines/powerOff/action", "the same, where the scale set is Flexible"),

@@ -60,6 +60,9 @@ impl World {
         if found.value.zone.is_some() && zone_of(to).is_some_and(|node| node.zone != found.value.zone) {
             return Err(refused(&what, "BadRequest", "the disk and the machine are in different zones"));
         }
+        if self.otherwise(61) {
+            return Ok(());
+        }
         let due = self.now() + self.span(10..60);
         self.attachments.insert(disk.key(), Attachment { instance: to.clone(), lun, due, gone_at: None });
         Ok(())

@@ -249,7 +249,9 @@ impl SimCloud {
             if running {
                 return Err(busy("another operation is in progress"));
             }
-            if kind == Kind::Disk && world.disks.get(&key).is_some_and(|disk| disk.value.managed) {
+            // Also before the disk itself says so.
+            let attached = world.disks.get(&key).is_some_and(|disk| disk.value.managed);
+            if kind == Kind::Disk && (attached || world.attachments.contains_key(&key)) {
                 return Err(busy("disk is attached to a virtual machine"));
             }
             let inside = format!("{key}/");

@@ -8,13 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Preflight, Preflighted, RankNodes, Ranked, preflight::members};
 use crate::{
+    cloud::LUNS,
     cluster::{Attached, Node},
     model::{Attach, InstanceId, Members, NodeName},
     workflow::{Context, Decide, Ports, StepError},
 };
-
-/// Azure knows these numbers (virtual machine documents, "data disk lun").
-const LUNS: u32 = 64;
 
 /// The decision.
 #[derive(Debug)]

@@ -57,7 +57,8 @@ fn inventory(stage: &Stage, set: &ScaleSetId) -> (Vec<String>, Value, Vec<Power>
         model.pointer("/properties/virtualMachineProfile/storageProfile/imageReference").expect("one").clone();
     image.as_object_mut().expect("fields").remove("exactVersion");
     let machines = world.machines.values().map(|machine| machine.power.clone()).collect();
-    (keys, json!([image, model["tags"], model["sku"]]), machines)
+    let data_disks: Vec<_> = world.instances.values().map(|instance| instance.luns.len()).collect();
+    (keys, json!([image, model["tags"], model["sku"], data_disks, world.attachments.len()]), machines)
 }
 
 async fn admitted<'a>(stage: &'a Stage, set: &ScaleSetId, book: &'a Book) -> FirstContact<'a> {
@@ -183,6 +184,29 @@ async fn a_machine_that_a_killed_trial_has_switched_off_is_started_by_the_next()
             biased;
             () = off => {}
             () = contact.run() => panic!("it was never off: {}", told(&book.lines())),
+        }
+        assert_ne!(inventory(&stage, &set), before);
+        let (_, left) = tried(&stage, &set).await;
+        assert!(left.is_empty() && inventory(&stage, &set) == before, "{left:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_a_killed_trial_has_attached_is_detached_by_the_next() {
+    for orchestration in [Orchestration::Uniform, Orchestration::Flexible] {
+        let (stage, set) = stage(orchestration, &[]).await;
+        let before = inventory(&stage, &set);
+        let book = Book::default();
+        let contact = admitted(&stage, &set, &book).await;
+        let attached = async {
+            while stage.shared.world().disks.values().all(|disk| disk.value.attached_to.is_none()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = attached => {}
+            () = contact.run() => panic!("it was never attached: {}", told(&book.lines())),
         }
         assert_ne!(inventory(&stage, &set), before);
         let (_, left) = tried(&stage, &set).await;

@@ -61,6 +61,7 @@ pub(super) const TRIED: &[(u32, &str, &str)] = &[
     (56, "a Flexible scale set without an upgrade policy is taken for Manual", ""),
     (57, "the model of a Flexible scale set is changed as that of a Uniform one", "custom data"),
     (59, "a machine of a Flexible scale set is known by its vmId after a stop", ""),
+    (61, "with cleaning.attach: instance a copy is cleaned on another node of the pool", ""),
 ];
 
 /// What is not, and why.
@@ -69,7 +70,6 @@ pub(super) const NOT_TRIED: &[(&[u32], &str)] = &[
     (&[5, 7], "custom data is never shown, so it could not be put back"),
     (&[11], "an operation that fails after its effect can't be ordered"),
     (&[17, 53, 58, 62], "needs a node of the cluster"),
-    (&[61], "puts a disk on an instance, which a run is the first to do"),
     (&[20, 22, 41, 60], "needs a new instance"),
     (&[24], "would take a version away from under the scale set"),
     (&[25, 34, 45], "needs a region without zones, or another version that fails"),

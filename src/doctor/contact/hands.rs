@@ -58,6 +58,7 @@ pub(super) enum Ask<'a> {
     /// Its value, and whether it comes or goes.
     TagSet(&'a ScaleSetId, &'a str, &'a str, bool),
     Delete(&'a Thing),
+    Attach(&'a InstanceId, &'a DiskId, u32),
     Off(&'a InstanceId),
     Start(&'a InstanceId),
 }
@@ -74,6 +75,7 @@ fn about(ask: Ask<'_>) -> Option<Thing> {
         | Ask::Gallery(..)
         | Ask::Definition(..)
         | Ask::Version(_)
+        | Ask::Attach(..)
         | Ask::Off(_)
         | Ask::Start(_) => None,
     }
@@ -95,6 +97,10 @@ impl Hands<'_> {
         // What is being made can't be deleted before it is.
         let patience = if matches!(ask, Ask::Delete(_)) { self.pace.within } else { self.pace.busy };
         loop {
+            // A machine that still has it is on no account asked to go: only to let go.
+            if let Ask::Delete(Thing::Disk(id)) = ask {
+                self.let_go(id).await?;
+            }
             match self.send(ask).await {
                 Ok(accepted) => return Ok(accepted),
                 Err(error) => self.bear(error, since, patience).await?,
@@ -126,6 +132,7 @@ impl Hands<'_> {
                 Thing::Disk(id) => cloud.begin_delete_disk(id).await,
                 Thing::Snapshot(id) => cloud.begin_delete_snapshot(id).await,
             },
+            Ask::Attach(to, disk, lun) => cloud.begin_attach(to, disk, lun).await,
             Ask::Off(id) => cloud.begin_power_off(id).await,
             Ask::Start(id) => cloud.begin_start(id).await,
         }
@@ -198,6 +205,48 @@ impl Hands<'_> {
             self.pause(thing, since, self.pace.within).await?;
         }
         Ok(())
+    }
+
+    /// Has the machine that has a disk, if one has it, asked to detach it.
+    pub(super) async fn let_go(&self, id: &DiskId) -> Result<(), CloudError> {
+        let since = Instant::now();
+        loop {
+            let asked = match self.cloud.disk(id).await {
+                Ok(found) => match found.and_then(|disk| disk.attached_to) {
+                    Some(has) => self.cloud.begin_detach(&has, id).await.map(drop),
+                    None => return Ok(()),
+                },
+                Err(error) => Err(error),
+            };
+            match asked {
+                Ok(()) => return self.attached(id, None).await.map(drop),
+                // It has been detached meanwhile, or is just being.
+                Err(error) if error.class() == Class::Refused && since.elapsed() <= self.pace.busy => {
+                    sleep(self.pace.look).await;
+                }
+                Err(error) => self.bear(error, since, self.pace.busy).await?,
+            }
+        }
+    }
+
+    /// Waits until a disk says that this machine has it, or none: false when it takes too long.
+    pub(super) async fn attached(&self, id: &DiskId, to: Option<&InstanceId>) -> Result<bool, CloudError> {
+        let since = Instant::now();
+        loop {
+            match self.cloud.disk(id).await {
+                Ok(found) => {
+                    let now = found.as_ref().and_then(|disk| disk.attached_to.as_ref());
+                    if now == to && found.as_ref().is_none_or(|disk| disk.managed == to.is_some()) {
+                        return Ok(true);
+                    }
+                    sleep(self.pace.look).await;
+                }
+                Err(error) => self.bear(error, since, self.pace.busy).await?,
+            }
+            if since.elapsed() > self.pace.busy {
+                return Ok(false);
+            }
+        }
     }
 
     /// Waits until a machine is there: false when it takes too long.

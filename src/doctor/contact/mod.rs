@@ -13,6 +13,7 @@
 
 mod admit;
 mod assumed;
+mod attach;
 mod book;
 mod copies;
 mod hands;

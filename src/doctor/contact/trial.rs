@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     admit::{ContactError, Nodes, Pools, admit},
+    attach::ATTACH,
     book::Book,
     copies::COPIES,
     hands::{Ask, Hands, Pace},
@@ -88,6 +89,9 @@ impl<'a> FirstContact<'a> {
         ];
         match &self.instance {
             Some(instance) => {
+                let name = instance.id.name();
+                changes
+                    .push(format!("instance {name} of {set} has a copy of its disk as a data disk for some minutes"));
                 changes.push(format!("instance {} of {set} is switched off, and on again", instance.id.name()));
             }
             None => makes.clear(),
@@ -115,15 +119,19 @@ impl<'a> FirstContact<'a> {
             match copied.flatten() {
                 Some((copy, first)) => {
                     operation = first;
+                    self.ended(ATTACH, Box::pin(self.attach(instance, &copy)).await);
                     imaged = self.ended(IMAGES, Box::pin(self.images(&self.found, &copy)).await).unwrap_or(false);
                     self.book.skip(IMAGES, "there is no version");
                 }
-                None => self.book.skip(IMAGES, "there is no copy"),
+                None => self.book.skip(&[ATTACH, IMAGES].concat(), "there is no copy"),
             }
             self.book.skip(COPIES, "there is no snapshot, or no copy of it");
             self.ended(POWER, Box::pin(self.power(instance)).await);
         } else {
-            self.book.skip(&[COPIES, IMAGES, POWER].concat(), "the scale set has no instance with a disk of its own");
+            self.book.skip(
+                &[COPIES, ATTACH, IMAGES, POWER].concat(),
+                "the scale set has no instance with a disk of its own",
+            );
         }
         self.ended(MODEL, Box::pin(self.model(imaged)).await);
         if let Some(operation) = operation {
@@ -165,7 +173,7 @@ impl<'a> FirstContact<'a> {
     }
 
     fn skip_all(&self, why: &str) {
-        self.book.skip(&[&[39], COPIES, IMAGES, POWER, MODEL].concat(), why);
+        self.book.skip(&[&[39], COPIES, ATTACH, IMAGES, POWER, MODEL].concat(), why);
     }
 
     /// Puts back what is noted on the scale set, and takes away all that bears a name of ours. What is left is returned.
