@@ -85,7 +85,11 @@ impl Effect for CleanDisk {
             return Err(StepError::refused("KW0612", text));
         }
         let view = ports.cluster.cleaning(&want.namespace, &want.name).await?;
-        let Some(pod) = view.pod else { return Ok(Seen::Absent) };
+        let Some(pod) = view.pod else {
+            let anchored = renews(want) && ports.cluster.has_anchor(&want.anchor()).await?;
+            let half = || Seen::Partly(format!("secret {} is there, and no pod yet", want.name));
+            return Ok(if anchored { half() } else { Seen::Absent });
+        };
         if pod.owned.run.as_deref() != Some(want.run.short().as_str()) {
             return Ok(Seen::Foreign(format!("pod {} exists and is not this run's", want.name)));
         }
@@ -111,16 +115,17 @@ impl Effect for CleanDisk {
     }
 
     async fn act(&self, ports: Ports<'_>, want: &DonorCleaning) -> Result<Accepted, StepError> {
-        // Made by an attempt whose answer was lost; the next look says whose it is.
-        let made = |result| match result {
-            Ok(()) | Err(ClusterError::Exists { .. }) => Ok(()),
-            Err(error) => Err(StepError::from(error)),
+        // One at a time: whoever dies after each request would never come to the second.
+        let made = if renews(want) && !ports.cluster.has_anchor(&want.anchor()).await? {
+            ports.cluster.create_anchor(&want.anchor()).await
+        } else {
+            ports.cluster.create_donor_pod(want).await
         };
-        if want.credential == Credential::Rebootstrap {
-            made(ports.cluster.create_anchor(&want.anchor()).await)?;
+        match made {
+            // Made by an attempt whose answer was lost; the next look says whose it is.
+            Ok(()) | Err(ClusterError::Exists { .. }) => Ok(Accepted::default()),
+            Err(error) => Err(error.into()),
         }
-        made(ports.cluster.create_donor_pod(want).await)?;
-        Ok(Accepted::default())
     }
 
     async fn undo(&self, ports: Ports<'_>, want: &DonorCleaning) -> Result<Undone, StepError> {
@@ -129,6 +134,10 @@ impl Effect for CleanDisk {
             going @ Undone::Going(_) => Ok(going),
         }
     }
+}
+
+fn renews(want: &DonorCleaning) -> bool {
+    want.credential == Credential::Rebootstrap
 }
 
 /// Why a proof is not one of this cleaning.
