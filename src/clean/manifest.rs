@@ -190,6 +190,7 @@ pub(super) const ASIDE: &str = ".kamino-wf";
 const KUBEADM_DONOR: &[Known] = &[
     (Erase, BOOTSTRAP_CONFIG),
     (Erase, "/etc/kubernetes/bootstrap-kubelet.conf.kamino-wf"),
+    (Erase, "/etc/kubernetes/bootstrap-kubelet.conf.draft"),
     (Erase, "/etc/kubernetes/kubelet.conf.kamino-wf"),
     (Erase, "/var/lib/kubelet/pki.kamino-wf"),
 ];

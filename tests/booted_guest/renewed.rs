@@ -103,8 +103,37 @@ async fn a_donor_comes_back_with_a_new_credential_and_its_image_holds_none() {
     assert!(!left.contains(&token), "the copy still has the donor's token");
     never_speaks_for(&lab.cluster.audit().await, &clone, &again);
     since(began, "a machine of the copy has joined as somebody new");
-    fs::remove_file(pull_the_cord(&lab, clone.machine).await.image).expect("the clone's disk");
+    an_image_of_an_image(&lab, &place, clone).await;
     comes_back_whenever_the_power_goes(&lab, &place, again).await;
+}
+
+/// A machine that was made from an image is the next donor: its guard has been at work there once before.
+async fn an_image_of_an_image(lab: &Lab, place: &Place, donor: Joined) {
+    let began = Instant::now();
+    let third = Identity { name: "pool-000308", uuid: "21111111-2222-4333-8444-000000000308", address: "10.88.0.188" };
+    import_product(&donor.machine);
+    let want = request(place, lab, &donor);
+    place.lets_live(&want).await;
+    let key = line_of_key(&donor.machine.shell(READ_KEY));
+    place.start(&want).await;
+    let ended = place.ended(&want, &donor.machine).await;
+    let Ended::Proved(_) = ended else { panic!("refused: {ended:?}; {}", donor.machine.diagnosis()) };
+    let Joined { machine, info, uid, .. } = donor;
+    let identity = machine.identity;
+    let disk = pull_the_cord(lab, machine).await;
+    let copy = disk.copy_as("third.img");
+    assert_eq!(raw::readable(&copy, std::slice::from_ref(&key)), BTreeSet::new());
+    place.take_pod_away(&want).await;
+    let again = lab.joined_in_another_boot(lab.boot(identity, disk, lab.for_clones()).await, &info.boot_id).await;
+    assert_eq!((&again.uid, &again.info.machine_id), (&uid, &info.machine_id), "itself");
+    place.lets_die(&want).await;
+    let third = lab.joined(lab.boot(third, copy, lab.for_clones()).await).await;
+    is_somebody_new(lab, &third, &again).await;
+    never_speaks_for(&lab.cluster.audit().await, &third, &again);
+    since(began, "a machine of an image of a machine of an image is somebody new");
+    for machine in [third.machine, again.machine] {
+        fs::remove_file(pull_the_cord(lab, machine).await.image).expect("its disk");
+    }
 }
 
 /// What is on the disk at any moment: the way to a new credential, and of the old one all, half or nothing.

@@ -90,7 +90,8 @@ impl KubernetesCluster {
     /// manager's approver asks the API server just that).
     pub async fn lacking_to_bootstrap(&self) -> Result<Vec<String>, ClusterError> {
         let mut lacking = Vec::new();
-        for (verb, subresource) in [("create", None), ("get", None), ("watch", None), ("create", Some("nodeclient"))] {
+        let asking = [("create", None), ("get", None), ("list", None), ("watch", None)];
+        for (verb, subresource) in asking.into_iter().chain([("create", Some("nodeclient"))]) {
             let resource = "certificatesigningrequests";
             let named = subresource.map_or_else(|| resource.to_owned(), |it| format!("{resource}/{it}"));
             let right = ResourceAttributes {
