@@ -1,9 +1,9 @@
 //! Give the donor's node back: wait until it is really back, take the cleaning pod away, and restore cordon and hold as
 //! they were found, together with the claim, in one PATCH.
 //!
-//! Effect: one node in service, and nothing in the cluster by which it, or a copy of its disk, could ask for a credential once
-//! more. That goes when the node is back and not before: a donor without it never comes back. A repeat is safe: without our claim there is nothing to restore. Undo: none. Never touched:
-//! a node that was made anew, and what others have set since.
+//! Effect: one node in service, and a token that is dead, where it has come back with a new credential: not before, as a donor
+//! without it never comes back. A repeat is safe: without our claim there is nothing to restore. Undo: none. Never touched: a
+//! node that was made anew, and what others have set since.
 
 use std::{collections::BTreeMap, time::Duration};
 
