@@ -8,7 +8,8 @@ use super::{AzureRight, AzureScope, ClusterRight, ClusterScope, Part};
 
 /// The `ConfigMap` in the cleaning namespace that takes proofs, a key a run. The chart makes it, with a Role that names it.
 pub const PROOFS: &str = "kamino-wf-proofs";
-/// The `ServiceAccount` of cleaning pods on donors: may patch that `ConfigMap`, and nothing else.
+/// The `ServiceAccount` of cleaning pods on donors: may patch that `ConfigMap`, ask for tokens of [`super::BOOTSTRAP`] where the chart
+/// gives it that, and nothing else.
 pub const CLEANER: &str = "kamino-wf-cleaner";
 
 /// The namespace that takes events of nodes.

@@ -7,10 +7,19 @@ use rustix::{
     io::Errno,
 };
 
-use crate::guest::Disk;
+use crate::{guest::Disk, machine::Machine};
 
 /// Read at a time.
 const PIECE: u64 = 1 << 20;
+
+/// Control: all of these can be read in the disk of a machine that was not cleaned.
+pub(crate) fn all_readable(machine: &Machine, words: &[String]) {
+    let before = machine.snapshot("before.img");
+    let found = readable(&before, words);
+    let missing: Vec<_> = words.iter().filter(|word| !found.contains(word.as_str())).collect();
+    assert!(missing.is_empty(), "control: not readable before cleaning: {missing:?}");
+    std::fs::remove_file(before.image).expect("the control");
+}
 
 /// Which of the words are there. Holes, which read as zeros, are passed over: three quarters of a disk are holes.
 pub(crate) fn readable<'a>(disk: &Disk, words: &'a [String]) -> BTreeSet<&'a str> {

@@ -1,5 +1,5 @@
 //! `capture.stop`: what the product does to a donor is let through, with the rights that the chart gives and no more; each clause of
-//! the policies refuses what is not that, and the cleaner's account can do one thing.
+//! the policies refuses what is not that, and the cleaner's account can do two things.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -421,9 +421,10 @@ async fn of_secrets_only_an_empty_one_of_a_run_may_be_made_or_deleted() {
     assert!(refusal.starts_with("the controller touches no Secret but"), "{refusal}");
 }
 
-/// The proof is left with the cleaner's own token, read by the controller, and taken away by it; the token is good for nothing else.
+/// The proof is left with the cleaner's own token, read by the controller, and taken away by it; besides that the token is good for one
+/// thing, a token of the one account that donors ask for credentials as.
 #[tokio::test]
-async fn a_cleaner_can_leave_its_proof_and_nothing_else() {
+async fn a_cleaner_can_leave_its_proof_and_ask_for_one_kind_of_token_and_nothing_else() {
     let Some(scene) = Scene::new().await else { return };
     let space = &scene.at.clean_namespace;
     let at =

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Longer than a donor is away for any reason but a broken machine. It ends earlier, with its Secret.
-pub(super) const ASKED: Duration = Duration::from_hours(7 * 24);
+const ASKED: Duration = Duration::from_hours(7 * 24);
 
 impl KubernetesCluster {
     pub(super) async fn anchor_exists(&self, anchor: &Anchor) -> Result<bool, ClusterError> {

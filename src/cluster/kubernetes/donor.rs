@@ -1,7 +1,7 @@
 //! What `capture: stop` writes: a donor's node, and the pod that cleans its disk from inside.
 //!
 //! The pod has the host's root and process ids, as it has to stop the kubelet and the runtime and to mount and trim; and a
-//! token that can do one thing: leave the proof in one `ConfigMap`. It gets arguments instead of a shell's string, is bound to
+//! token that can do one thing: leave the proof in one `ConfigMap` (and with `credential: rebootstrap` a second, see `anchor`). It gets arguments instead of a shell's string, is bound to
 //! the node by name, so that the scheduler and the cordon have no say, and a kubelet that runs it again in another boot, or
 //! on another machine, runs something that refuses.
 
